@@ -1,0 +1,57 @@
+"""How much of its AUROC is left when somebody works against your out-of-distribution detector?
+
+    import oodattack as oa
+    net = oa.Classifier(network, mean=..., std=...)
+    report = oa.evaluate(oa.detectors.Energy(net), id=x_id, ood={"svhn": x_ood}, threats=["linf-8-255"], seed=0)
+    report.table()
+
+Nothing is imported before it is used: `import oodattack` costs next to nothing.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from oodattack import detectors, objectives
+    from oodattack.detector import Classifier, Detector, Surrogate
+    from oodattack.evaluate import evaluate
+    from oodattack.report import Report, read_report
+    from oodattack.threat import Suite, ThreatModel, read_threat
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "Classifier": "oodattack.detector",
+    "Detector": "oodattack.detector",
+    "Surrogate": "oodattack.detector",
+    "evaluate": "oodattack.evaluate",
+    "Report": "oodattack.report",
+    "read_report": "oodattack.report",
+    "ThreatModel": "oodattack.threat",
+    "Suite": "oodattack.threat",
+    "read_threat": "oodattack.threat",
+}
+_ROOMS = ("detectors", "objectives")
+
+__all__ = [
+    "Classifier",
+    "Detector",
+    "Report",
+    "Suite",
+    "Surrogate",
+    "ThreatModel",
+    "detectors",
+    "evaluate",
+    "objectives",
+    "read_report",
+    "read_threat",
+]
+
+
+def __getattr__(name: str) -> object:
+    """Import a public name on first use."""
+    if name in _HOMES:
+        return getattr(import_module(_HOMES[name]), name)
+    if name in _ROOMS:
+        return import_module(f"oodattack.{name}")
+    raise AttributeError(f"module 'oodattack' has no attribute {name!r}")

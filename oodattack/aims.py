@@ -1,0 +1,72 @@
+"""What the attacker wants, turned into a per-row loss to maximise."""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from oodattack.attack import Loss
+from oodattack.detector import Latent, Score
+
+CLOSE = 1e-4  # a matched row is finished at this MAPE: a tenth of what Liang et al. aim for
+
+
+def hide(score: Score) -> Loss:
+    """-score(x): an OOD input should look ID."""
+    return lambda x, _rows: -score(x)
+
+
+def lift(score: Score) -> Loss:
+    """score(x): an ID input should look OOD (the aim called "raise")."""
+    return lambda x, _rows: score(x)
+
+
+def match(latent: Latent, z_in: Tensor) -> Loss:
+    """-||f(x) - z_in||_2^2, the J of Liang et al. 2020, Alg. 1, with the sign turned.
+
+    Args:
+        latent: f, (B, C, H, W) -> (B, D) or (B,).
+        z_in: targets of all rows, shape (N, D).
+    """
+    return lambda x, rows: -(rows_of(latent(x)) - z_in[rows]).square().sum(dim=1)
+
+
+def quantile(score: Score, level: Tensor) -> Loss:
+    """-|score(x) - level|: the score should sit at a quantile of ID scores.
+
+    Args:
+        score: any detector.
+        level: the target score, a scalar.
+    """
+    return lambda x, _rows: -(score(x) - level).abs()
+
+
+def close_enough(z_in: Tensor) -> Tensor:
+    """Loss of `match` at which MAPE <= `CLOSE` is certain, shape (N,): mean |d| <= sqrt(mean d^2)."""
+    reach = CLOSE * z_in.abs().amax(dim=1)
+    return -z_in.shape[1] * reach.square()
+
+
+def mape(z_in: Tensor, z_out: Tensor) -> Tensor:
+    """mean_d |z_out - z_in| / max_d |z_in|, the MAPE of Liang et al. 2020, section 3, as a fraction.
+
+    Args:
+        z_in: latent of the target ID images, shape (N, D); a score counts as D = 1.
+        z_out: latent of the attacked images, same shape.
+
+    Returns:
+        Shape (N,), >= 0.
+    """
+    size = z_in.abs().amax(dim=1).clamp(min=torch.finfo(z_in.dtype).tiny)
+    return (z_out - z_in).abs().mean(dim=1) / size
+
+
+def rows_of(z: Tensor) -> Tensor:
+    """Bring a latent or a score to (B, D)."""
+    return z[:, None] if z.ndim == 1 else z.flatten(1)
+
+
+def in_batches(f: Callable[[Tensor], Tensor], x: Tensor, batch_size: int) -> Tensor:
+    """f over all rows without a gradient, batch by batch; the result stays on the device of `x`."""
+    with torch.no_grad():
+        return torch.cat([f(rows).detach() for rows in x.split(batch_size)])

@@ -1,0 +1,84 @@
+"""Auto-PGD: Croce & Hein, "Reliable Evaluation of Adversarial Robustness ...", ICML 2020, arXiv:2003.01690, Alg. 1."""
+
+import math
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from oodattack.attack import Attack, Seen
+from oodattack.attacks.starts import first_point, wide
+from oodattack.geometry import STEEPEST, RowRandom
+from oodattack.threat import ThreatModel
+
+
+class State(NamedTuple):
+    """What a row remembers."""
+
+    length: Tensor  # (B,) step length, input units
+    last: Tensor  # (B, ...) previous iterate
+    best_x: Tensor  # (B, ...)
+    best_grad: Tensor  # (B, ...) gradient at best_x
+    best: Tensor  # (B,)
+    before: Tensor  # (B,) loss at the previous iterate
+    rises: Tensor  # (B,) steps since the last checkpoint that raised the loss
+    checked_best: Tensor  # (B,) best at the last checkpoint
+    halved: Tensor  # (B,) whether the last checkpoint halved the step
+    checkpoints: tuple[int, ...]
+    t: int
+
+
+def checkpoints(steps: int) -> tuple[int, ...]:
+    """w_j = ceil(p_j * steps), p_0 = 0, p_1 = 0.22, p_{j+1} = p_j + max(p_j - p_{j-1} - 0.03, 0.06); section 3.1."""
+    shares = [0.0, 0.22]
+    while shares[-1] < 1:
+        shares.append(shares[-1] + max(shares[-1] - shares[-2] - 0.03, 0.06))
+    return tuple(sorted({math.ceil(round(p * steps, 9)) for p in shares if p <= 1}))
+
+
+def apgd(*, rho: float = 0.75, momentum: float = 0.75) -> Attack:
+    """Steps of 2 eps with momentum; at checkpoints a row that stalls goes back to its best point with half the step.
+
+    z = P(x_t + length * steepest(grad)), x_{t+1} = P(x_t + momentum (z - x_t) + (1 - momentum)(x_t - x_{t-1})).
+    A row stalls when (condition 1) fewer than rho of its steps since the last checkpoint raised the loss, or
+    (condition 2) the step was not halved at the last checkpoint and the best loss has not risen since.
+
+    Args:
+        rho: in (0, 1), share of condition 1.
+        momentum: alpha of the paper, in (0, 1].
+
+    Differs from the paper: the loss is any score, not a margin of class logits; for l1 the step direction is SLIDE's
+    sparse one, not the adaptive sparsity of Croce & Hein 2021.
+    """
+
+    def start(x: Tensor, threat: ThreatModel, random: RowRandom, steps: int) -> tuple[Tensor, State]:
+        x_adv = threat.project(first_point(x, threat, random), x)
+        low = x.new_full((len(x),), -float("inf"))
+        none = torch.zeros_like(low)
+        length = x.new_full((len(x),), 2 * threat.eps)
+        return x_adv, State(
+            length, x_adv, x_adv, torch.zeros_like(x), low, low, none, low, none.bool(), checkpoints(steps), 0
+        )
+
+    def step(seen: Seen, x: Tensor, threat: ThreatModel, _random: RowRandom, s: State) -> tuple[Tensor, State]:
+        assert seen.grad is not None
+        value = seen.value.to(s.best.dtype)
+        better = value > s.best
+        best = value.where(better, s.best)
+        best_x = seen.x_adv.where(wide(better, x), s.best_x)
+        best_grad = seen.grad.where(wide(better, x), s.best_grad)
+        rises = s.rises + (value > s.before) * (s.t > 0)
+        x_t, grad, length, halved, checked = seen.x_adv, seen.grad, s.length, s.halved, s.checked_best
+        if s.t > 0 and s.t in s.checkpoints:
+            since = s.t - max(w for w in s.checkpoints if w < s.t)
+            stuck = (rises < rho * since) | (~halved & (checked >= best))  # conditions 1 and 2
+            length = (length / 2).where(stuck, length)
+            x_t, grad = best_x.where(wide(stuck, x), x_t), best_grad.where(wide(stuck, x), grad)
+            rises, halved, checked = torch.zeros_like(rises), stuck, best
+        z = threat.project(x_t + wide(length, x) * STEEPEST[threat.norm](grad), x)
+        x_next = x_t + momentum * (z - x_t) + (1 - momentum) * (x_t - s.last) if s.t else z
+        return x_next, State(
+            length, x_t, best_x, best_grad, best, value, rises, checked, halved, s.checkpoints, s.t + 1
+        )
+
+    return Attack(start, step)

@@ -1,0 +1,172 @@
+"""Command line: a function a command. The only place that reads argv and prints."""
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+if TYPE_CHECKING:
+    from rich.progress import Progress
+
+EXAMPLE = {
+    "run": "Example: oodattack run --detector energy@greg --ood far-mix --threat linf-8-255 --out my-run",
+    "list": "Example: oodattack list threats --json",
+    "train": "Example: oodattack train --objective greg+ --out greg-plus.safetensors",
+}
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.version_option(package_name="oodattack")
+def cli() -> None:
+    """How much of its AUROC is left when somebody works against your out-of-distribution detector?
+
+    \b
+    oodattack run                     the embedded default: digits, nine detectors, four threats
+    oodattack list threats            what there is to choose from
+    """
+
+
+@cli.command(epilog=EXAMPLE["run"])
+@click.option("--detector", "detectors", multiple=True, metavar="NAME", help="Detector, NAME@NETWORK, or pkg.mod:callable. Repeatable.")
+@click.option("--threat", "threats", multiple=True, metavar="NAME", help="Threat model, or a .toml file. Repeatable.")
+@click.option("--id", "id_", default="digits", show_default=True, metavar="NAME", help="In-distribution images.")
+@click.option("--ood", multiple=True, metavar="NAME", help="OOD images: a name, npz:PATH or pkg.mod:callable. Repeatable.")
+@click.option("--model", metavar="NAME", help="Network: small, torchvision:NAME or pkg.mod:callable.")
+@click.option("--weights", type=click.Path(path_type=Path), metavar="FILE", help="Its weights: .safetensors, .pt or .pth.")
+@click.option("--fit", metavar="NAME", help="Labelled ID images that detectors are fitted on.")
+@click.option("--samples", type=click.IntRange(min=2), default=250, show_default=True, help="Images per set.")
+@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of the searches and of what is drawn.")
+@click.option("--batch-size", type=click.IntRange(min=1), default=256, show_default=True, help="Rows attacked at a time.")
+@click.option("--device", default="cpu", show_default=True, help="Where to compute: cpu, cuda, cuda:1, mps.")
+@click.option("--out", type=click.Path(path_type=Path), metavar="DIR", help="Run directory.  [default: oodattack-runs/TIME]")
+@click.option("--json", "as_json", is_flag=True, help="Print report.json on standard output, and nothing else there.")
+def run(as_json: bool, id_: str, **options: Any) -> None:
+    """Stress-test detectors: clean numbers beside numbers under attack.
+
+    Without options, runs nine detectors on four small networks (trained on first use) against digits 6-9 and a mix of
+    photographs, noise, spirals and checkerboards, and writes report.json and contact sheets.
+    """
+    from oodattack import job
+
+    with _progress() as bars:
+        tasks: dict[str, Any] = {}
+
+        def progress(label: str, done: int, total: int) -> None:
+            key = label if label.startswith("training") else "attack"
+            if key not in tasks:
+                tasks[key] = bars.add_task(label, total=total)
+            bars.update(tasks[key], description=label, completed=done, total=total)
+
+        asked = job.Job(id=id_, command=" ".join(["oodattack", *sys.argv[1:]]), **options)
+        report, folder = job.run(asked, progress=progress)
+    if as_json:
+        click.echo(report.json_text(), nl=False)
+        return
+    report.table()
+    click.echo(f"\n{folder / 'report.json'}: everything above and more.  {folder / 'sheets'}: a contact sheet per cell.")
+
+
+@cli.command("list", epilog=EXAMPLE["list"])
+@click.argument("what", type=click.Choice(["detectors", "threats", "attacks", "datasets", "objectives", "models"]))
+@click.option("--json", "as_json", is_flag=True, help="A JSON list of objects.")
+def list_(what: str, as_json: bool) -> None:
+    """What there is to choose from, with its source."""
+    rows = _rows(what)
+    if as_json:
+        import json
+
+        click.echo(json.dumps(rows, indent=1))
+        return
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(title=what, title_justify="left")
+    for column in rows[0]:
+        table.add_column(column, overflow="fold")
+    for row in rows:
+        table.add_row(*row.values())
+    Console().print(table)
+
+
+def _rows(what: str) -> list[dict[str, str]]:
+    """name, source and description of everything of a kind."""
+    if what == "threats":
+        from oodattack.evaluate.cell import direction
+        from oodattack.threat import presets, read_threat
+
+        read = [read_threat(name) for name in presets()]
+        return [{"name": t.name, "direction": direction(t), "source": t.source} for t in read]
+    from oodattack import attacks, data, detectors, models, objectives
+
+    tables: dict[str, Any] = {
+        "detectors": detectors.DETECTORS,
+        "attacks": attacks.ATTACKS,
+        "datasets": data.DATASETS,
+        "objectives": objectives.OBJECTIVES,
+        "models": models.MODELS,
+    }
+    return [
+        {"name": row.name, "description": row.description, "source": row.source} for row in tables[what].values()
+    ]
+
+
+@cli.command(epilog=EXAMPLE["train"])
+@click.option("--objective", required=True, metavar="NAME", help="See `oodattack list objectives`.")
+@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of weights, order and shifts.")
+@click.option("--out", type=click.Path(path_type=Path), required=True, metavar="FILE", help="Where to put the weights (.safetensors).")
+def train(objective: str, seed: int, out: Path) -> None:
+    """Train the small network on digits 0-5 with one of the objectives."""
+    from oodattack import job
+
+    with _progress() as bars:
+        task = bars.add_task(objective, total=None)
+        accuracy = job.train(
+            objective, seed=seed, out=out, progress=lambda label, i, n: bars.update(task, description=label, completed=i, total=n)
+        )
+    click.echo(f"{out}: {objective}, accuracy {accuracy:.4f} on held-out digits 0-5")
+
+
+def _progress() -> "Progress":
+    """Progress bars with an ETA, on standard error."""
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+    return Progress(
+        TextColumn("{task.description:<48.48}"),
+        BarColumn(),
+        TaskProgressColumn(),
+        TimeElapsedColumn(),
+        TextColumn("ETA"),
+        TimeRemainingColumn(),
+        console=Console(file=sys.stderr),
+        transient=True,
+    )
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run a command. Exit codes: 0 done, 1 a regression or failed verification, 2 wrong use, 130 interrupted."""
+    try:
+        cli.main(argv, prog_name="oodattack", standalone_mode=False)
+    except click.exceptions.Abort:
+        return _say("interrupted", 130)
+    except KeyboardInterrupt:
+        return _say("interrupted", 130)
+    except click.exceptions.NoArgsIsHelpError as help_text:
+        click.echo(help_text.ctx.get_help())
+        return 2
+    except click.ClickException as error:
+        command = error.ctx.command_path if isinstance(error, click.UsageError) and error.ctx else "oodattack"
+        return _say(f"{error.format_message().rstrip('.')}. See `{command} --help`.", 2)
+    except (ValueError, FloatingPointError) as error:
+        return _say(" ".join(str(error).split()), 2)
+    return 0
+
+
+def _say(message: str, code: int) -> int:
+    click.echo(f"oodattack: {message}", err=True)
+    return code
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,71 @@
+"""What the rest of the package means by a set of images."""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from oodattack.data.rows import row_generator
+
+
+class Images(NamedTuple):
+    """A data set in memory.
+
+    Attributes:
+        name: how the set was asked for.
+        x: float32, shape (N, C, H, W), values in [0, 1].
+        y: class labels, int64, shape (N,); None where there are none.
+        source: where the pictures come from, for the report.
+    """
+
+    name: str
+    x: Tensor
+    y: Tensor | None
+    source: str
+
+
+def check_images(x: Tensor, name: str) -> Tensor:
+    """Return `x` untouched if it can be a batch of images.
+
+    Args:
+        x: any tensor.
+        name: what the error calls it.
+
+    Raises:
+        ValueError: `x` is not floating point, not (N, C, H, W), empty, not finite, or leaves [0, 1].
+    """
+    if not x.is_floating_point():
+        raise ValueError(f"`{name}` must be floating point, got {x.dtype}. Divide 8-bit values by 255.")
+    if x.ndim != 4:
+        raise ValueError(f"`{name}` must have shape (N, C, H, W), got {tuple(x.shape)}. Add the missing axes.")
+    if x.numel() == 0:
+        raise ValueError(f"`{name}` must hold at least one image, got shape {tuple(x.shape)}. Check the source.")
+    low, high = (edge.item() for edge in x.detach().aminmax())  # either is NaN if any value is
+    if not low - low == high - high == 0:
+        raise ValueError(f"`{name}` must be finite, got NaN or infinity. Remove those images.")
+    if low < 0 or high > 1:
+        raise ValueError(
+            f"`{name}` must be in [0, 1], got [{low:.3g}, {high:.3g}]. "
+            "Divide 8-bit values by 255; mean and std belong inside the detector."
+        )
+    return x
+
+
+def subset(images: Images, samples: int | None, *, seed: int) -> Images:
+    """Draw `samples` images without replacement, whatever their class, and keep their order.
+
+    Args:
+        images: the set, N images.
+        samples: 1 <= samples <= N; None for all.
+        seed: fixes the draw.
+
+    Raises:
+        ValueError: there are not that many.
+    """
+    total = len(images.x)
+    if samples is None or samples == total:
+        return images
+    if not 1 <= samples < total:
+        raise ValueError(f"`samples` must be in 1..{total} for `{images.name}`, got {samples}. It has {total} images.")
+    keep = torch.randperm(total, generator=row_generator(seed, "subset", 0))[:samples].sort().values
+    return images._replace(x=images.x[keep], y=None if images.y is None else images.y[keep])

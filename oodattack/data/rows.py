@@ -1,0 +1,41 @@
+"""One random generator a row, so that row r of a set does not depend on how many rows are drawn."""
+
+import hashlib
+from collections.abc import Callable
+
+import torch
+from torch import Generator, Tensor
+
+
+def row_generator(seed: int, family: str, row: int) -> Generator:
+    """A CPU generator that is a function of (seed, family, row) only.
+
+    A CPU generator keeps 32 bits of its seed: among N rows about N^2 / 2^33 pairs share one.
+    """
+    digest = hashlib.blake2b(f"{seed},{family},{row}".encode(), digest_size=8).digest()
+    return Generator().manual_seed(int.from_bytes(digest, "big") >> 1)
+
+
+def draw_rows(n: int, family: str, seed: int, make: Callable[[int, Generator], Tensor]) -> Tensor:
+    """Stack make(r, generator of row r) for r = 0..n-1.
+
+    Args:
+        n: number of rows, >= 1.
+        family: keeps the rows of one family apart from those of another.
+        seed: any integer.
+        make: one image, shape (C, H, W).
+
+    Returns:
+        Shape (n, C, H, W).
+
+    Raises:
+        ValueError: n < 1.
+    """
+    if n < 1:
+        raise ValueError(f"`n` must be >= 1, got {n}. Ask for at least one image.")
+    return torch.stack([make(row, row_generator(seed, family, row)) for row in range(n)])
+
+
+def uniform(low: float, high: float, generator: Generator) -> float:
+    """One number from U[low, high)."""
+    return low + (high - low) * torch.rand((), generator=generator).item()

@@ -1,0 +1,220 @@
+"""What the rest of the package means by a detector, and a classifier that detectors can look into."""
+
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from typing import Any, NamedTuple, Protocol
+
+import torch
+from torch import Tensor, nn
+
+Score = Callable[[Tensor], Tensor]  # (B, C, H, W) in [0, 1] -> (B,), higher means more OOD
+Latent = Callable[[Tensor], Tensor]  # (B, C, H, W) in [0, 1] -> (B, D)
+
+NORM_LAYERS = (nn.modules.batchnorm._NormBase, nn.GroupNorm, nn.LayerNorm)
+STAGE = re.compile(r"(layer|stage|block|denseblock)_?\d+")
+
+
+class Detector(Protocol):
+    """Maps inputs to out-of-distribution scores. Higher means more OOD, always.
+
+    Any callable will do: a function, an `nn.Module`, a detector from another library. Fitting happens before: a `fit_*`
+    function returns a Detector, so an unfitted one does not exist. Two attributes are looked for and may be missing:
+
+    - `latent`, shape (B, D): the z = f(x) of Liang et al. 2020 from which the score is computed;
+    - `surrogate`, a `Surrogate`: what an attacker differentiates in place of a score without a useful gradient.
+    """
+
+    def __call__(self, x: Tensor, /) -> Tensor:
+        """Score inputs.
+
+        Args:
+            x: shape (B, C, H, W), values in [0, 1]. Preprocessing such as mean/std belongs inside the detector.
+
+        Returns:
+            Scores, shape (B,), unbounded, finite.
+        """
+        ...
+
+
+class Surrogate(NamedTuple):
+    """A differentiable stand-in for a detector, used to search and never to report.
+
+    Two detectors whose surrogates compare equal are attacked once.
+
+    Attributes:
+        name: what it is, in words, for the report.
+        score: differentiable, orders inputs like the detector's score.
+        latent: differentiable stand-in for `latent`, or None where the detector's own will do.
+        exact: True when `score` is an increasing function of the detector's score, so nothing is lost by its use.
+    """
+
+    name: str
+    score: Score
+    latent: Latent | None = None
+    exact: bool = False
+
+
+class Pass(NamedTuple):
+    """What one forward pass left behind."""
+
+    logits: Tensor  # (B, K)
+    features: Tensor  # input of the head, flattened to (B, D)
+    outputs: dict[str, Tensor]  # outputs of the watched modules, as their successors saw them
+
+
+class Classifier(nn.Module):
+    """A network that takes images in [0, 1], with access to logits, penultimate features and named layers.
+
+    Args:
+        network: maps normalised images (B, C, H, W) to logits (B, K). Its mode (train or eval) is left as it is.
+        mean: subtracted per channel, in [0, 1] units; None for no normalisation.
+        std: divides per channel, > 0; None for no normalisation.
+        head: name of the module whose input is the penultimate features. Default: the last `nn.Linear`.
+
+    Raises:
+        ValueError: no such head, or mean/std that are not one number a channel.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(
+        self,
+        network: nn.Module,
+        *,
+        mean: Sequence[float] | None = None,
+        std: Sequence[float] | None = None,
+        head: str | None = None,
+    ) -> None:
+        super().__init__()
+        if (mean is None) != (std is None) or (mean is not None and std is not None and len(mean) != len(std)):
+            raise ValueError(f"`mean` and `std` must have one number a channel each, got {mean} and {std}.")
+        if std is not None and min(std) <= 0:
+            raise ValueError(f"`std` must be > 0, got {std}.")
+        self.network = network
+        self.head = last_linear(network) if head is None else head
+        if self.head not in dict(network.named_modules()):
+            raise ValueError(f"`head` must be the name of a module of the network, got {head!r}.")
+        self.register_buffer("mean", torch.tensor(mean or [0.0]).view(1, -1, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor(std or [1.0]).view(1, -1, 1, 1), persistent=False)
+        self.train(network.training)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Logits, shape (B, K), of images in [0, 1]."""
+        logits = self.network((x - self.mean) / self.std)
+        if not isinstance(logits, Tensor) or logits.ndim != 2:
+            found = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
+            raise ValueError(f"the network must return logits of shape (B, K), got {found}.")
+        return logits
+
+    def logits(self, x: Tensor) -> Tensor:
+        """Same as calling the classifier; the name for `latent`."""
+        return self(x)  # type: ignore[no-any-return]
+
+    def features(self, x: Tensor) -> Tensor:
+        """Penultimate features: the head's input, flattened to (B, D)."""
+        return self.run(x).features
+
+    def run(
+        self, x: Tensor, watch: Iterable[str] = (), replace: Mapping[str, Tensor] | None = None, head_input: Tensor | None = None
+    ) -> Pass:
+        """One forward pass that keeps, or replaces, what chosen modules put out.
+
+        Replacing the output of module j by z splits the network there: logits become a function of z, with everything
+        that does not pass through j (a skip connection) held at its value for `x`.
+
+        Args:
+            x: shape (B, C, H, W), values in [0, 1].
+            watch: names of modules whose outputs to keep.
+            replace: module name -> tensor to put in place of its output.
+            head_input: features, shape (B, D), to put in place of the head's input.
+
+        Raises:
+            ValueError: an unknown module name, or a module that one pass calls more than once or not at all.
+        """
+        modules = dict(self.network.named_modules())
+        watch, replace = list(watch), dict(replace or {})
+        if unknown := [name for name in (*watch, *replace) if name not in modules]:
+            raise ValueError(f"layers must name modules of the network, got {unknown[0]!r}. See `named_modules()`.")
+        outputs: dict[str, Tensor] = {}
+        features: list[Tensor] = []
+
+        def keep(name: str) -> Callable[[nn.Module, Any, Tensor], Tensor]:
+            def hook(_module: nn.Module, _args: Any, output: Tensor) -> Tensor:
+                if name in outputs:
+                    raise ValueError(f"layer {name!r} must be called once in a forward pass. Name another layer.")
+                outputs[name] = replace.get(name, output)
+                return outputs[name].clone()  # a following in-place ReLU must not change what we keep
+
+            return hook
+
+        def keep_features(_module: nn.Module, args: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+            features.append(args[0].flatten(1) if head_input is None else head_input)
+            return (features[-1].view_as(args[0]), *args[1:])
+
+        with ExitStack() as hooks:
+            for name in {*watch, *replace}:
+                hooks.enter_context(removing(modules[name].register_forward_hook(keep(name))))
+            hooks.enter_context(removing(modules[self.head].register_forward_pre_hook(keep_features)))
+            logits = self(x)
+        if missing := [name for name in (*watch, *replace) if name not in outputs]:
+            raise ValueError(f"layer {missing[0]!r} must be called in a forward pass, but it was not.")
+        if len(features) != 1:
+            raise ValueError(f"`head` must be called once in a forward pass, got {len(features)} calls.")
+        return Pass(logits, features[0].flatten(1), outputs)
+
+    def norm_layers(self) -> list[str]:
+        """Names of all normalisation layers, in module order.
+
+        Raises:
+            ValueError: there is none.
+        """
+        names = [name for name, module in self.network.named_modules() if isinstance(module, NORM_LAYERS)]
+        if not names:
+            raise ValueError("the network must have normalisation layers for this detector, got none.")
+        return names
+
+    def late_norm_layers(self) -> list[str]:
+        """Norm layers of the last two stages (ResNet: layer3 and layer4); without stages, the second half of them."""
+        names = self.norm_layers()
+        last = tuple(f"{stage}." for stage in self._stage_names()[-2:])
+        return [n for n in names if n.startswith(last)] if last else names[len(names) // 2 :]
+
+    def stages(self) -> list[str]:
+        """Names of the modules after which the resolution changes: stem, then layer1, layer2, ... or like-named ones.
+
+        Raises:
+            ValueError: the network does not name its stages that way.
+        """
+        names = self._stage_names()
+        if not names:
+            raise ValueError("the network has no modules named like `layer1`. Give `layers` explicitly.")
+        modules = dict(self.network.named_modules())
+        stem = next((name for name in ("stem", "relu", "bn1", "conv1") if name in modules), None)
+        return [*([stem] if stem else []), *names]
+
+    def _stage_names(self) -> list[str]:
+        return [n for n, _ in self.network.named_modules() if STAGE.fullmatch(n.split(".")[-1]) and n.count(".") <= 1]
+
+
+@contextmanager
+def removing(handle: torch.utils.hooks.RemovableHandle) -> Iterator[None]:
+    """Remove a hook on the way out, whatever happens."""
+    try:
+        yield
+    finally:
+        handle.remove()
+
+
+def last_linear(network: nn.Module) -> str:
+    """Name of the last `nn.Linear` in module order, the usual classification head."""
+    names = [name for name, module in network.named_modules() if isinstance(module, nn.Linear)]
+    if not names:
+        raise ValueError("the network must have an `nn.Linear` head, got none. Name the last layer with `head=...`.")
+    return names[-1]
+
+
+def channel_mean(h: Tensor) -> Tensor:
+    """Mean over positions: (B, C, ...) -> (B, C)."""
+    return h.flatten(2).mean(2) if h.ndim > 2 else h

@@ -1,0 +1,88 @@
+"""Detectors, one method a file, and the table of those that the command line can build by name."""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+from torch import Tensor, nn
+
+from oodattack.detector import Classifier
+from oodattack.detectors.energy import Energy
+from oodattack.detectors.gaia_a import GaiaA
+from oodattack.detectors.gaia_z import GaiaZ
+from oodattack.detectors.mahalanobis import Mahalanobis, fit_mahalanobis
+from oodattack.detectors.mahalanobis_layers import MahalanobisLayers, fit_mahalanobis_layers
+from oodattack.detectors.max_logit import MaxLogit
+from oodattack.detectors.msp import MSP
+from oodattack.detectors.odin import ODIN
+from oodattack.detectors.si_a import SIA
+from oodattack.detectors.si_z import SIZ
+
+Fit = tuple[Tensor, Tensor]  # training images (N, C, H, W) in [0, 1] and their labels (N,)
+
+
+class Row(NamedTuple):
+    """A row of the table: how to build a detector with its paper's defaults.
+
+    Attributes:
+        name: as on the command line.
+        source: paper and equation.
+        description: what the score is.
+        build: (classifier, training images and labels) -> detector.
+        fits: whether `build` looks at the training images.
+    """
+
+    name: str
+    source: str
+    description: str
+    build: Callable[[Classifier, Fit], nn.Module]
+    fits: bool = False
+
+
+DETECTORS = {
+    row.name: row
+    for row in (
+        Row("msp", "arXiv:1610.02136, section 2", "1 - max softmax", lambda net, _: MSP(net)),
+        Row("max-logit", "arXiv:1911.11132, section 3", "-max logit", lambda net, _: MaxLogit(net)),
+        Row("energy", "arXiv:2010.03759, eq. (4)", "-logsumexp of the logits", lambda net, _: Energy(net)),
+        Row("odin", "arXiv:1706.02690, eq. (1)-(2)", "MSP at T = 1000 after a step of 0.0014", lambda net, _: ODIN(net)),
+        Row(
+            "mahalanobis",
+            "arXiv:1807.03888, eq. (1)-(2)",
+            "squared distance of penultimate features to the nearest class",
+            lambda net, fit: fit_mahalanobis(net, *fit),
+            fits=True,
+        ),
+        Row(
+            "mahalanobis-layers",
+            "arXiv:1807.03888, Alg. 1",
+            "mean of that distance over layers, after a step of 0.0014 each",
+            lambda net, fit: fit_mahalanobis_layers(net, *fit),
+            fits=True,
+        ),
+        Row("gaia-z", "arXiv:2311.09620", "density of non-zero gradients at norm layers", lambda net, _: GaiaZ(net)),
+        Row("gaia-a", "arXiv:2311.09620", "channel averages of gradients at late norm layers", lambda net, _: GaiaA(net)),
+        Row("si-z", "Splitting & Integrating, ICML 2025, Alg. 1", "GAIA-Z over T = 2 steps a layer", lambda net, _: SIZ(net)),
+        Row(
+            "si-a",
+            "Splitting & Integrating, ICML 2025, eq. (12)-(14)",
+            "GAIA-A over T = 2 steps a layer on 90 % of the features",
+            lambda net, _: SIA(net),
+        ),
+    )
+}
+
+__all__ = [
+    "DETECTORS",
+    "MSP",
+    "ODIN",
+    "SIA",
+    "SIZ",
+    "Energy",
+    "GaiaA",
+    "GaiaZ",
+    "Mahalanobis",
+    "MahalanobisLayers",
+    "MaxLogit",
+    "fit_mahalanobis",
+    "fit_mahalanobis_layers",
+]

@@ -1,0 +1,37 @@
+"""Energy score: Liu et al., "Energy-based Out-of-distribution Detection", NeurIPS 2020, arXiv:2010.03759."""
+
+from torch import Tensor, nn
+
+from oodattack.detector import Classifier
+
+
+def energy(logits: Tensor, *, temperature: float = 1.0) -> Tensor:
+    """Free energy of the logits, eq. (4): E(x) = -T log sum_k exp(f_k(x) / T).
+
+    Args:
+        logits: shape (B, K), unbounded.
+        temperature: T > 0.
+
+    Returns:
+        OOD scores, shape (B,), unbounded.
+    """
+    return -temperature * (logits / temperature).logsumexp(dim=1)
+
+
+class Energy(nn.Module):
+    """Scores inputs by the free energy of a classifier's logits."""
+
+    of_logits = True
+
+    def __init__(self, net: Classifier, *, temperature: float = 1.0) -> None:
+        super().__init__()
+        if temperature <= 0:
+            raise ValueError(f"`temperature` must be > 0, got {temperature}.")
+        self.net = net
+        self.temperature = temperature
+        self.latent = net.logits
+        self.train(net.training)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """OOD scores, shape (B,)."""
+        return energy(self.net(x), temperature=self.temperature)

@@ -1,0 +1,134 @@
+"""GAIA-A, channel-wise average abnormality: Chen et al., "GAIA: Delving into Gradient-based Attribution Abnormality for
+Out-of-distribution Detection", NeurIPS 2023, arXiv:2311.09620."""  # noqa: D205, D209
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from oodattack.detector import Classifier, Pass, Surrogate
+from oodattack.detectors.layer_gradients import (
+    check_layers,
+    gradients,
+    log_softmax_sum,
+    per_channel,
+    predicted_loss,
+    sign_steps,
+)
+from oodattack.detectors.smooth_relu import SmoothRelu
+
+
+def channel_averages(net: Classifier, layers: Sequence[str], found: Sequence[Tensor]) -> Tensor:
+    """|mean over positions| of each layer's gradient, concatenated: shape (B, channels)."""
+    modules = dict(net.network.named_modules())
+    return torch.cat([per_channel(g, modules[n]).mean(2).abs() for n, g in zip(layers, found, strict=True)], dim=1)
+
+
+def output_scale(g: Tensor) -> Tensor:
+    """omega = sqrt(mean_k |g_k|) of the gradient g (B, D) at the penultimate features, shape (B, 1)."""
+    return g.abs().mean(dim=1, keepdim=True).clamp(min=torch.finfo(g.dtype).tiny).sqrt()
+
+
+def kept_features(net: Classifier, keep: float) -> Tensor:
+    """Mask (D,) of the int(keep * D) penultimate features with the largest summed head weight sum_c W_ck."""
+    head = dict(net.network.named_modules())[net.head]
+    if not isinstance(head, nn.Linear):
+        raise ValueError(f"the head must be an `nn.Linear` for this detector, got {type(head).__name__}.")
+    weight = head.weight.sum(dim=0)
+    mask = torch.zeros_like(weight)
+    mask[weight.topk(int(keep * len(weight))).indices] = 1
+    return mask.detach()
+
+
+@dataclass(frozen=True)
+class SmoothAverages:
+    """GAIA-A's channel averages and score with sigmoid(beta z) in place of the ReLUs' derivative; differentiable.
+
+    Attributes:
+        net: classifier whose non-linearities are ReLUs (others are left as they are).
+        layers: names of norm layers.
+        keep: share of penultimate features in the inner gradient.
+        beta: steepness of the smoothed derivative.
+    """
+
+    net: Classifier
+    layers: tuple[str, ...]
+    keep: float
+    beta: float = 5.0
+
+    def latent(self, x: Tensor) -> Tensor:
+        """inner / omega, shape (B, channels)."""
+        graph = torch.is_grad_enabled()
+        with torch.enable_grad(), SmoothRelu(self.beta):
+            seen = self.net.run(x if x.requires_grad else x.detach().requires_grad_(), watch=self.layers)
+            at = [seen.outputs[name] for name in self.layers]
+            (outer,) = gradients(log_softmax_sum(seen), [seen.features], create_graph=graph)
+            inner = gradients(seen.features * kept_features(self.net, self.keep), at, create_graph=graph)
+            return channel_averages(self.net, self.layers, inner) / output_scale(outer)
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """Smoothed scores, shape (B,), >= 0."""
+        return self.latent(x).square().mean(dim=1)
+
+
+class GaiaA(nn.Module):
+    """mean over channels of (inner / omega)^2.
+
+    inner = |mean over positions of d(sum of penultimate features)/d(norm output)|, omega = sqrt(mean |d(sum of
+    log-softmax over all classes)/d(penultimate features)|), one number a row.
+
+    Args:
+        net: classifier with norm layers and a linear head.
+        layers: names of norm layers. Default: those of the last two stages, see `Classifier.late_norm_layers`.
+
+    Differs from the paper: follows the authors' code; omega is taken at the pooled features, which for a network with
+    global average pooling is theirs times a constant.
+    """
+
+    steps = 1
+    step_size = 0.0
+    keep = 1.0
+
+    def __init__(self, net: Classifier, *, layers: Sequence[str] | None = None) -> None:
+        super().__init__()
+        self.net = net
+        self.layers = tuple(check_layers(net, layers, net.late_norm_layers))
+        kept_features(net, 1.0)  # a head that is not linear is refused now, not at the first image
+        self._use_surrogate()
+        self.train(net.training)
+
+    def _use_surrogate(self) -> None:
+        smooth = SmoothAverages(self.net, self.layers, self.keep)
+        name = f"smoothed ReLU derivative, beta = {smooth.beta:g}" + (", T = 1" if self.steps > 1 else "")
+        self.surrogate = Surrogate(name, smooth, smooth.latent)
+
+    def latent(self, x: Tensor) -> Tensor:
+        """inner / omega for all channels of all layers: shape (B, channels), >= 0. No useful gradient."""
+        kept = kept_features(self.net, self.keep).to(x.dtype)
+        schedule = {"steps": self.steps, "step_size": self.step_size}
+
+        def inner(seen: Pass) -> Tensor:
+            return (seen.features * kept).sum(dim=1)
+
+        seen, found = sign_steps(self.net, x, self.layers, inner, **schedule)  # type: ignore[arg-type]
+        omega = output_scale(self._outer(x, seen))
+        return channel_averages(self.net, self.layers, found) / omega
+
+    def _outer(self, x: Tensor, seen: Pass) -> Tensor:
+        """Sum over T steps of the gradient of the summed log-softmax at the penultimate features, shape (B, D)."""
+        label = seen.logits.argmax(dim=1).detach()
+        total = torch.zeros_like(seen.features)
+        with torch.enable_grad():
+            for i in range(self.steps):
+                (g,) = gradients(log_softmax_sum(seen), [seen.features])
+                total = total + g.detach()
+                if i + 1 < self.steps:
+                    (up,) = gradients(predicted_loss(label)(seen), [seen.features])
+                    z = (seen.features + self.step_size * up.sign()).detach().requires_grad_()
+                    seen = self.net.run(x.detach(), head_input=z)
+        return total
+
+    def forward(self, x: Tensor) -> Tensor:
+        """OOD scores, shape (B,), >= 0. No useful gradient: use the surrogate."""
+        return self.latent(x).square().mean(dim=1)

@@ -1,0 +1,45 @@
+"""GAIA-Z, zero-deflation abnormality: Chen et al., "GAIA: Delving into Gradient-based Attribution Abnormality for
+Out-of-distribution Detection", NeurIPS 2023, arXiv:2311.09620."""  # noqa: D205, D209
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from oodattack.detector import Classifier, Surrogate
+from oodattack.detectors.layer_gradients import check_layers, per_channel, sign_steps, top_logit
+from oodattack.detectors.soft_density import SoftDensity
+
+
+class GaiaZ(nn.Module):
+    """mean over channels of d^2, d = share of positions where d(max logit)/d(norm output) is not exactly zero.
+
+    Args:
+        net: classifier with norm layers.
+        layers: names of norm layers. Default: all of them, shortcut ones included.
+
+    Differs from the paper: the mean instead of a Frobenius norm, as in the authors' code (same order of scores);
+    higher means more OOD where the code negates.
+    """
+
+    steps = 1
+    step_size = 0.0
+
+    def __init__(self, net: Classifier, *, layers: Sequence[str] | None = None) -> None:
+        super().__init__()
+        self.net = net
+        self.layers = tuple(check_layers(net, layers, net.norm_layers))
+        soft = SoftDensity(net, self.layers)
+        self.surrogate = Surrogate(f"soft activation density, beta = {soft.beta:g}", soft, soft.latent)
+        self.train(net.training)
+
+    def latent(self, x: Tensor) -> Tensor:
+        """Densities of all channels of all layers, concatenated: shape (B, channels), in [0, 1]. No gradient."""
+        modules = dict(self.net.network.named_modules())
+        _, found = sign_steps(self.net, x, self.layers, top_logit, steps=self.steps, step_size=self.step_size)
+        shares = [(per_channel(g, modules[n]) != 0).to(x.dtype).mean(2) for n, g in zip(self.layers, found, strict=True)]
+        return torch.cat(shares, dim=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """OOD scores, shape (B,), in [0, 1]. No gradient: use the surrogate."""
+        return self.latent(x).square().mean(dim=1)

@@ -1,0 +1,33 @@
+"""Maximum logit: Hendrycks et al., "Scaling Out-of-Distribution Detection for Real-World Settings", arXiv:1911.11132."""
+
+from torch import Tensor, nn
+
+from oodattack.detector import Classifier
+
+
+def max_logit(logits: Tensor) -> Tensor:
+    """-max_k f_k(x), section 3 (the anomaly score called MaxLogit).
+
+    Args:
+        logits: shape (B, K), unbounded.
+
+    Returns:
+        OOD scores, shape (B,), unbounded.
+    """
+    return -logits.amax(dim=1)
+
+
+class MaxLogit(nn.Module):
+    """Scores inputs by the negative of the largest logit."""
+
+    of_logits = True
+
+    def __init__(self, net: Classifier) -> None:
+        super().__init__()
+        self.net = net
+        self.latent = net.logits
+        self.train(net.training)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """OOD scores, shape (B,)."""
+        return max_logit(self.net(x))

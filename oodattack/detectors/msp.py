@@ -1,0 +1,68 @@
+"""Maximum softmax probability: Hendrycks & Gimpel, "A Baseline for Detecting ... Examples", arXiv:1610.02136."""
+
+from dataclasses import dataclass
+
+from torch import Tensor, nn
+from torch.nn.functional import one_hot
+
+from oodattack.detector import Classifier, Latent, Surrogate
+
+
+def log_odds(logits: Tensor) -> Tensor:
+    """log((1 - p) / p) of p = max_k softmax_k: logsumexp of the other logits minus the largest one.
+
+    An increasing function of 1 - p that never saturates: its gradient is of order 1 where that of p is 0 in float32.
+
+    Args:
+        logits: shape (B, K), K >= 2.
+
+    Returns:
+        Shape (B,), unbounded; higher means less confident.
+    """
+    top = one_hot(logits.argmax(dim=1), logits.shape[1]).bool()
+    return logits.masked_fill(top, -float("inf")).logsumexp(dim=1) - logits.amax(dim=1)
+
+
+def msp(logits: Tensor) -> Tensor:
+    """1 - max_k softmax_k(f(x)), section 2.
+
+    Computed as sigmoid(log_odds), which equals it and keeps apart confident inputs that 1 - p rounds to the same 0.
+
+    Args:
+        logits: shape (B, K), K >= 2.
+
+    Returns:
+        OOD scores, shape (B,), in [0, 1 - 1/K].
+
+    Differs from the paper: the paper's score is the maximum itself (ID high); here higher means more OOD.
+    """
+    return log_odds(logits).sigmoid()
+
+
+@dataclass(frozen=True)
+class LogOdds:
+    """Log-odds of the largest softmax of `latent(x) / temperature`: what attacks on MSP and ODIN differentiate."""
+
+    latent: Latent
+    temperature: float
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """Log-odds, shape (B,)."""
+        return log_odds(self.latent(x) / self.temperature)
+
+
+class MSP(nn.Module):
+    """Scores inputs by one minus the largest softmax probability."""
+
+    of_logits = True
+
+    def __init__(self, net: Classifier) -> None:
+        super().__init__()
+        self.net = net
+        self.latent = net.logits
+        self.surrogate = Surrogate("log-odds of the largest softmax", LogOdds(net.logits, 1.0), exact=True)
+        self.train(net.training)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """OOD scores, shape (B,), in [0, 1]."""
+        return msp(self.net(x))

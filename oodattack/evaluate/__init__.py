@@ -1,0 +1,93 @@
+"""Score, attack, verify, score again. The only place where detectors, data and attacks meet."""
+
+from collections.abc import Callable, Mapping, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+
+from torch import Tensor
+
+from oodattack.detector import Detector
+from oodattack.evaluate.check import check_detector, check_images
+from oodattack.evaluate.provenance import sha256_of, source_of, versions
+from oodattack.evaluate.run import Progress, Run, Shown
+from oodattack.report import Report, Spec
+from oodattack.threat import Suite, Threat, ThreatModel, file_hash, members_of, read_threat
+
+__all__ = ["Progress", "Shown", "check_detector", "check_images", "evaluate"]
+
+
+def evaluate(
+    detector: Detector | Mapping[str, Detector],
+    *,
+    id: Tensor,
+    ood: Mapping[str, Tensor],
+    threats: Sequence[str | Path | Threat],
+    seed: int,
+    targets: Tensor | None = None,
+    starts: Mapping[str, Tensor] | None = None,
+    batch_size: int = 256,
+    progress: Progress | None = None,
+    watch: Callable[[Shown], None] | None = None,
+    provenance: Mapping[str, object] | None = None,
+) -> Report:
+    """AUROC of detectors before and after an attack within each threat model, on each OOD set.
+
+    Args:
+        detector: one detector, or several by name; "energy@ce" reads as detector "energy" on network "ce".
+        id: images that should score low, shape (N, C, H, W), in [0, 1].
+        ood: name -> images that should score high, same C, H, W.
+        threats: names of shipped threat models, paths of TOML files, or `ThreatModel`s.
+        seed: fixes all randomness of the searches.
+        targets: ID images beside `id`, for matching and quantiles. None: every other row of `id` becomes a target,
+            and only the rest is evaluated.
+        starts: name -> images (N, C, H, W) for threat models whose `start` is not "ood".
+        batch_size: rows attacked at a time; changes nothing but rounding.
+        progress: called with (label, done, all) as row-queries are spent.
+        watch: called once a cell with a few of its images.
+        provenance: fields of the report's `spec` that only the caller knows.
+
+    Returns:
+        The report. Every attacked score comes from scoring the returned image afresh with the untouched detector.
+
+    Raises:
+        ValueError: images out of range or of another shape, an empty set, NaN scores, a detector in training mode, an
+            unknown threat.
+    """
+    detectors = dict(detector) if isinstance(detector, Mapping) else {_name(detector): detector}
+    read = [t if isinstance(t, ThreatModel | Suite) else read_threat(t) for t in threats]
+    if not detectors or not read or not ood:
+        raise ValueError("`detector`, `ood` and `threats` must name at least one each, got none of one. Add it.")
+    if targets is None and any(m.needs_targets for t in read for m in members_of(t)):
+        id, targets = id[0::2], id[1::2]
+    images = {"id": id, **({} if targets is None else {"targets": targets}), **ood}
+    for name, x in images.items():
+        check_images(x, name, like=id)
+    for name, d in detectors.items():
+        check_detector(d, name)
+    run = Run(detectors, id, dict(ood), targets, dict(starts or {}), seed, batch_size, progress, watch)
+    run.all(read)
+    spec = Spec(
+        **{  # type: ignore[arg-type]
+            "command": None,
+            "samples": None,
+            "id": source_of("id", id),
+            "targets": None if targets is None else source_of("targets", targets),
+            "ood": [source_of(name, x) for name, x in ood.items()],
+            "id_accuracy": {},
+            **(provenance or {}),
+        },
+        seed=seed,
+        batch_size=batch_size,
+        device=str(id.device),
+        detectors=list(detectors),
+        networks={name.partition("@")[2] or name: sha256_of(d) for name, d in detectors.items()},
+        threats={t.name: file_hash(t) for t in read},
+    )
+    created = datetime.now(UTC).isoformat(timespec="seconds")
+    return Report(created=created, spec=spec, versions=versions(), results=run.results, skipped=run.skipped)
+
+
+def _name(detector: Detector) -> str:
+    kind = detector.__name__ if hasattr(detector, "__name__") else type(detector).__name__
+    kebab = "".join(f"-{c.lower()}" if c.isupper() and i and not kind[i - 1].isupper() else c.lower() for i, c in enumerate(kind))
+    return kebab.replace("_", "-").strip("-")

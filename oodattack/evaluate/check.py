@@ -1,0 +1,27 @@
+"""What is asked of images and detectors before any work is done."""
+
+from torch import Tensor, nn
+
+from oodattack import data
+from oodattack.detector import Detector
+
+
+def check_images(x: Tensor, name: str, *, like: Tensor) -> None:
+    """Raise ValueError unless `x` is a non-empty float batch in [0, 1] with the channels and size of `like`."""
+    if not isinstance(x, Tensor):
+        raise ValueError(f"`{name}` must be a tensor of images (N, C, H, W), got {type(x).__name__}. Convert it.")
+    data.check_images(x, name)
+    if x.shape[1:] != like.shape[1:]:
+        raise ValueError(
+            f"`{name}` must have the shape of the ID images, {tuple(like.shape[1:])}, got {tuple(x.shape[1:])}. "
+            "Resize them, or change the number of channels."
+        )
+
+
+def check_detector(detector: Detector, name: str) -> None:
+    """Raise ValueError if any module inside the detector is in training mode."""
+    if not isinstance(detector, nn.Module):
+        return
+    if training := [path for path, module in detector.named_modules() if module.training]:
+        inside = f" in {training[0]!r}" if training[0] else ""
+        raise ValueError(f"detector {name!r} must be in eval mode, got training mode{inside}. Call .eval() first.")

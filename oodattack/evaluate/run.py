@@ -1,0 +1,326 @@
+"""The cells of one evaluation, OOD set by OOD set; searches that several detectors share are done once."""
+
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from oodattack.aims import in_batches, mape, rows_of
+from oodattack.attack import Found
+from oodattack.attacks import ATTACKS
+from oodattack.detector import Detector
+from oodattack.evaluate.cell import Clean, Outcome, Side, indicators, numbers, record, show_rows, worst
+from oodattack.evaluate.check import check_images
+from oodattack.evaluate.plan import Quarry, Unfit, differentiable, measured, quarry
+from oodattack.evaluate.search import Goal, search
+from oodattack.geometry import row_random
+from oodattack.lookup import summary
+from oodattack.metrics import auroc, rank_correlation
+from oodattack.report import Result, Skipped
+from oodattack.threat import Suite, Threat, ThreatModel, members_of
+
+Progress = Callable[[str, int, int], None]  # (what is running, row-queries done, row-queries in all)
+
+
+class Shown(NamedTuple):
+    """A few rows of one cell, for a contact sheet. Images (k, C, H, W), the rest (k,)."""
+
+    result: Result
+    reference: Tensor  # the matched target; else an ID image for comparison
+    start: Tensor
+    x_adv: Tensor
+    start_scores: Tensor
+    x_adv_scores: Tensor
+    mape: Tensor | None
+    side: str  # "ood" or "id": which set the rows are from
+
+
+@dataclass
+class Run:
+    """The state of one call of `evaluate`: what has been searched and scored so far."""
+
+    detectors: dict[str, Detector]
+    id: Tensor
+    ood: dict[str, Tensor]
+    targets: Tensor | None
+    starts: dict[str, Tensor]
+    seed: int
+    batch_size: int
+    progress: Progress | None
+    watch: Callable[[Shown], None] | None
+    results: list[Result] = field(default_factory=list)
+    skipped: list[Skipped] = field(default_factory=list)
+    _id_scores: dict[str, Tensor] = field(default_factory=dict)
+    _id_sides: dict[tuple[ThreatModel, str], tuple[Side, float]] = field(default_factory=dict)
+    _done: int = 0
+    _total: int = 0
+    _label: str = ""
+
+    def all(self, threats: Sequence[Threat]) -> None:
+        """Run every cell.
+
+        Raises:
+            ValueError: scores that are not finite or not one a row; start images that are missing.
+        """
+        sets = self._sets(threats)
+        self._id_scores = {name: self._score(name, self.id, "id") for name in self.detectors}
+        self._total = sum(self._cost(x, limits, first=i == 0) for i, (_, x, own) in enumerate(sets) for limits in each(own))
+        for ood_name, x, own in sets:
+            self._set(ood_name, x, own)
+
+    def _sets(self, threats: Sequence[Threat]) -> list[tuple[str, Tensor, list[Threat]]]:
+        """(name, images, threats) of every OOD set; a threat with start images of its own has them for its OOD set."""
+        on_ood = [t for t in threats if members_of(t)[0].start == "ood"]
+        sets = [(name, x, on_ood) for name, x in self.ood.items() if on_ood]
+        for t in threats:
+            start = members_of(t)[0].start
+            if start == "ood":
+                continue
+            if start not in self.starts:
+                raise ValueError(f"`starts` must hold images for start {start!r}, got {list(self.starts)}. Add them.")
+            check_images(self.starts[start], start, like=self.id)
+            sets.append((start, self.starts[start], [t]))
+        return sets
+
+    def _cost(self, x: Tensor, limits: ThreatModel, *, first: bool) -> int:
+        """Row-queries of one threat model on one OOD set, if no row ends early; ID rows are attacked once."""
+        rows = (len(x) if limits.attacks_ood else 0) + (len(self.id) if limits.attacks_id and first else 0)
+        return len(self._groups(limits)[0]) * limits.queries * rows
+
+    def _advance(self, queries: int) -> None:
+        self._done += queries
+        if self.progress:
+            self.progress(self._label, min(self._done, self._total), self._total)
+
+    def _score(self, name: str, x: Tensor, what: str) -> Tensor:
+        """The untouched detector's scores of all rows, on the CPU."""
+        try:
+            with torch.no_grad():
+                parts = [self.detectors[name](rows) for rows in x.split(self.batch_size)]
+        except Exception as error:  # whatever a user's detector does
+            shape = tuple(x.shape[1:])
+            raise ValueError(f"detector {name!r} must score images {shape}, got {summary(error)}.") from error
+        for part, rows in zip(parts, x.split(self.batch_size), strict=True):
+            if not isinstance(part, Tensor) or part.shape != rows.shape[:1]:
+                got = tuple(part.shape) if isinstance(part, Tensor) else type(part).__name__
+                raise ValueError(f"detector {name!r} must return one score a row, shape ({len(rows)},), got {got}.")
+        scores = torch.cat(parts).detach().cpu()
+        if not scores.isfinite().all():
+            bad = int((~scores.isfinite()).sum())
+            raise ValueError(f"detector {name!r} must return finite scores, got {bad} NaN or infinite on {what!r}.")
+        return scores
+
+    def _groups(self, limits: ThreatModel) -> tuple[dict[Quarry, list[str]], dict[str, str]]:
+        """Detectors that share a search, and those that the threat does not fit, with the reason."""
+        groups: dict[Quarry, list[str]] = {}
+        unfit: dict[str, str] = {}
+        for name, d in self.detectors.items():
+            try:
+                groups.setdefault(quarry(d, limits), []).append(name)
+            except Unfit as reason:
+                unfit[name] = str(reason)
+        return groups, unfit
+
+    def _set(self, ood_name: str, x: Tensor, threats: list[Threat]) -> None:
+        """All detectors and threats on one OOD set."""
+        clean = {}
+        for name in self.detectors:
+            scores = self._score(name, x, ood_name)
+            clean[name] = Clean(self._id_scores[name], scores, numbers(self._id_scores[name], scores))
+        outcomes = {limits: self._limits(limits, ood_name, x, clean) for limits in each(threats)}
+        left = {
+            name: {m: left_auroc(clean[name], done[name]) for m, done in outcomes.items() if name in done}
+            for name in self.detectors
+        }
+        for threat in threats:
+            for name in self.detectors:
+                members = {m.name: outcomes[m][name] for m in members_of(threat) if name in outcomes[m]}
+                if not members:
+                    continue
+                outcome = worst(members) if isinstance(threat, Suite) else members[threat.name]
+                found = indicators(
+                    outcome,
+                    matching=any(m.aim in ("match", "quantile") for m in members_of(threat)),
+                    random=min((a for m, a in left[name].items() if same_limits(m, threat)), default=None),
+                    full_box=min((a for m, a in left[name].items() if m.norm == "linf" and m.eps == 1), default=None),
+                )
+                parts = {m.name: left[name][m] for m in members_of(threat)} if isinstance(threat, Suite) else None
+                result = record(name, threat, ood_name, clean[name], outcome, parts, found)
+                self.results.append(result)
+                if self.watch:
+                    self.watch(self._shown(result, name, threat, x, clean[name], outcome))
+
+    def _limits(self, limits: ThreatModel, ood_name: str, x: Tensor, clean: dict[str, Clean]) -> dict[str, Outcome]:
+        """One threat model on one OOD set: a search for each group of detectors, then each detector's own scores."""
+        groups, unfit = self._groups(limits)
+        for name, reason in unfit.items():
+            detector, _, network = name.partition("@")
+            self.skipped.append(
+                Skipped(detector=detector, network=network, threat=limits.name, ood=ood_name, reason=reason)
+            )
+        outcomes: dict[str, Outcome] = {}
+        for prey, names in groups.items():
+            self._label = f"{limits.name} on {ood_name}: {', '.join(names)}"
+            white_box = ATTACKS[limits.attack].build(limits).white_box
+            spent = limits
+            if white_box and not differentiable(prey.f, x):  # nothing to differentiate: search blindly, and say so
+                white_box = False
+                spent = limits.model_copy(update={"attack": "random-search", "step_size": None})
+            ood = self._attack_ood(prey, spent, names, ood_name, x, clean) if limits.attacks_ood else {}
+            ids = self._attack_id(prey, spent, names, x) if limits.attacks_id else {}
+            for name in names:
+                sides = [side for side in (ood.get(name), ids.get(name)) if side]
+                outcomes[name] = Outcome(
+                    ood=ood[name][0] if ood else None,
+                    id=ids[name][0] if ids else None,
+                    seconds=sum(seconds for _, seconds in sides),
+                    attack=describe(spent),
+                    white_box=white_box,
+                    surrogate=prey.surrogate if white_box else None,
+                    rank_correlation=self._agreement(prey, name, x, clean[name]) if white_box else None,
+                    shared_with=names,
+                )
+        return outcomes
+
+    def _attack_ood(
+        self, prey: Quarry, limits: ThreatModel, names: list[str], ood_name: str, x: Tensor, clean: dict[str, Clean]
+    ) -> dict[str, tuple[Side, float]]:
+        """Search once on the OOD rows, then let each detector of the group score what came out."""
+        start = time.perf_counter()
+        target = self.target_images(limits, ood_name, len(x))
+        goal = Goal("ood", z_in=rows_of(in_batches(prey.f, target, self.batch_size))) if target is not None else None
+        if goal is None:
+            passed = self.targets if limits.aim == "quantile" and self.targets is not None else self.id
+            goal = Goal("ood", beaten=in_batches(prey.f, passed, self.batch_size))
+        found = self._search(prey, limits, x, goal, ood_name)
+        seconds = time.perf_counter() - start
+        return {n: (self._side(n, limits, x, found, clean[n].ood, target, sign=-1), seconds) for n in names}
+
+    def _attack_id(
+        self, prey: Quarry, limits: ThreatModel, names: list[str], x: Tensor
+    ) -> dict[str, tuple[Side, float]]:
+        """Search once on the ID rows for all OOD sets: the goal is to pass every one of them."""
+        if any((limits, name) not in self._id_sides for name in names):
+            start = time.perf_counter()
+            others = [x, *self.ood.values()]
+            beaten = torch.cat([in_batches(prey.f, other, self.batch_size) for other in others])
+            found = self._search(prey, limits, self.id, Goal("id", beaten=beaten), "id")
+            seconds = time.perf_counter() - start
+            for n in names:
+                side = self._side(n, limits, self.id, found, self._id_scores[n], None, sign=1)
+                self._id_sides[limits, n] = (side, seconds)
+        return {n: self._id_sides[limits, n] for n in names}
+
+    def _search(self, prey: Quarry, limits: ThreatModel, x: Tensor, goal: Goal, set_name: str) -> Found:
+        return search(
+            prey,
+            limits,
+            x,
+            goal,
+            seed=self.seed,
+            key=f"{set_name}/{limits.name}",
+            batch_size=self.batch_size,
+            progress=self._advance,
+        )
+
+    def target_images(self, limits: ThreatModel, ood_name: str, n: int) -> Tensor | None:
+        """The ID image that each of n rows is to match, or None for other aims; the same for every detector."""
+        if limits.aim != "match":
+            return None
+        if limits.paired:
+            return self.id[torch.arange(n, device=self.id.device) % len(self.id)]
+        assert self.targets is not None  # `evaluate` has seen to it
+        order = row_random(self.seed, f"{ood_name}/targets", range(len(self.targets)), self.id.device, torch.float32)
+        shuffled = order.uniform((1,)).flatten().argsort()  # every target is used before one is used twice
+        return self.targets[shuffled[torch.arange(n, device=self.id.device) % len(self.targets)]]
+
+    def _side(
+        self,
+        name: str,
+        limits: ThreatModel,
+        x: Tensor,
+        found: Found,
+        clean: Tensor,
+        target: Tensor | None,
+        sign: int,
+    ) -> Side:
+        """One detector's own view of the returned images; a clean image that is worse for it counts as returned."""
+        x_adv, clean_best = found.x_adv, found.clean_best
+        scores = self._score(name, x_adv, f"{limits.name} images")
+        if limits.aim in ("hide", "raise", "both") and limits.iterate == "best":
+            undo = sign * clean > sign * scores
+            clean_best = clean_best | undo.to(clean_best.device)
+            scores = clean.where(undo, scores)
+            x_adv = x.where(undo.to(x.device).view(-1, 1, 1, 1), x_adv)
+        own = None
+        if target is not None:
+            f = measured(self.detectors[name], limits)
+            z_in, z_out = (rows_of(in_batches(f, images, self.batch_size)) for images in (target, x_adv))
+            own = mape(z_in, z_out).cpu()
+        return Side(
+            scores=scores,
+            scores_8bit=self._score(name, (x_adv * 255).round() / 255, f"{limits.name} images in 8 bits"),
+            distance=limits.distance(x_adv, x).cpu(),
+            queries=found.queries.cpu(),
+            zero_gradients=found.zero_gradients.cpu(),
+            non_finite=found.non_finite.cpu(),
+            clean_best=clean_best.cpu(),
+            mape=own,
+            shown=x_adv[show_rows(len(x_adv)).to(x.device)].cpu(),
+        )
+
+    def _agreement(self, prey: Quarry, name: str, x: Tensor, clean: Clean) -> float | None:
+        """Rank correlation of a surrogate score with the detector's own over clean ID and OOD inputs."""
+        score = getattr(getattr(self.detectors[name], "surrogate", None), "score", None)
+        if prey.exact or score is None:
+            return None
+        soft = torch.cat([in_batches(score, images, self.batch_size).cpu() for images in (self.id, x)])
+        return rank_correlation(soft, torch.cat([clean.id, clean.ood]))
+
+    def _shown(
+        self, result: Result, name: str, threat: Threat, x: Tensor, clean: Clean, outcome: Outcome
+    ) -> Shown:
+        side, images, before = (outcome.ood, x, clean.ood) if outcome.ood else (outcome.id, self.id, clean.id)
+        assert side is not None
+        rows = show_rows(len(images))
+        target = self.target_images(members_of(threat)[0], result.ood, len(images)) if result.mape else None
+        reference = self.id[torch.arange(len(rows)) % len(self.id)] if target is None else target[rows.to(x.device)]
+        return Shown(
+            result=result,
+            reference=reference.cpu(),
+            start=images[rows.to(x.device)].cpu(),
+            x_adv=side.shown,
+            start_scores=before[rows],
+            x_adv_scores=side.scores[rows],
+            mape=None if side.mape is None else side.mape[rows],
+            side="ood" if outcome.ood else "id",
+        )
+
+
+def each(threats: Iterable[Threat]) -> list[ThreatModel]:
+    """The single threat models behind threats, each once, in order."""
+    return list(dict.fromkeys(m for t in threats for m in members_of(t)))
+
+
+def left_auroc(clean: Clean, outcome: Outcome) -> float:
+    """AUROC after one threat model."""
+    return auroc(outcome.id.scores if outcome.id else clean.id, outcome.ood.scores if outcome.ood else clean.ood)
+
+
+def same_limits(random: ThreatModel, threat: Threat) -> bool:
+    """Whether `random` is a random search with the limits of `threat`, which is something else."""
+    one = members_of(threat)[0]
+    shared = all(getattr(random, f) == getattr(one, f) for f in ("norm", "eps", "attacks_id", "attacks_ood"))
+    return shared and random.attack == "random-search" and random != threat
+
+
+def describe(limits: ThreatModel) -> str:
+    """The search in words."""
+    step = "" if limits.step_size is None else f", step {limits.step_size:g} eps"
+    return (
+        f"{limits.attack}{step}, {limits.queries} queries, {limits.restarts} restart"
+        f"{'s' if limits.restarts > 1 else ''}, {limits.iterate} iterate"
+    )

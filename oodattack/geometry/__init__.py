@@ -1,0 +1,31 @@
+"""Norms: projections onto balls, steepest directions, random points. Knows nothing of detectors or threat models."""
+
+from oodattack.geometry.balls import (
+    PROJECT,
+    nearest_allowed,
+    norm_of,
+    project_l1,
+    project_l2,
+    project_linf,
+    project_then_clamp,
+)
+from oodattack.geometry.row_random import RowRandom, ball, row_random, sphere
+from oodattack.geometry.steepest import STEEPEST, steepest_l1, steepest_l2, steepest_linf
+
+__all__ = [
+    "PROJECT",
+    "STEEPEST",
+    "RowRandom",
+    "ball",
+    "nearest_allowed",
+    "norm_of",
+    "project_l1",
+    "project_l2",
+    "project_linf",
+    "project_then_clamp",
+    "row_random",
+    "sphere",
+    "steepest_l1",
+    "steepest_l2",
+    "steepest_linf",
+]

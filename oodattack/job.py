@@ -1,0 +1,345 @@
+"""From the words of a command line to the arguments of `evaluate`: data, networks and detectors by name."""
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from oodattack import data, models
+from oodattack.data import Images
+from oodattack.data.auxiliary import auxiliary
+from oodattack.detector import Classifier, Detector
+from oodattack.detectors import DETECTORS
+from oodattack.evaluate import Progress, Shown, evaluate
+from oodattack.evaluate.provenance import source_of
+from oodattack.lookup import summary, unknown, user_callable
+from oodattack.report import Report
+from oodattack.report.sheet import contact_sheet, sheet_path
+from oodattack.threat import Threat, members_of, read_threat
+from oodattack.train import RECIPES, TrainingSet, trained
+
+DEFAULT_DETECTORS = (
+    "msp@ce",
+    "energy@ce",
+    "odin@ce",
+    "mahalanobis@ce",
+    "si-z@ce",
+    "si-a@ce",
+    "odin@gq",
+    "energy@greg",
+    "energy@greg+",
+)
+DEFAULT_THREATS = ("liang-logit", "linf-8-255", "flagship", "sanity-full-box")
+DEFAULT_OOD = ("digits-6-9", "far-mix")
+DEFAULT_SAMPLES = 250
+AUXILIARY = 2400  # outliers that the default networks train with
+
+
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    """What `oodattack run` was asked for. Empty tuples and None stand for the embedded default."""
+
+    detectors: tuple[str, ...] = ()
+    threats: tuple[str, ...] = ()
+    id: str = "digits"
+    ood: tuple[str, ...] = ()
+    model: str | None = None
+    weights: Path | None = None
+    fit: str | None = None
+    samples: int = DEFAULT_SAMPLES
+    seed: int = 0
+    device: str = "cpu"
+    batch_size: int = 256
+    out: Path | None = None
+    command: str | None = None
+
+
+class Network(NamedTuple):
+    """A classifier in eval mode and its accuracy on held-out ID images, where known."""
+
+    net: Classifier
+    accuracy: float | None
+
+
+def run(job: Job, *, progress: Progress | None = None) -> tuple[Report, Path]:
+    """Do what a job says; writes report.json and the contact sheets into the run directory.
+
+    Returns:
+        The report and the run directory.
+
+    Raises:
+        ValueError: anything that the user can put right; one line.
+    """
+    threats = [read_threat(t) for t in job.threats or DEFAULT_THREATS]
+    names = list(dict.fromkeys(job.detectors or DEFAULT_DETECTORS))
+    wanted = [split_name(name, job) for name in names]
+    device = checked_device(job.device)
+    out = run_directory(job.out)
+    images = load_images(job, threats)
+    networks = {n: _network(n, job, images.id, progress).net for _, n in wanted if n is not None}
+    accuracy = {n: _network(n, job, images.id, None).accuracy for n in networks}
+    fit = fit_images(job) if any(d in DETECTORS and DETECTORS[d].fits for d, _ in wanted) else None
+    detectors: dict[str, Detector] = {}
+    for name, (detector, network) in zip(names, wanted, strict=True):
+        key = name if network is None else f"{detector}@{network}"
+        detectors[key] = build_detector(detector, None if network is None else networks[network], fit, device)
+    report = evaluate(
+        detectors,
+        id=images.id.x.to(device),
+        ood={i.name: i.x.to(device) for i in images.ood},
+        targets=None if images.targets is None else images.targets.x.to(device),
+        starts={start: x.to(device) for start, x in images.starts.items()},
+        threats=threats,
+        seed=job.seed,
+        batch_size=job.batch_size,
+        progress=progress,
+        watch=lambda shown: write_sheet(shown, out),
+        provenance={
+            "command": job.command,
+            "samples": job.samples,
+            "id": source_of(images.id.name, images.id.x, source=images.id.source),
+            "targets": images.targets and source_of("reference", images.targets.x, source=images.targets.source),
+            "ood": [source_of(i.name, i.x, source=i.source) for i in images.ood],
+            "id_accuracy": {n: a for n, a in accuracy.items() if a is not None},
+        },
+    )
+    report.save(out / "report.json")
+    return report, out
+
+
+class Loaded(NamedTuple):
+    """All images of a job."""
+
+    id: Images
+    targets: Images | None
+    ood: list[Images]
+    starts: dict[str, Tensor]
+
+
+def load_images(job: Job, threats: list[Threat]) -> Loaded:
+    """ID, target, OOD and start images, all in the format of the ID images."""
+    id_images = data.load(job.id, samples=_most(job.id, job.samples), seed=job.seed)
+    _, channels, size, width = id_images.x.shape
+    look: dict[str, Any] = {"channels": channels, "size": size, "seed": job.seed}
+    targets = data.load("digits", part="reference", **look) if job.id == "digits" else None
+    names = job.ood or (DEFAULT_OOD if job.id == "digits" else ())
+    if not names and any(members_of(t)[0].start == "ood" for t in threats):
+        raise ValueError("`--ood` must name a data set, got none. Add one, such as npz:PATH; see `oodattack list datasets`.")
+    if size != width and (targets or any(name in data.DATASETS for name in names)):
+        raise ValueError(f"`--id` images must be square to go with built-in sets, got {size} x {width}. Crop them.")
+    ood = [data.load(name, samples=_most(name, job.samples), **look) for name in dict.fromkeys(names)]
+    starts = dict.fromkeys(m.start for t in threats for m in members_of(t) if m.start != "ood")
+    made = {s: data.start_images(s, job.samples, **look) for s in starts}
+    return Loaded(id_images, targets, ood, made)
+
+
+def _most(name: str, samples: int) -> int | None:
+    """As many samples as asked for; fewer where a user's own set has fewer."""
+    if name in data.DATASETS:
+        return samples
+    return min(samples, len(data.load(name, seed=0).x))
+
+
+def fit_images(job: Job) -> tuple[Tensor, Tensor]:
+    """Training images and labels for detectors that are fitted.
+
+    Raises:
+        ValueError: none were named, or they have no labels.
+    """
+    if job.fit is None and job.id != "digits":
+        raise ValueError("`--fit` must name labelled ID training images for this detector, got none. Add npz:PATH.")
+    images = data.load(job.fit, seed=job.seed) if job.fit else data.load("digits", part="train", seed=job.seed)
+    if images.y is None:
+        raise ValueError(f"`--fit` must have labels, got none in {images.name!r}. Store them under the key `labels`.")
+    return images.x, images.y
+
+
+def split_name(name: str, job: Job) -> tuple[str, str | None]:
+    """(detector, network) of "energy@ce" or "energy"; user code has no network of ours.
+
+    Raises:
+        ValueError: an unknown detector or network.
+    """
+    detector, _, network = name.partition("@")
+    if ":" in detector:
+        return name, None
+    if detector not in DETECTORS:
+        raise unknown("--detector", detector, [*DETECTORS, "pkg.mod:callable"])
+    if job.model is not None:
+        if network not in ("", "model"):
+            raise ValueError(f"`--detector` must run on the network of --model, got {network!r}. Drop '@{network}'.")
+        return detector, "model"
+    if job.id != "digits":
+        raise ValueError(f"`--model` must name a network for {detector!r} on {job.id!r}, got none. Add it and --weights.")
+    if (network or "ce") not in RECIPES:
+        raise unknown("network", network, list(RECIPES))
+    return detector, network or "ce"
+
+
+def _network(name: str, job: Job, id_images: Images, progress: Progress | None) -> Network:
+    """A network by name: a recipe's on digits, or the user's own."""
+    device = torch.device(job.device)
+    if job.model is not None:
+        return Network(user_network(job, id_images).to(device), None)
+    done = trained(name, *default_data(), seed=0, cache=cache_folder(), progress=_training(progress))
+    return Network(Classifier(done.network).to(device), done.accuracy)
+
+
+def default_data() -> tuple[TrainingSet, tuple[Tensor, Tensor]]:
+    """Digits 0-5 and auxiliary outliers to train on; held-out digits with labels to measure accuracy on."""
+    train = data.load("digits", part="train", seed=0)
+    parts = [data.load("digits", part=part, seed=0) for part in ("test", "reference")]
+    assert train.y is not None
+    held_out = torch.cat([p.x for p in parts]), torch.cat([p.y for p in parts if p.y is not None])
+    return TrainingSet(train.x, train.y, auxiliary(AUXILIARY, train=train, seed=0)), held_out
+
+
+def train(objective: str, *, seed: int, out: Path, progress: Progress | None = None) -> float:
+    """Train the small network on digits and write its weights; returns its accuracy on held-out digits.
+
+    Raises:
+        ValueError: an unknown objective, or a file that cannot be written.
+    """
+    from safetensors.torch import save_file
+
+    if out.suffix != ".safetensors":
+        raise ValueError(f"`--out` must end in .safetensors, got {str(out)!r}. Rename it.")
+    if objective not in RECIPES:
+        raise unknown("--objective", objective, list(RECIPES))
+    done = trained(objective, *default_data(), seed=seed, cache=cache_folder(), progress=_training(progress))
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        save_file(done.network.state_dict(), out)
+    except OSError as error:
+        raise ValueError(f"`--out` must be writable, got {str(out)!r}: {error.strerror}. Choose another.") from None
+    return done.accuracy
+
+
+def _training(progress: Progress | None) -> Progress | None:
+    return None if progress is None else lambda what, done, total: progress(f"training {what}", done, total)
+
+
+def user_network(job: Job, id_images: Images) -> Classifier:
+    """The network of --model with the weights of --weights, in the mode that its maker left it in.
+
+    Raises:
+        ValueError: weights that cannot be read or do not fit.
+    """
+    assert job.model is not None
+    state = None if job.weights is None else read_weights(job.weights)
+    classes = 1000 if state is None else list(state.values())[-1].shape[0] if list(state.values())[-1].ndim else 1000
+    network = models.build(job.model, channels=id_images.x.shape[1], classes=max(2, classes))
+    inner = network.network if isinstance(network, Classifier) else network
+    if state is not None:
+        try:
+            inner.load_state_dict(state)
+        except RuntimeError as error:
+            raise ValueError(f"`--weights` must fit the network, got {summary(error, 400)}. Check --model.") from None
+        network.eval()
+    elif ":" not in job.model or job.model.startswith("torchvision:"):
+        raise ValueError(f"`--weights` must be given for {job.model!r}, got none. A network without weights knows nothing.")
+    return network if isinstance(network, Classifier) else Classifier(network)
+
+
+def read_weights(path: Path) -> Mapping[str, Tensor]:
+    """A state dict from .safetensors, or from a .pt/.pth file that holds nothing but tensors.
+
+    Raises:
+        ValueError: the file is missing or holds anything else.
+    """
+    try:
+        if path.suffix == ".safetensors":
+            from safetensors.torch import load_file
+
+            return load_file(path)
+        found = torch.load(path, map_location="cpu", weights_only=True)
+    except FileNotFoundError:
+        raise ValueError(f"{path}: weights must exist, but they do not. Check the path.") from None
+    except Exception as error:  # torch.load raises whatever a broken file makes it raise
+        raise ValueError(f"{path}: weights must be .safetensors or plain tensors, got {summary(error)}.") from None
+    state = found.get("state_dict", found) if isinstance(found, dict) else found
+    if not isinstance(state, dict) or not all(isinstance(v, Tensor) for v in state.values()):
+        raise ValueError(f"{path}: weights must be a state dict, got {type(state).__name__}. Save `state_dict()`.")
+    return {key.removeprefix("module."): value for key, value in state.items()}
+
+
+def build_detector(
+    name: str, net: Classifier | None, fit: tuple[Tensor, Tensor] | None, device: torch.device
+) -> Detector:
+    """A detector of the table on a network, or user code."""
+    if net is None:
+        return user_detector(name, device)
+    empty = torch.empty(0)
+    x, y = fit or (empty, empty)
+    return DETECTORS[name].build(net, (x.to(device), y.to(device))).to(device)
+
+
+def user_detector(source: str, device: torch.device) -> Detector:
+    """What `pkg.mod:name` stands for: a detector, or a class or function without arguments that returns one."""
+    import inspect
+
+    found: Any = user_callable(source)
+    if not isinstance(found, nn.Module):
+        try:
+            takes = len(inspect.signature(found).parameters)
+        except (TypeError, ValueError):
+            takes = 1
+        found = found() if takes == 0 else found
+    if not callable(found):
+        raise ValueError(f"`{source}` must give a detector, got {type(found).__name__}. Return a callable x -> scores.")
+    return found.to(device) if isinstance(found, nn.Module) else found  # type: ignore[no-any-return]
+
+
+def checked_device(name: str) -> torch.device:
+    """The device of that name, if this machine has it.
+
+    Raises:
+        ValueError: it does not.
+    """
+    try:
+        device = torch.device(name)
+        torch.zeros(1, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise ValueError(f"`--device` must be there, got {name!r}: {summary(error, 100)}. Try cpu.") from None
+    return device
+
+
+def cache_folder() -> Path:
+    """Where trained networks are kept: OODATTACK_CACHE, or the user's cache directory."""
+    if chosen := os.environ.get("OODATTACK_CACHE"):
+        return Path(chosen).expanduser()
+    from platformdirs import user_cache_path
+
+    return user_cache_path("oodattack")
+
+
+def run_directory(out: Path | None) -> Path:
+    """Make the run directory, before any work is done.
+
+    Raises:
+        ValueError: it cannot be written, or already holds a report.
+    """
+    folder = out or Path("oodattack-runs") / datetime.now().strftime("%Y%m%d-%H%M%S")
+    if (folder / "report.json").exists():
+        raise ValueError(f"`--out` must not hold a report yet, got {str(folder)!r}. Choose another folder, or remove it.")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        probe = folder / ".writable"
+        probe.touch()
+        probe.unlink()
+    except OSError as error:
+        raise ValueError(f"`--out` must be a writable folder, got {str(folder)!r}: {error.strerror}. Choose another.") from None
+    return folder
+
+
+def write_sheet(shown: Shown, out: Path) -> None:
+    """Write one cell's contact sheet below the run directory."""
+    path = sheet_path(shown.result, out)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    fields = shown._asdict()
+    contact_sheet(fields.pop("result"), **fields).save(path)

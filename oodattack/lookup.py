@@ -1,0 +1,48 @@
+"""Finding what a name stands for: suggestions for a misspelt one, user code behind `pkg.mod:name`."""
+
+import difflib
+import importlib
+import os
+import sys
+from collections.abc import Callable, Sequence
+from typing import Any
+
+
+def unknown(argument: str, name: str, names: Sequence[str]) -> ValueError:
+    """The error for a name that is not among `names`: it lists them and suggests the closest."""
+    close = difflib.get_close_matches(name, names, n=1)
+    remedy = f"Did you mean {close[0]!r}?" if close else "Pick one of them."
+    return ValueError(f"`{argument}` must be one of {', '.join(names)}, got {name!r}. {remedy}")
+
+
+def user_callable(source: str) -> Callable[..., Any]:
+    """Import the callable that `pkg.mod:name` stands for, looking in the current directory first.
+
+    This runs the user's code, and is the only way to.
+
+    Raises:
+        ValueError: no such module or attribute, the module fails while it is imported, or it is nothing to call.
+    """
+    module_name, _, attribute = source.partition(":")
+    if not all(word.isidentifier() for word in [*module_name.split("."), attribute]):
+        raise ValueError(f"`{source}` must read pkg.mod:name, got another form. Use dots and one colon, no .py.")
+    if os.getcwd() not in sys.path:
+        sys.path.insert(0, os.getcwd())
+    try:
+        module = importlib.import_module(module_name)
+    except ModuleNotFoundError as error:
+        raise ValueError(f"`{source}` must name an importable module, got: {error}. Check name and folder.") from error
+    except Exception as error:  # whatever the user's module does
+        raise ValueError(f"`{source}` must import, got {summary(error)}. Correct the module.") from error
+    if not hasattr(module, attribute):
+        raise ValueError(f"`{source}` must name something in {module_name}, got no such name. Check the spelling.")
+    found = getattr(module, attribute)
+    if not callable(found):
+        raise ValueError(f"`{source}` must be callable, got {type(found).__name__}. Wrap it in a function.")
+    return found  # type: ignore[no-any-return]
+
+
+def summary(error: BaseException, most: int = 200) -> str:
+    """An exception in one line: its kind and the beginning of its message."""
+    message = " ".join(str(error).split())[:most].rstrip(".")
+    return f"{type(error).__name__}: {message}" if message else type(error).__name__

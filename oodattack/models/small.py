@@ -1,0 +1,56 @@
+"""The small residual network that the embedded defaults are trained with.
+
+Blocks after He, Zhang, Ren & Sun, "Deep Residual Learning for Image Recognition", CVPR 2016, arXiv:1512.03385, with a
+1 x 1 convolution on every shortcut (option B of section 4.1 where the shape changes; here it always does).
+"""
+
+from torch import Tensor, nn
+
+
+class BasicBlock(nn.Module):
+    """relu(F(x) + shortcut(x)) with F = conv, norm, relu, conv, norm; eq. (2) of He et al.; halves height and width."""
+
+    def __init__(self, channels: int, out: int) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(channels, out, 3, stride=2, padding=1, bias=False)
+        self.bn1 = nn.BatchNorm2d(out)
+        self.relu1 = nn.ReLU()
+        self.conv2 = nn.Conv2d(out, out, 3, padding=1, bias=False)
+        self.bn2 = nn.BatchNorm2d(out)
+        self.shortcut = nn.Sequential(nn.Conv2d(channels, out, 1, stride=2, bias=False), nn.BatchNorm2d(out))
+        self.relu2 = nn.ReLU()
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, channels, H, W) -> (B, out, H/2, W/2), rounded up, >= 0."""
+        residual = self.bn2(self.conv2(self.relu1(self.bn1(self.conv1(x)))))
+        out: Tensor = self.relu2(residual + self.shortcut(x))
+        return out
+
+
+class SmallResNet(nn.Module):
+    """Stem, three residual stages of one block each, global average pool, linear head.
+
+    Every ReLU is a module of its own and none works in place, so that detectors may listen to any of them.
+
+    Args:
+        channels: of the images.
+        classes: number of logits.
+        width: channels of the first stage; the next have twice and four times as many.
+    """
+
+    def __init__(self, channels: int = 1, classes: int = 6, width: int = 8) -> None:
+        super().__init__()
+        self.stem = nn.Sequential(
+            nn.Conv2d(channels, width, 3, stride=2, padding=1, bias=False), nn.BatchNorm2d(width), nn.ReLU()
+        )
+        self.layer1 = BasicBlock(width, width)
+        self.layer2 = BasicBlock(width, 2 * width)
+        self.layer3 = BasicBlock(2 * width, 4 * width)
+        self.pool = nn.AdaptiveAvgPool2d(1)
+        self.head = nn.Linear(4 * width, classes)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Logits, shape (B, classes), of images (B, channels, H, W), normalised or not."""
+        features = self.layer3(self.layer2(self.layer1(self.stem(x))))
+        logits: Tensor = self.head(self.pool(features).flatten(1))
+        return logits

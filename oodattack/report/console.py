@@ -1,0 +1,102 @@
+"""The report as tables in the terminal: one per OOD set, detectors down, threats across."""
+
+import sys
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+from oodattack.report.record import Metrics, Report, Result
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.table import Table
+
+MARK = {"broken": "[red]✗[/]", "holds": "[green]✓[/]", "inconclusive": "[yellow]?[/]"}
+WIDE = 100  # columns below which intervals are left out
+
+
+def show(report: Report, console: "Console | None" = None) -> None:
+    """Print all tables and the notes below them."""
+    from rich.console import Console
+
+    console = console or Console(file=sys.stdout)
+    sets = dict.fromkeys(r.ood for r in report.results)
+    for ood in sets:
+        console.print(table(report, ood, intervals=console.width >= WIDE))
+    console.print("AUROC, OOD positive" + (", 95 % interval" if console.width >= WIDE else "") + ".  " + legend())
+    for note in notes(report):
+        console.print(f"[dim]-[/] {note}", highlight=False, soft_wrap=False)
+
+
+def table(report: Report, ood: str, *, intervals: bool) -> "Table":
+    """The table of one OOD set."""
+    from rich.table import Table
+
+    results = [r for r in report.results if r.ood == ood]
+    threats = list(dict.fromkeys(r.threat for r in results))
+    n = results[0].clean
+    out = Table(title=f"{n.n_id} {report.spec.id.name} (ID) against {n.n_ood} {ood} (OOD)", title_justify="left")
+    out.add_column("detector@network", no_wrap=True)
+    out.add_column("clean", justify="right")
+    for threat in threats:
+        out.add_column(threat, justify="right")
+    for name in dict.fromkeys((r.detector, r.network) for r in results):
+        mine = {r.threat: r for r in results if (r.detector, r.network) == name}
+        cells = [cell(mine.get(threat), intervals=intervals) for threat in threats]
+        clean = next(iter(mine.values())).clean
+        out.add_row(label(*name), auroc(clean, intervals=intervals), *cells)
+    return out
+
+
+def label(detector: str, network: str) -> str:
+    """detector@network, or the detector alone."""
+    return f"{detector}@{network}" if network else detector
+
+
+def auroc(m: Metrics, *, intervals: bool) -> str:
+    """0.97, or 0.97 [.95 .99]."""
+    return f"{m.auroc:.3f}" + (f" [dim]{bound(m.auroc_low)}-{bound(m.auroc_high)}[/]" if intervals else "")
+
+
+def bound(value: float) -> str:
+    """.95, or 1.0."""
+    return f"{value:.2f}".removeprefix("0") if value < 0.995 else "1.0"
+
+
+def cell(result: Result | None, *, intervals: bool) -> str:
+    """AUROC left, verdict mark and, for matching, the median MAPE."""
+    if result is None:
+        return "[dim]-[/]"
+    text = f"{auroc(result.attacked, intervals=intervals)} {MARK[result.verdict]}"
+    return text + (f"\n[dim]MAPE {100 * result.mape.median:.2g} %[/]" if result.mape else "")
+
+
+def legend() -> str:
+    """What the marks mean."""
+    return f"{MARK['broken']} broken  {MARK['holds']} holds  {MARK['inconclusive']} inconclusive  [dim]-[/] does not apply"
+
+
+def notes(report: Report) -> Iterable[str]:
+    """Surrogates used, cells without an answer, cells not run: a line each."""
+    from rich.markup import escape
+
+    surrogates: dict[str, list[str]] = {}
+    for r in report.results:
+        if r.surrogate:
+            surrogates.setdefault(r.surrogate, []).append(label(r.detector, r.network))
+    for surrogate, names in surrogates.items():
+        found = [
+            value
+            for r in report.results
+            if r.surrogate == surrogate
+            and isinstance(value := r.indicators.get("surrogate_rank_correlation"), float)
+        ]
+        agree = f" (rank correlation with the score {min(found):.3f} to {max(found):.3f})" if found else ""
+        yield escape(f"{', '.join(dict.fromkeys(names))}: attacked through its {surrogate}{agree}; scored by the detector.")
+    for r in report.results:
+        if r.verdict == "inconclusive":
+            yield escape(f"{label(r.detector, r.network)} under {r.threat} on {r.ood} is inconclusive: {r.reason}.")
+    skipped: dict[tuple[str, str], list[str]] = {}
+    for s in report.skipped:
+        skipped.setdefault((s.threat, s.reason), []).append(label(s.detector, s.network))
+    for (threat, reason), names in skipped.items():
+        yield escape(f"{threat} does not apply to {', '.join(dict.fromkeys(names))}: {reason}.")

@@ -1,0 +1,164 @@
+"""The report: one JSON file with a schema number, from which everything else is rendered."""
+
+import os
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+SCHEMA = 1
+Share = Annotated[float, Field(ge=0, le=1)]
+
+
+class Record(BaseModel):
+    """Immutable, and strict about unknown fields."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
+
+
+class Metrics(Record):
+    """Numbers from the scores of two sets. Positive class: OOD. Intervals: 95 %, stratified bootstrap."""
+
+    auroc: Share
+    auroc_low: Share
+    auroc_high: Share
+    fpr_at_95_id_tpr: Share = Field(description="share of OOD accepted where 95 % of ID are accepted")
+    fpr_at_95_id_tpr_low: Share
+    fpr_at_95_id_tpr_high: Share
+    fpr_at_95_ood_tpr: Share = Field(description="share of ID flagged where 95 % of OOD are flagged")
+    fpr_at_95_ood_tpr_low: Share
+    fpr_at_95_ood_tpr_high: Share
+    aupr: Share
+    n_id: int
+    n_ood: int
+    ties: Share = Field(description="share of ID-OOD pairs with equal scores; they count half in AUROC")
+
+
+class Deployed(Record):
+    """What happens at the threshold that was set on clean ID scores for 95 % ID TPR."""
+
+    threshold: float
+    id_tpr: Share = Field(description="share of (attacked) ID inputs still accepted")
+    fpr: Share = Field(description="share of (attacked) OOD inputs accepted")
+
+
+class Mape(Record):
+    """Distance left to the target over rows: mean |z - z_in| / max |z_in|, as a fraction."""
+
+    median: float
+    p90: float
+    max: float
+
+
+class Result(Record):
+    """One detector x threat x OOD set."""
+
+    detector: str
+    network: str
+    threat: str
+    ood: str
+    direction: Literal["hide", "raise", "both", "match", "quantile"]
+    attack: str = Field(description="the search, in words")
+    surrogate: str | None = Field(description="what was differentiated in place of the score, if anything")
+    shared_with: list[str] = Field(description="detectors for which this search was done once")
+    clean: Metrics
+    attacked: Metrics
+    attacked_8bit: Metrics = Field(description="the same images rounded to 8 bits")
+    deployed: Deployed
+    mape: Mape | None
+    distance: float = Field(description="largest perturbation, in input units of the threat's norm")
+    queries: float = Field(description="detector calls per attacked input, mean")
+    seconds: float
+    members: dict[str, float] | None = Field(description="attacked AUROC of each member of a suite")
+    indicators: dict[str, float | bool | None]
+    verdict: Literal["broken", "holds", "inconclusive"]
+    reason: str
+    certified_auroc: float | None = None
+
+
+class Skipped(Record):
+    """A cell that was not run, and why."""
+
+    detector: str
+    network: str
+    threat: str
+    ood: str
+    reason: str
+
+
+class Source(Record):
+    """A data set as it was used."""
+
+    name: str
+    n: int
+    sha256: str
+    source: str
+
+
+class Spec(Record):
+    """Everything needed to repeat the run."""
+
+    command: str | None
+    seed: int
+    samples: int | None
+    batch_size: int
+    device: str
+    id: Source
+    targets: Source | None
+    ood: list[Source]
+    detectors: list[str]
+    networks: dict[str, str] = Field(description="network -> SHA-256 of its weights")
+    id_accuracy: dict[str, float] = Field(description="network -> accuracy on held-out ID images, where known")
+    threats: dict[str, str] = Field(description="threat -> SHA-256 of its fields")
+
+
+class Report(Record):
+    """Clean numbers beside numbers under attack."""
+
+    schema_: Literal[1] = Field(default=SCHEMA, alias="schema")
+    created: str
+    spec: Spec
+    versions: dict[str, str]
+    results: list[Result]
+    skipped: list[Skipped]
+
+    def table(self) -> None:
+        """Print the table to the terminal."""
+        from oodattack.report.console import show
+
+        show(self)
+
+    def json_text(self) -> str:
+        """The report as JSON text, one trailing newline."""
+        return self.model_dump_json(indent=1, by_alias=True) + "\n"
+
+    def save(self, path: str | Path) -> None:
+        """Write report.json: to a temporary name first, so that a reader never sees half a file.
+
+        Raises:
+            ValueError: the file cannot be written.
+        """
+        path = Path(path)
+        partial = path.with_name(path.name + ".partial")
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            partial.write_text(self.json_text(), encoding="utf-8")
+            os.replace(partial, path)
+        except OSError as error:
+            raise ValueError(f"{path}: report must be writable, got {error.strerror}. Choose another place.") from None
+
+
+def read_report(path: str | Path) -> Report:
+    """Read report.json.
+
+    Raises:
+        ValueError: no such file, or not a report of this schema; one line that names the field.
+    """
+    try:
+        return Report.model_validate_json(Path(path).read_bytes())
+    except OSError as error:
+        raise ValueError(f"{path}: report must be readable, got {error.strerror}. Check the path.") from None
+    except ValidationError as error:
+        first = error.errors()[0]
+        field = ".".join(str(part) for part in first["loc"]) or "the file"
+        raise ValueError(f"{path}: `{field}` must fit the report schema, got: {first['msg']}.") from None

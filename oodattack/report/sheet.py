@@ -1,0 +1,104 @@
+"""Contact sheets: a few rows of one cell as a PNG, target, start, adversarial image and difference below each other."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from oodattack.report.console import label
+from oodattack.report.record import Result
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+    from PIL.ImageFont import FreeTypeFont, ImageFont
+
+TILE, GAP, LEFT, TOP, BOTTOM = 96, 8, 124, 46, 52  # pixels
+INK, PALE, PAPER = (20, 20, 20), (110, 110, 110), (255, 255, 255)
+
+
+def contact_sheet(
+    result: Result,
+    *,
+    reference: Tensor,
+    start: Tensor,
+    x_adv: Tensor,
+    start_scores: Tensor,
+    x_adv_scores: Tensor,
+    mape: Tensor | None,
+    side: str,
+) -> "Image":
+    """Draw one sheet.
+
+    Args:
+        result: the cell's record, for the title.
+        reference: the matched target, or an ID image for comparison; images here are (k, C, H, W) in [0, 1], C 1 or 3.
+        start: images before the attack.
+        x_adv: images after it.
+        start_scores: shape (k,).
+        x_adv_scores: shape (k,).
+        mape: shape (k,), or None where nothing was matched.
+        side: "ood" or "id", the set that `start` is from.
+    """
+    from PIL import Image, ImageDraw
+
+    delta = x_adv - start
+    largest = delta.abs().max().item()
+    times = 1 / largest if largest > 0 else 1.0
+    rows = [
+        ("target ID image" if mape is not None else "an ID image", reference),
+        ("start (OOD)" if side == "ood" else "start (ID)", start),
+        ("adversarial", x_adv),
+        (f"difference\n× {times:.3g}", 0.5 + delta * times / 2),
+    ]
+    width = LEFT + max(len(start), 4) * (TILE + GAP) + GAP
+    sheet = Image.new("RGB", (width, TOP + len(rows) * (TILE + GAP) + BOTTOM), PAPER)
+    draw = ImageDraw.Draw(sheet)
+    draw.text((GAP, 8), title(result), INK, font=font(14))
+    draw.text((GAP, 26), result.attack, PALE, font=font(11))
+    for i, (name, images) in enumerate(rows):
+        y = TOP + i * (TILE + GAP)
+        draw.multiline_text((GAP, y + TILE // 2 - 8), name, INK, font=font(12))
+        for j, image in enumerate(images):
+            x = LEFT + j * (TILE + GAP)
+            sheet.paste(picture(image), (x, y))
+            draw.rectangle((x - 1, y - 1, x + TILE, y + TILE), outline=(200, 200, 200))
+    y = TOP + len(rows) * (TILE + GAP)
+    draw.multiline_text((GAP, y), "score\nbefore → after" + ("\nMAPE" if mape is not None else ""), INK, font=font(11))
+    for j in range(len(start)):
+        text = f"{start_scores[j]:.4g} →\n{x_adv_scores[j]:.4g}"
+        text += "" if mape is None else f"\n{100 * mape[j].item():.2g} %"
+        draw.multiline_text((LEFT + j * (TILE + GAP), y), text, INK, font=font(11))
+    return sheet
+
+
+def title(result: Result) -> str:
+    """Who was attacked how, and what was left."""
+    return (
+        f"{label(result.detector, result.network)}, {result.threat} on {result.ood}: "
+        f"AUROC {result.clean.auroc:.3f} → {result.attacked.auroc:.3f}, {result.verdict}"
+    )
+
+
+def font(size: int) -> "FreeTypeFont | ImageFont":
+    """Pillow's own font, so that a sheet looks the same on every machine."""
+    from PIL import ImageFont
+
+    return ImageFont.load_default(size)
+
+
+def picture(image: Tensor) -> "Image":
+    """(C, H, W) in [0, 1] -> a TILE x TILE picture; small ones keep hard pixels."""
+    from PIL import Image
+
+    pixels = (image.clamp(0, 1) * 255).round().to(torch.uint8).expand(3, -1, -1).permute(1, 2, 0).contiguous()
+    small = max(pixels.shape[:2]) <= TILE
+    method = Image.Resampling.NEAREST if small else Image.Resampling.LANCZOS
+    return Image.fromarray(pixels.numpy()).resize((TILE, TILE), method)
+
+
+def sheet_path(result: Result, folder: Path) -> Path:
+    """sheets/OOD/THREAT/DETECTOR@NETWORK.png; signs that a file name cannot hold become hyphens."""
+    parts = (result.ood, result.threat, label(result.detector, result.network))
+    safe = ["".join(c if c.isalnum() or c in "@+.-_" else "-" for c in part).strip(".") or "-" for part in parts]
+    return folder / "sheets" / safe[0] / safe[1] / f"{safe[2]}.png"

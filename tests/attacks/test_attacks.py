@@ -1,0 +1,182 @@
+"""Every attack, against a linear score whose best perturbation is known in closed form."""
+
+import pytest
+import torch
+from torch import Tensor
+
+from oodattack.attack import Attack, Seen, maximise
+from oodattack.attacks import ATTACKS
+from oodattack.geometry import norm_of, row_random
+from oodattack.threat import ThreatModel
+
+# name: (step size, share of the optimum it must reach in 60 queries in linf, l2, l1). Adamax moves every coordinate at the
+# same speed, so on a linear score it ends at the sign vector, ||w||_1 / (2 ||w||_2) = 0.813 of the best in l2; l1 is not its ball at all.
+REACH = {
+    "pgd": (0.25, {"linf": 0.99, "l2": 0.99, "l1": 0.99}),
+    "apgd": (None, {"linf": 0.99, "l2": 0.99, "l1": 0.99}),
+    "adamax": (0.25, {"linf": 0.99, "l2": 0.81, "l1": 0.3}),
+    "random-search": (None, {"linf": 0.5, "l2": 0.5, "l1": 0.5}),
+}
+WEIGHT = torch.tensor([[[1.0, -2.0], [0.5, 4.0]]], dtype=torch.float64)
+DUAL = {"linf": 7.5, "l2": WEIGHT.norm().item(), "l1": 4.0}  # 1 + 2 + 0.5 + 4; sqrt(21.25); largest entry
+
+
+def score(x: Tensor) -> Tensor:
+    return (WEIGHT.to(x.dtype) * x).flatten(1).sum(1)
+
+
+def lift(x: Tensor, _rows: Tensor) -> Tensor:
+    return score(x)
+
+
+def limits(name: str, norm: str = "linf", **changes) -> ThreatModel:
+    fields = dict(
+        name="t", norm=norm, eps=0.1, aim="raise", start="ood", init="ball", attack=name,
+        step_size=REACH[name][0], queries=60, restarts=1, iterate="best", source="test",
+    )  # fmt: skip
+    return ThreatModel(**(fields | changes))
+
+
+def run(threat: ThreatModel, x: Tensor, loss=lift, seed: int = 0, **options):
+    random = row_random(seed, "test", range(len(x)), "cpu", x.dtype)
+    options = {"keep_clean": True} | options
+    return maximise(loss, x, threat, ATTACKS[threat.attack].build(threat), random, **options)
+
+
+@pytest.mark.parametrize("norm", ["linf", "l2", "l1"])
+@pytest.mark.parametrize("name", REACH)
+def test_attack_reaches_the_dual_norm(name, norm):
+    # max <w, d> over ||d|| <= eps is eps times the dual norm of w
+    x = torch.full((3, 1, 2, 2), 0.5, dtype=torch.float64)
+    threat = limits(name, norm)
+    found = run(threat, x)
+    gain, best = score(found.x_adv) - score(x), threat.eps * DUAL[norm]
+    assert (norm_of(found.x_adv - x, norm) <= threat.eps + 1e-12).all()
+    assert (gain <= best + 1e-12).all()
+    assert (gain >= REACH[name][1][norm] * best).all()
+
+
+@pytest.mark.parametrize("name", REACH)
+def test_attack_contract(name):
+    x = torch.rand(4, 1, 2, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    calls = 0
+
+    def counted(z: Tensor, rows: Tensor) -> Tensor:
+        nonlocal calls
+        calls += 1
+        assert len(rows) == len(z)
+        return score(z)
+
+    threat = limits(name, queries=7)
+    first = run(threat, x, counted)
+    assert calls == 7  # the budget is spent exactly
+    assert (first.queries == 7).all()
+    assert torch.equal(first.x_adv, run(threat, x, counted).x_adv)  # same streams, same result
+    assert ((first.x_adv >= 0) & (first.x_adv <= 1)).all()
+    assert (score(first.x_adv) >= score(x)).all()  # never worse than clean
+    assert torch.allclose(score(first.x_adv), first.value)
+
+
+@pytest.mark.parametrize("name", REACH)
+def test_rows_do_not_influence_one_another(name):
+    x = torch.rand(4, 1, 2, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+    together = run(limits(name), x).x_adv
+    threat = limits(name)
+    for row in range(4):
+        random = row_random(0, "test", [row], "cpu", x.dtype)
+        alone = maximise(
+            lift, x[row : row + 1], threat, ATTACKS[name].build(threat), random, keep_clean=True
+        )
+        assert torch.allclose(alone.x_adv[0], together[row])
+
+
+@pytest.mark.parametrize("name", REACH)
+def test_finished_rows_leave_the_batch(name):
+    x = torch.full((3, 1, 2, 2), 0.5, dtype=torch.float64)
+    sizes = []
+
+    def watched(z: Tensor, rows: Tensor) -> Tensor:
+        sizes.append(len(rows))
+        return score(z)
+
+    easy = score(x)[0].item()  # row 1 is content with the clean value, the others never are
+    enough = torch.tensor([torch.inf, easy, torch.inf], dtype=torch.float64)
+    spent = []
+    found = run(limits(name), x, watched, enough=enough, progress=spent.append)
+    assert sizes[0] == 3 and set(sizes[1:]) == {2}
+    assert found.queries.tolist() == [60, 1, 60]
+    assert sum(spent) == 3 * 60  # what was saved is reported as well
+    free = run(limits(name), x)
+    assert torch.equal(found.x_adv[[0, 2]], free.x_adv[[0, 2]])  # and the others do not notice
+
+
+def test_restarts_share_the_queries_and_keep_the_best():
+    x = torch.full((2, 1, 2, 2), 0.5, dtype=torch.float64)
+    found = run(limits("pgd", restarts=4, queries=41), x)
+    assert (found.queries == 41).all()
+    assert (score(found.x_adv) >= score(run(limits("pgd", queries=11), x).x_adv)).all()
+
+
+def test_last_iterate_is_returned_even_when_it_is_worse():
+    # two steps of 2 eps along a valley: the score falls after the first one
+    x = torch.full((1, 1, 1, 1), 0.5, dtype=torch.float64)
+    peak = lambda z, _rows: -(z - 0.54).abs().flatten(1).sum(1)
+    fields = dict(eps=0.2, init="clean", queries=4, aim="hide")
+    last = run(limits("pgd", iterate="last", step_size=0.5, **fields), x, peak, keep_clean=False)
+    best = run(limits("pgd", iterate="best", step_size=0.5, **fields), x, peak, keep_clean=False)
+    # by hand: 0.5, 0.6, 0.5, 0.6, and 0.5 is nearer to the peak
+    assert last.x_adv.item() == pytest.approx(0.6)
+    assert best.x_adv.item() == pytest.approx(0.5)
+
+
+def test_clean_point_is_kept_when_nothing_beats_it():
+    x = torch.full((2, 1, 2, 2), 0.5, dtype=torch.float64)
+    worse_elsewhere = lambda z, _rows: -(z - 0.5).abs().flatten(1).sum(1)
+    found = run(limits("apgd"), x, worse_elsewhere)
+    assert torch.equal(found.x_adv, x)
+    assert found.clean_best.all()
+
+
+def test_zero_and_non_finite_gradients_are_counted():
+    x = torch.full((2, 1, 2, 2), 0.5, dtype=torch.float64)
+
+    def flat_then_bad(z: Tensor, rows: Tensor) -> Tensor:
+        moved = (z.flatten(1) != 0.5).any(1)
+        return 0 * z.flatten(1).sum(1) * torch.where((rows == 1) & moved, torch.nan, 1.0)
+
+    found = run(limits("pgd"), x, flat_then_bad)
+    assert found.zero_gradients.tolist() == [59, 59]  # the NaN gradient is made zero and counted as well
+    assert found.non_finite.tolist() == [0, 59]
+    assert found.x_adv.isfinite().all()
+
+
+def test_inputs_outside_the_unit_box_are_named():
+    with pytest.raises(ValueError, match=r"`x` must be in \[0, 1\], got \[-1, 2\]. Move mean/std inside"):
+        run(limits("pgd"), torch.tensor([[[[-1.0, 0.0], [0.0, 2.0]]]]))
+
+
+def test_a_loss_that_is_not_finite_on_clean_inputs_is_refused():
+    with pytest.raises(FloatingPointError, match="got 2 of 2"):
+        run(limits("pgd"), torch.full((2, 1, 2, 2), 0.5), lambda z, _: z.flatten(1).sum(1) / 0)
+
+
+def test_a_search_that_ignores_the_ball_is_projected():
+    far = Attack(lambda x, t, r, n: (x + 9, None), lambda seen, x, t, r, s: (x - 9, None), white_box=False)
+    x = torch.full((2, 1, 2, 2), 0.95, dtype=torch.float64)
+    random = row_random(0, "test", range(2), "cpu", x.dtype)
+    found = maximise(lift, x, limits("pgd"), far, random, keep_clean=False)
+    assert (norm_of(found.x_adv - x, "linf") <= 0.1 + 1e-12).all() and found.x_adv.max() <= 1
+
+
+def test_seen_carries_what_the_step_needs():
+    seen_values = []
+
+    def step(seen: Seen, x, t, r, s):
+        seen_values.append((seen.value.clone(), seen.grad.clone()))
+        return seen.x_adv, s
+
+    attack = Attack(lambda x, t, r, n: (x, None), step)
+    x = torch.full((2, 1, 2, 2), 0.5, dtype=torch.float64)
+    maximise(lift, x, limits("pgd", queries=3), attack, row_random(0, "t", range(2), "cpu", x.dtype), keep_clean=False)
+    assert len(seen_values) == 2  # no step after the last query
+    assert torch.equal(seen_values[0][1][0], WEIGHT)

@@ -1,0 +1,73 @@
+import pytest
+import torch
+
+from oodattack.geometry.balls import norm_of
+from oodattack.geometry.steepest import STEEPEST, steepest_l1, steepest_l2, steepest_linf
+
+DUAL = {"linf": "l1", "l2": "l2", "l1": "linf"}
+EXACT = {**STEEPEST, "l1": lambda g: steepest_l1(g, share=1e-9)}  # one coordinate
+
+
+def gradients(dtype=torch.float64):
+    return torch.randn(6, 3, 5, 5, generator=torch.Generator().manual_seed(0), dtype=dtype)
+
+
+@pytest.mark.parametrize("norm", STEEPEST)
+def test_ascent_is_the_dual_norm(norm):
+    g = gradients()
+    torch.testing.assert_close((EXACT[norm](g) * g).flatten(1).sum(1), norm_of(g, DUAL[norm]))
+
+
+@pytest.mark.parametrize("norm", STEEPEST)
+def test_direction_has_unit_norm(norm):
+    for dtype in (torch.float32, torch.float64):
+        u = STEEPEST[norm](gradients(dtype))
+        assert u.dtype == dtype
+        torch.testing.assert_close(norm_of(u, norm), torch.ones(6, dtype=dtype))
+
+
+@pytest.mark.parametrize("norm", STEEPEST)
+def test_rows_do_not_see_one_another(norm):
+    g = gradients()
+    torch.testing.assert_close(STEEPEST[norm](g)[2:3], STEEPEST[norm](g[2:3]), rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("norm", STEEPEST)
+def test_zero_rows_stay_zero(norm):
+    g = gradients()
+    g[1] = 0
+    u = STEEPEST[norm](g)
+    assert (u[1] == 0).all() and (u[[0, 2, 3, 4, 5]].flatten(1).abs().sum(1) > 0).all()
+    assert STEEPEST[norm](torch.empty(0, 3, 4, 4)).shape == (0, 3, 4, 4)
+
+
+@pytest.mark.parametrize("norm", STEEPEST)
+@pytest.mark.parametrize("scale", [1e-30, 1e-6, 1e30])
+def test_direction_does_not_depend_on_scale(norm, scale):
+    g = gradients(torch.float32)
+    assert g.mul(1e-30).square().sum() == 0  # a plain length would be zero
+    torch.testing.assert_close(STEEPEST[norm](scale * g), STEEPEST[norm](g))
+
+
+def test_reference_values():
+    g = torch.tensor([[3.0, -4.0, 0.0, 0.0]])
+    assert steepest_linf(g).tolist() == [[1.0, -1.0, 0.0, 0.0]]
+    torch.testing.assert_close(steepest_l2(g), torch.tensor([[0.6, -0.8, 0.0, 0.0]]))
+    assert steepest_l1(g).tolist() == [[0.0, -1.0, 0.0, 0.0]]  # 1 % of 4 is at least one
+    assert steepest_l1(g, share=0.5).tolist() == [[0.5, -0.5, 0.0, 0.0]]
+    assert steepest_l1(g, share=1.0).tolist() == [[0.5, -0.5, 0.0, 0.0]]  # zeros have no sign
+
+
+def test_l1_moves_the_share_asked_for():
+    g = torch.randn(2, 400, generator=torch.Generator().manual_seed(0))
+    for share, moved in ((0.01, 4), (0.05, 20), (1.0, 400)):
+        u = steepest_l1(g, share=share)
+        assert ((u != 0).sum(1) == moved).all()
+        ascent = g.abs().topk(moved, dim=1).values.mean(dim=1)
+        torch.testing.assert_close((u * g).sum(1), ascent)
+
+
+@pytest.mark.parametrize("share", [0.0, -0.1, 1.5, float("nan")])
+def test_share_out_of_range_is_named(share):
+    with pytest.raises(ValueError, match=r"`share` must be in \(0, 1\], got"):
+        steepest_l1(torch.ones(1, 2), share=share)
