@@ -10,6 +10,7 @@ from torch import Tensor
 from oodattack.geometry import RowRandom
 from oodattack.threat import ThreatModel
 
+CHECK = 5  # queries between two confirmations that rows are finished
 Loss = Callable[[Tensor, Tensor], Tensor]  # inputs (B, ...) and their row numbers (B,) -> values (B,) to maximise
 
 
@@ -55,6 +56,7 @@ def maximise(
     *,
     keep_clean: bool,
     enough: Tensor | None = None,
+    confirm: Callable[[Tensor, Tensor], Tensor] | None = None,
     progress: Callable[[int], None] | None = None,
 ) -> Found:
     """Search for the allowed inputs with the largest loss.
@@ -67,6 +69,8 @@ def maximise(
         random: one stream of random numbers a row.
         keep_clean: the clean input is a candidate, and costs the first query.
         enough: shape (B,); a row whose best value has reached it is finished and leaves the batch. None: never.
+        confirm: (inputs, row numbers) -> (B,), asked every few queries about rows that have reached `enough`; only those
+            it confirms are finished. None: all of them are.
         progress: told the number of row-queries just spent or saved.
 
     Returns:
@@ -80,7 +84,7 @@ def maximise(
     if not (low >= 0 and high <= 1):
         raise ValueError(f"`x` must be in [0, 1], got [{low:.3g}, {high:.3g}]. Move mean/std inside the detector.")
     rows = torch.arange(len(x), device=x.device)
-    search = _Search(loss, x, threat, attack, enough, progress or (lambda _: None))
+    search = _Search(loss, x, threat, attack, enough, confirm, progress or (lambda _: None))
     if keep_clean:
         search.note(query(loss, x, rows, needs_grad=False), rows)
         if not search.value.isfinite().all():
@@ -93,7 +97,7 @@ def maximise(
         left -= steps
         search.restart(random, steps)
     return Found(
-        search.x_adv, search.value, search.queries, search.zero_gradients, search.non_finite, search.clean_best
+        threat.settle(search.x_adv, x), search.value, search.queries, search.zero_gradients, search.non_finite, search.clean_best
     )
 
 
@@ -107,9 +111,12 @@ class _Search:
         threat: ThreatModel,
         attack: Attack,
         enough: Tensor | None,
+        confirm: Callable[[Tensor, Tensor], Tensor] | None,
         progress: Callable[[int], None],
     ) -> None:
         self.loss, self.x, self.threat, self.attack, self.progress = loss, x, threat, attack, progress
+        self.confirm = confirm
+        self.done = torch.zeros(len(x), dtype=torch.bool, device=x.device)
         self.enough = x.new_full((len(x),), float("inf")) if enough is None else enough
         self.x_adv = x.clone()
         self.value = x.new_full((len(x),), -float("inf"))
@@ -128,7 +135,8 @@ class _Search:
 
     def restart(self, random: RowRandom, steps: int) -> None:
         """One run of the attack's steps on all unfinished rows."""
-        rows = (self.value < self.enough).nonzero().flatten()
+        self._finish(torch.arange(len(self.x), device=self.x.device), check=True)
+        rows = (~self.done).nonzero().flatten()
         self.progress((len(self.x) - len(rows)) * steps)
         if not len(rows) or not steps:
             return
@@ -145,9 +153,9 @@ class _Search:
                 self.progress(len(rows))
             if last:
                 return
-            keep = self.value[rows] < self.enough[rows]
-            if not keep.all():
-                kept = keep.nonzero().flatten()
+            self._finish(rows, check=i % CHECK == 0)
+            if self.done[rows].any():
+                kept = (~self.done[rows]).nonzero().flatten()
                 self.progress((len(rows) - len(kept)) * (steps - i - 1))
                 if not len(kept):
                     return
@@ -155,19 +163,26 @@ class _Search:
                 seen, state = _take(seen, kept), _take(state, kept)
             x_adv, state = self.attack.step(seen, x, self.threat, random, state)
 
+    def _finish(self, rows: Tensor, *, check: bool) -> None:
+        """Mark the rows that have reached `enough`; where that must be confirmed, only when it is time to `check`."""
+        reached = rows[(self.value[rows] >= self.enough[rows]) & ~self.done[rows]]
+        if len(reached) and self.confirm is None:
+            self.done[reached] = True
+        elif len(reached) and self.confirm and check:
+            self.done[reached] = self.confirm(self.x_adv[reached], reached)
+
     def _count(self, seen: Seen, rows: Tensor) -> Seen:
         """Count zero gradients and non-finite numbers; make the latter harmless without hiding them."""
         bad = ~seen.value.isfinite()
         value = seen.value.masked_fill(bad, -float("inf"))
         grad = seen.grad
         if grad is not None:
-            flat = grad.flatten(1)
-            finite = flat.isfinite().all(dim=1)
-            if not finite.all():
-                bad = bad | ~finite
+            largest = torch.linalg.vector_norm(grad.flatten(1), float("inf"), dim=1)  # NaN if any entry is
+            if not largest.isfinite().all():
+                bad = bad | ~largest.isfinite()
                 grad = grad.nan_to_num(0.0, 0.0, 0.0)
-                flat = grad.flatten(1)
-            self.zero_gradients[rows] += (flat == 0).all(dim=1).long()
+                largest = torch.linalg.vector_norm(grad.flatten(1), float("inf"), dim=1)
+            self.zero_gradients[rows] += (largest == 0).long()
         self.non_finite[rows] += bad.long()
         return Seen(seen.x_adv, value, grad)
 

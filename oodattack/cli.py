@@ -35,7 +35,7 @@ def cli() -> None:
 @click.option("--model", metavar="NAME", help="Network: small, torchvision:NAME or pkg.mod:callable.")
 @click.option("--weights", type=click.Path(path_type=Path), metavar="FILE", help="Its weights: .safetensors, .pt or .pth.")
 @click.option("--fit", metavar="NAME", help="Labelled ID images that detectors are fitted on.")
-@click.option("--samples", type=click.IntRange(min=2), default=250, show_default=True, help="Images per set.")
+@click.option("--samples", type=click.IntRange(min=2), metavar="N", help="Images per set.  [default: 200 OOD, up to 500 ID]")
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of the searches and of what is drawn.")
 @click.option("--batch-size", type=click.IntRange(min=1), default=256, show_default=True, help="Rows attacked at a time.")
 @click.option("--device", default="cpu", show_default=True, help="Where to compute: cpu, cuda, cuda:1, mps.")

@@ -1,7 +1,7 @@
 """From the words of a command line to the arguments of `evaluate`: data, networks and detectors by name."""
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -36,7 +36,7 @@ DEFAULT_DETECTORS = (
 )
 DEFAULT_THREATS = ("liang-logit", "linf-8-255", "flagship", "sanity-full-box")
 DEFAULT_OOD = ("digits-6-9", "far-mix")
-DEFAULT_SAMPLES = 250
+DEFAULT_ID, DEFAULT_OOD_EACH = 500, 200  # images; ID ones cost a scoring pass, OOD ones a search
 AUXILIARY = 2400  # outliers that the default networks train with
 
 
@@ -51,7 +51,7 @@ class Job:
     model: str | None = None
     weights: Path | None = None
     fit: str | None = None
-    samples: int = DEFAULT_SAMPLES
+    samples: int | None = None
     seed: int = 0
     device: str = "cpu"
     batch_size: int = 256
@@ -81,13 +81,12 @@ def run(job: Job, *, progress: Progress | None = None) -> tuple[Report, Path]:
     device = checked_device(job.device)
     out = run_directory(job.out)
     images = load_images(job, threats)
-    networks = {n: _network(n, job, images.id, progress).net for _, n in wanted if n is not None}
-    accuracy = {n: _network(n, job, images.id, None).accuracy for n in networks}
+    networks = load_networks([n for _, n in wanted if n is not None], job, images.id, progress)
     fit = fit_images(job) if any(d in DETECTORS and DETECTORS[d].fits for d, _ in wanted) else None
     detectors: dict[str, Detector] = {}
     for name, (detector, network) in zip(names, wanted, strict=True):
         key = name if network is None else f"{detector}@{network}"
-        detectors[key] = build_detector(detector, None if network is None else networks[network], fit, device)
+        detectors[key] = build_detector(detector, None if network is None else networks[network].net, fit, device)
     report = evaluate(
         detectors,
         id=images.id.x.to(device),
@@ -105,7 +104,7 @@ def run(job: Job, *, progress: Progress | None = None) -> tuple[Report, Path]:
             "id": source_of(images.id.name, images.id.x, source=images.id.source),
             "targets": images.targets and source_of("reference", images.targets.x, source=images.targets.source),
             "ood": [source_of(i.name, i.x, source=i.source) for i in images.ood],
-            "id_accuracy": {n: a for n, a in accuracy.items() if a is not None},
+            "id_accuracy": {name: n.accuracy for name, n in networks.items() if n.accuracy is not None},
         },
     )
     report.save(out / "report.json")
@@ -123,7 +122,7 @@ class Loaded(NamedTuple):
 
 def load_images(job: Job, threats: list[Threat]) -> Loaded:
     """ID, target, OOD and start images, all in the format of the ID images."""
-    id_images = data.load(job.id, samples=_most(job.id, job.samples), seed=job.seed)
+    id_images = at_most(job.id, job.samples or DEFAULT_ID, seed=job.seed, part="test")
     _, channels, size, width = id_images.x.shape
     look: dict[str, Any] = {"channels": channels, "size": size, "seed": job.seed}
     targets = data.load("digits", part="reference", **look) if job.id == "digits" else None
@@ -132,17 +131,19 @@ def load_images(job: Job, threats: list[Threat]) -> Loaded:
         raise ValueError("`--ood` must name a data set, got none. Add one, such as npz:PATH; see `oodattack list datasets`.")
     if size != width and (targets or any(name in data.DATASETS for name in names)):
         raise ValueError(f"`--id` images must be square to go with built-in sets, got {size} x {width}. Crop them.")
-    ood = [data.load(name, samples=_most(name, job.samples), **look) for name in dict.fromkeys(names)]
+    n = job.samples or DEFAULT_OOD_EACH
+    ood = [at_most(name, n, **look) for name in dict.fromkeys(names)]
     starts = dict.fromkeys(m.start for t in threats for m in members_of(t) if m.start != "ood")
-    made = {s: data.start_images(s, job.samples, **look) for s in starts}
+    made = {s: data.start_images(s, n, **look) for s in starts}
     return Loaded(id_images, targets, ood, made)
 
 
-def _most(name: str, samples: int) -> int | None:
-    """As many samples as asked for; fewer where a user's own set has fewer."""
-    if name in data.DATASETS:
-        return samples
-    return min(samples, len(data.load(name, seed=0).x))
+def at_most(name: str, samples: int, **look: Any) -> Images:
+    """A data set, or as many of its images as asked for where it has more."""
+    if name in data.DATASETS and data.DATASETS[name].afresh:
+        return data.load(name, samples=samples, **look)
+    whole = data.load(name, **look)
+    return data.subset(whole, min(samples, len(whole.x)), seed=look["seed"])
 
 
 def fit_images(job: Job) -> tuple[Tensor, Tensor]:
@@ -181,13 +182,21 @@ def split_name(name: str, job: Job) -> tuple[str, str | None]:
     return detector, network or "ce"
 
 
-def _network(name: str, job: Job, id_images: Images, progress: Progress | None) -> Network:
-    """A network by name: a recipe's on digits, or the user's own."""
+def load_networks(
+    names: Sequence[str], job: Job, id_images: Images, progress: Progress | None
+) -> dict[str, Network]:
+    """Networks by name: those of the recipes on digits, or the user's own."""
     device = torch.device(job.device)
+    if not names:
+        return {}
     if job.model is not None:
-        return Network(user_network(job, id_images).to(device), None)
-    done = trained(name, *default_data(), seed=0, cache=cache_folder(), progress=_training(progress))
-    return Network(Classifier(done.network).to(device), done.accuracy)
+        return {"model": Network(user_network(job, id_images).to(device), None)}
+    training, held_out = default_data()
+    found = {}
+    for name in dict.fromkeys(names):
+        done = trained(name, training, held_out, seed=0, cache=cache_folder(), progress=_training(progress))
+        found[name] = Network(Classifier(done.network).to(device), done.accuracy)
+    return found
 
 
 def default_data() -> tuple[TrainingSet, tuple[Tensor, Tensor]]:

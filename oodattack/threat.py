@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator, model_validator
 from torch import Tensor
 
-from oodattack.geometry import norm_of, project_then_clamp
+from oodattack.geometry import norm_of, project_roughly, project_then_clamp
 from oodattack.lookup import summary, unknown
 
 Norm = Literal["linf", "l2", "l1"]
@@ -114,7 +114,11 @@ class ThreatModel(BaseModel):
         return self.aim == "quantile" or (self.aim == "match" and not self.paired)
 
     def project(self, x_adv: Tensor, x: Tensor) -> Tensor:
-        """Ball around `x`, then the [0, 1] box. Always allowed; for linf also the nearest allowed input."""
+        """Ball around `x`, then the [0, 1] box, up to rounding: for the inside of a search."""
+        return project_roughly(x_adv, x, self.eps, self.norm)
+
+    def settle(self, x_adv: Tensor, x: Tensor) -> Tensor:
+        """The same without the rounding: for what a search returns."""
         return project_then_clamp(x_adv, x, self.eps, self.norm)
 
     def distance(self, x_adv: Tensor, x: Tensor) -> Tensor:

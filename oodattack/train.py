@@ -52,8 +52,8 @@ class Recipe:
 RECIPES = {
     recipe.objective: recipe
     for recipe in (
-        Recipe(objective="ce", epochs=30, lr=0.1),
-        Recipe(objective="gq", epochs=30, lr=0.1, weight=1.0),
+        Recipe(objective="ce", epochs=20, lr=0.1),
+        Recipe(objective="gq", epochs=20, lr=0.1, weight=1.0),
         Recipe(objective="energy", start="ce", epochs=10, lr=0.01, weight=0.1),
         Recipe(objective="greg", start="ce", epochs=10, lr=0.01, weight=0.1, penalty=1.0),
         Recipe(objective="greg+", start="ce", epochs=10, lr=0.01, weight=0.1, penalty=1.0),

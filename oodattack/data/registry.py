@@ -39,6 +39,7 @@ class Dataset(NamedTuple):
         description: what they show, and how many there are.
         load: all images of a fixed set, or as many as asked for of one that is drawn afresh.
         parts: what `part` may be.
+        afresh: whether it is drawn for every seed, as large as anybody likes.
     """
 
     name: str
@@ -46,6 +47,7 @@ class Dataset(NamedTuple):
     description: str
     load: Callable[[Request], Images]
     parts: tuple[str, ...] = ("test",)
+    afresh: bool = False
 
 
 def drawn(name: str, source: str, description: str, make: Callable[..., Tensor]) -> Dataset:
@@ -55,7 +57,7 @@ def drawn(name: str, source: str, description: str, make: Callable[..., Tensor])
         n = DRAWN if ask.samples is None else ask.samples
         return Images(name, make(n, channels=ask.channels, size=ask.size, seed=ask.seed), None, source)
 
-    return Dataset(name, source, f"{description}; {AFRESH}", draw)
+    return Dataset(name, source, f"{description}; {AFRESH}", draw, afresh=True)
 
 
 DATASETS: dict[str, Dataset] = {

@@ -194,7 +194,8 @@ class Run:
         goal = Goal("ood", z_in=rows_of(in_batches(prey.f, target, self.batch_size))) if target is not None else None
         if goal is None:
             passed = self.targets if limits.aim == "quantile" and self.targets is not None else self.id
-            goal = Goal("ood", beaten=in_batches(prey.f, passed, self.batch_size))
+            confirm = self._confirm(prey, limits, {n: clean[n].id.min() for n in names}, sign=-1)
+            goal = Goal("ood", beaten=in_batches(prey.f, passed, self.batch_size), confirm=confirm)
         found = self._search(prey, limits, x, goal, ood_name)
         seconds = time.perf_counter() - start
         return {n: (self._side(n, limits, x, found, clean[n].ood, target, sign=-1), seconds) for n in names}
@@ -207,12 +208,27 @@ class Run:
             start = time.perf_counter()
             others = [x, *self.ood.values()]
             beaten = torch.cat([in_batches(prey.f, other, self.batch_size) for other in others])
-            found = self._search(prey, limits, self.id, Goal("id", beaten=beaten), "id")
+            tops = {n: torch.cat([self._score(n, other, "OOD") for other in others]).max() for n in names}
+            confirm = self._confirm(prey, limits, tops, sign=1)
+            found = self._search(prey, limits, self.id, Goal("id", beaten=beaten, confirm=confirm), "id")
             seconds = time.perf_counter() - start
             for n in names:
                 side = self._side(n, limits, self.id, found, self._id_scores[n], None, sign=1)
                 self._id_sides[limits, n] = (side, seconds)
         return {n: self._id_sides[limits, n] for n in names}
+
+    def _confirm(
+        self, prey: Quarry, limits: ThreatModel, bounds: dict[str, Tensor], *, sign: int
+    ) -> Callable[[Tensor], Tensor] | None:
+        """Whether images pass every bound on the detectors' own scores; None where the quarry's order is theirs."""
+        if prey.exact or limits.aim == "quantile":
+            return None
+
+        def passes(images: Tensor) -> Tensor:
+            passed = [sign * self._score(n, images, "images") > sign * bound for n, bound in bounds.items()]
+            return torch.stack(passed).all(dim=0).to(images.device)
+
+        return passes
 
     def _search(self, prey: Quarry, limits: ThreatModel, x: Tensor, goal: Goal, set_name: str) -> Found:
         return search(

@@ -13,7 +13,7 @@ from oodattack.evaluate.plan import Quarry
 from oodattack.geometry import row_random
 from oodattack.threat import ThreatModel
 
-BEYOND = 0.1  # a hidden row is finished this many ID standard deviations beyond the most extreme score it can pass
+BEYOND = 0.01  # a hidden row is finished this many ID standard deviations beyond the most extreme score it can pass
 
 
 class Goal(NamedTuple):
@@ -23,11 +23,13 @@ class Goal(NamedTuple):
         side: "ood" (hide, match, quantile) or "id" (raise).
         beaten: scores that the attacked rows want to pass: ID scores for side "ood", OOD scores for side "id".
         z_in: latents of each row's target, for matching.
+        confirm: images -> (B,), whether the detectors themselves let each of them pass; for quarries that are not exact.
     """
 
     side: str
     beaten: Tensor | None = None
     z_in: Tensor | None = None
+    confirm: Callable[[Tensor], Tensor] | None = None
 
 
 def search(
@@ -62,6 +64,7 @@ def search(
             row_random(seed, key, rows, x.device, x.dtype),
             keep_clean=threat.aim in ("hide", "raise", "both"),
             enough=enough if threat.iterate == "best" else None,
+            confirm=None if goal.confirm is None else lambda images, _rows: goal.confirm(images),  # type: ignore[misc]
             progress=progress,
         )
         verify(found.x_adv, block, threat)
@@ -73,7 +76,7 @@ def objective(prey: Quarry, threat: ThreatModel, goal: Goal, rows: range) -> tup
     """The loss of one block, and the value at which a row of it is finished.
 
     A row that is to hide is finished once its score is below every score it can pass: AUROC cannot fall further
-    through it. Only where the quarry orders inputs exactly as the detector does.
+    through it. Where the quarry does not order inputs as the detector does, `goal.confirm` has the last word.
     """
     if threat.aim == "match":
         assert goal.z_in is not None
@@ -89,7 +92,7 @@ def objective(prey: Quarry, threat: ThreatModel, goal: Goal, rows: range) -> tup
         loss, enough = aims.lift(prey.f), goal.beaten.max() + BEYOND * spread
     else:
         loss, enough = aims.hide(prey.f), -(goal.beaten.min() - BEYOND * spread)
-    return loss, enough.expand(len(rows)) if prey.exact else None
+    return loss, enough.expand(len(rows))
 
 
 def verify(x_adv: Tensor, x: Tensor, threat: ThreatModel) -> None:

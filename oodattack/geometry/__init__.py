@@ -7,6 +7,7 @@ from oodattack.geometry.balls import (
     project_l1,
     project_l2,
     project_linf,
+    project_roughly,
     project_then_clamp,
 )
 from oodattack.geometry.row_random import RowRandom, ball, row_random, sphere
@@ -22,6 +23,7 @@ __all__ = [
     "project_l1",
     "project_l2",
     "project_linf",
+    "project_roughly",
     "project_then_clamp",
     "row_random",
     "sphere",

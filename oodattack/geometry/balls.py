@@ -100,6 +100,20 @@ def project_then_clamp(x_adv: Tensor, x: Tensor, eps: float, norm: str) -> Tenso
     return _step(x_adv, x, PROJECT[norm](delta, eps), _size(delta, norm) <= eps)
 
 
+def project_roughly(x_adv: Tensor, x: Tensor, eps: float, norm: str) -> Tensor:
+    """`project_then_clamp` in the dtype of `x`: a few passes over memory, right up to rounding of a pixel.
+
+    For the inside of a search; what a search returns goes through `project_then_clamp` once.
+    """
+    if norm == "linf":
+        return x_adv.clamp(x - eps, x + eps).clamp_(0, 1)
+    delta = x_adv - x
+    if norm == "l1":
+        return (x + project_l1(delta, eps)).clamp_(0, 1)
+    size = torch.linalg.vector_norm(delta.flatten(1), dim=1).clamp(min=eps)
+    return delta.mul_((eps / size).view(-1, *[1] * (x.ndim - 1))).add_(x).clamp_(0, 1)
+
+
 def nearest_allowed(x_adv: Tensor, x: Tensor, eps: float, norm: str) -> Tensor:
     """argmin_u ||u - x_adv||_2 subject to ||u - x||_p <= eps and 0 <= u <= 1: nearest point of ball and box at once.
 

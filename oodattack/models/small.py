@@ -1,27 +1,29 @@
 """The small residual network that the embedded defaults are trained with.
 
 Blocks after He, Zhang, Ren & Sun, "Deep Residual Learning for Image Recognition", CVPR 2016, arXiv:1512.03385, with a
-1 x 1 convolution on every shortcut (option B of section 4.1 where the shape changes; here it always does).
+1 x 1 convolution on the shortcuts that change shape (option B of section 4.1). The stem looks at patches of 4 x 4 pixels.
 """
 
 from torch import Tensor, nn
 
 
 class BasicBlock(nn.Module):
-    """relu(F(x) + shortcut(x)) with F = conv, norm, relu, conv, norm; eq. (2) of He et al.; halves height and width."""
+    """relu(F(x) + shortcut(x)) with F = conv, norm, relu, conv, norm; eq. (2) of He et al.; `stride` divides height and width."""
 
-    def __init__(self, channels: int, out: int) -> None:
+    def __init__(self, channels: int, out: int, stride: int) -> None:
         super().__init__()
-        self.conv1 = nn.Conv2d(channels, out, 3, stride=2, padding=1, bias=False)
+        self.conv1 = nn.Conv2d(channels, out, 3, stride=stride, padding=1, bias=False)
         self.bn1 = nn.BatchNorm2d(out)
         self.relu1 = nn.ReLU()
         self.conv2 = nn.Conv2d(out, out, 3, padding=1, bias=False)
         self.bn2 = nn.BatchNorm2d(out)
-        self.shortcut = nn.Sequential(nn.Conv2d(channels, out, 1, stride=2, bias=False), nn.BatchNorm2d(out))
+        self.shortcut: nn.Module = nn.Identity()
+        if stride != 1 or channels != out:
+            self.shortcut = nn.Sequential(nn.Conv2d(channels, out, 1, stride=stride, bias=False), nn.BatchNorm2d(out))
         self.relu2 = nn.ReLU()
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, channels, H, W) -> (B, out, H/2, W/2), rounded up, >= 0."""
+        """(B, channels, H, W) -> (B, out, H/stride, W/stride), rounded up, >= 0."""
         residual = self.bn2(self.conv2(self.relu1(self.bn1(self.conv1(x)))))
         out: Tensor = self.relu2(residual + self.shortcut(x))
         return out
@@ -41,11 +43,11 @@ class SmallResNet(nn.Module):
     def __init__(self, channels: int = 1, classes: int = 6, width: int = 8) -> None:
         super().__init__()
         self.stem = nn.Sequential(
-            nn.Conv2d(channels, width, 3, stride=2, padding=1, bias=False), nn.BatchNorm2d(width), nn.ReLU()
+            nn.Conv2d(channels, width, 4, stride=4, bias=False), nn.BatchNorm2d(width), nn.ReLU()
         )
-        self.layer1 = BasicBlock(width, width)
-        self.layer2 = BasicBlock(width, 2 * width)
-        self.layer3 = BasicBlock(2 * width, 4 * width)
+        self.layer1 = BasicBlock(width, width, 1)
+        self.layer2 = BasicBlock(width, 2 * width, 2)
+        self.layer3 = BasicBlock(2 * width, 4 * width, 2)
         self.pool = nn.AdaptiveAvgPool2d(1)
         self.head = nn.Linear(4 * width, classes)
 
