@@ -97,7 +97,12 @@ def maximise(
         left -= steps
         search.restart(random, steps)
     return Found(
-        threat.settle(search.x_adv, x), search.value, search.queries, search.zero_gradients, search.non_finite, search.clean_best
+        threat.settle(search.x_adv, x),
+        search.value,
+        search.queries,
+        search.zero_gradients,
+        search.non_finite,
+        search.clean_best,
     )
 
 

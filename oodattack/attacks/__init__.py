@@ -28,7 +28,9 @@ def _step_size(threat: ThreatModel) -> float:
 ATTACKS = {
     row.name: row
     for row in (
-        Row("pgd", "arXiv:1706.06083, section 2.1", "projected steepest ascent", lambda t: pgd(step_size=_step_size(t))),
+        Row(
+            "pgd", "arXiv:1706.06083, section 2.1", "projected steepest ascent", lambda t: pgd(step_size=_step_size(t))
+        ),
         Row("apgd", "arXiv:2003.01690, Alg. 1", "momentum, step halved when a row stalls", lambda t: apgd()),
         Row("adamax", "arXiv:2009.08016, Alg. 1", "Adamax on delta", lambda t: adamax(step_size=_step_size(t))),
         Row("random-search", "floor", "independent uniform draws, no gradient", lambda t: random_search()),

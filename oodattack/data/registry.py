@@ -10,11 +10,11 @@ from oodattack.data.checkerboards import checkerboards
 from oodattack.data.digits import SHARES, SOURCE, digits, digits_6_9
 from oodattack.data.far_mix import far_mix
 from oodattack.data.images import Images, check_images, subset
-from oodattack.lookup import unknown, user_callable
 from oodattack.data.noise import noise
 from oodattack.data.photos import photos
 from oodattack.data.spirals import spirals
 from oodattack.data.tones import check_format
+from oodattack.lookup import unknown, user_callable
 
 DRAWN = 200  # images of a set that is drawn afresh, where nobody asks for another number
 AFRESH = f"any number, {DRAWN} by default"

@@ -5,11 +5,11 @@ from collections.abc import Callable
 from torch import Tensor
 
 from oodattack.data.checkerboards import checkerboard
-from oodattack.lookup import unknown
 from oodattack.data.noise import noise
 from oodattack.data.pictures import picture
 from oodattack.data.spirals import spiral
 from oodattack.data.tones import check_format
+from oodattack.lookup import unknown
 
 # name -> picture (channels, size); one for all rows, as in Liang et al. 2020, arXiv:2009.08016
 START_PICTURES: dict[str, Callable[[int, int], Tensor]] = {

@@ -49,7 +49,7 @@ class SoftDensity:
 
     net: Classifier
     layers: tuple[str, ...]
-    beta: float = 5.0
+    beta: float = 20.0
 
     def latent(self, x: Tensor) -> Tensor:
         """Soft densities, shape (B, channels of all layers), in (0, 1)."""

@@ -32,6 +32,7 @@ class Shown(NamedTuple):
     reference: Tensor  # the matched target; else an ID image for comparison
     start: Tensor
     x_adv: Tensor
+    reference_scores: Tensor
     start_scores: Tensor
     x_adv_scores: Tensor
     mape: Tensor | None
@@ -309,6 +310,7 @@ class Run:
             reference=reference.cpu(),
             start=images[rows.to(x.device)].cpu(),
             x_adv=side.shown,
+            reference_scores=self._score(name, reference, "ID images"),
             start_scores=before[rows],
             x_adv_scores=side.scores[rows],
             mape=None if side.mape is None else side.mape[rows],

@@ -78,9 +78,7 @@ class RowRandom:
         return replace(self, device=torch.device(device), dtype=dtype)
 
 
-def row_random(
-    seed: int, key: str, rows: Sequence[int], device: torch.device | str, dtype: torch.dtype
-) -> RowRandom:
+def row_random(seed: int, key: str, rows: Sequence[int], device: torch.device | str, dtype: torch.dtype) -> RowRandom:
     """Streams of some rows of a data set.
 
     Args:

@@ -22,4 +22,5 @@ def rank_correlation(a: Tensor, b: Tensor) -> float:
 
 def _mean_ranks(v: Tensor) -> Tensor:
     _, place, count = torch.unique(v.double(), return_inverse=True, return_counts=True)
-    return (count.cumsum(0) - (count - 1) / 2)[place]
+    ranks: Tensor = (count.cumsum(0) - (count - 1) / 2)[place]
+    return ranks

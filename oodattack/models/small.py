@@ -42,9 +42,7 @@ class SmallResNet(nn.Module):
 
     def __init__(self, channels: int = 1, classes: int = 6, width: int = 8) -> None:
         super().__init__()
-        self.stem = nn.Sequential(
-            nn.Conv2d(channels, width, 4, stride=4, bias=False), nn.BatchNorm2d(width), nn.ReLU()
-        )
+        self.stem = nn.Sequential(nn.Conv2d(channels, width, 4, stride=4, bias=False), nn.BatchNorm2d(width), nn.ReLU())
         self.layer1 = BasicBlock(width, width, 1)
         self.layer2 = BasicBlock(width, 2 * width, 2)
         self.layer3 = BasicBlock(2 * width, 4 * width, 2)

@@ -6,7 +6,8 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-SCHEMA = 1
+Schema = Literal[1]  # raised when a field changes its meaning or goes
+Direction = Literal["hide", "raise", "both", "match", "quantile"]
 Share = Annotated[float, Field(ge=0, le=1)]
 
 
@@ -57,7 +58,7 @@ class Result(Record):
     network: str
     threat: str
     ood: str
-    direction: Literal["hide", "raise", "both", "match", "quantile"]
+    direction: Direction
     attack: str = Field(description="the search, in words")
     surrogate: str | None = Field(description="what was differentiated in place of the score, if anything")
     shared_with: list[str] = Field(description="detectors for which this search was done once")
@@ -115,7 +116,7 @@ class Spec(Record):
 class Report(Record):
     """Clean numbers beside numbers under attack."""
 
-    schema_: Literal[1] = Field(default=SCHEMA, alias="schema")
+    schema_: Schema = Field(default=1, alias="schema")
     created: str
     spec: Spec
     versions: dict[str, str]

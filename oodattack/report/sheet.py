@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from PIL.Image import Image
     from PIL.ImageFont import FreeTypeFont, ImageFont
 
-TILE, GAP, LEFT, TOP, BOTTOM = 96, 8, 124, 46, 52  # pixels
+TILE, GAP, LEFT, TOP, BOTTOM = 96, 8, 124, 46, 68  # pixels
 INK, PALE, PAPER = (20, 20, 20), (110, 110, 110), (255, 255, 255)
 
 
@@ -23,6 +23,7 @@ def contact_sheet(
     reference: Tensor,
     start: Tensor,
     x_adv: Tensor,
+    reference_scores: Tensor,
     start_scores: Tensor,
     x_adv_scores: Tensor,
     mape: Tensor | None,
@@ -35,8 +36,9 @@ def contact_sheet(
         reference: the matched target, or an ID image for comparison; images here are (k, C, H, W) in [0, 1], C 1 or 3.
         start: images before the attack.
         x_adv: images after it.
-        start_scores: shape (k,).
-        x_adv_scores: shape (k,).
+        reference_scores: shape (k,); so are the next two.
+        start_scores: of `start`.
+        x_adv_scores: of `x_adv`.
         mape: shape (k,), or None where nothing was matched.
         side: "ood" or "id", the set that `start` is from.
     """
@@ -49,7 +51,7 @@ def contact_sheet(
         ("target ID image" if mape is not None else "an ID image", reference),
         ("start (OOD)" if side == "ood" else "start (ID)", start),
         ("adversarial", x_adv),
-        (f"difference\n× {times:.3g}", 0.5 + delta * times / 2),
+        (f"difference\ntimes {times:.3g}", 0.5 + delta * times / 2),
     ]
     width = LEFT + max(len(start), 4) * (TILE + GAP) + GAP
     sheet = Image.new("RGB", (width, TOP + len(rows) * (TILE + GAP) + BOTTOM), PAPER)
@@ -64,11 +66,17 @@ def contact_sheet(
             sheet.paste(picture(image), (x, y))
             draw.rectangle((x - 1, y - 1, x + TILE, y + TILE), outline=(200, 200, 200))
     y = TOP + len(rows) * (TILE + GAP)
-    draw.multiline_text((GAP, y), "score\nbefore → after" + ("\nMAPE" if mape is not None else ""), INK, font=font(11))
-    for j in range(len(start)):
-        text = f"{start_scores[j]:.4g} →\n{x_adv_scores[j]:.4g}"
-        text += "" if mape is None else f"\n{100 * mape[j].item():.2g} %"
-        draw.multiline_text((LEFT + j * (TILE + GAP), y), text, INK, font=font(11))
+    lines = {
+        "score of target" if mape is not None else "score of ID image": [f"{v:.4g}" for v in reference_scores.tolist()],
+        "score of start": [f"{v:.4g}" for v in start_scores.tolist()],
+        "score after attack": [f"{v:.4g}" for v in x_adv_scores.tolist()],
+    }
+    if mape is not None:
+        lines["MAPE"] = [f"{100 * v:.2g} %" for v in mape.tolist()]
+    for i, (name, texts) in enumerate(lines.items()):
+        draw.text((GAP, y + 15 * i), name, INK, font=font(11))
+        for j, text in enumerate(texts):
+            draw.text((LEFT + j * (TILE + GAP), y + 15 * i), text, INK, font=font(11))
     return sheet
 
 
@@ -76,7 +84,7 @@ def title(result: Result) -> str:
     """Who was attacked how, and what was left."""
     return (
         f"{label(result.detector, result.network)}, {result.threat} on {result.ood}: "
-        f"AUROC {result.clean.auroc:.3f} → {result.attacked.auroc:.3f}, {result.verdict}"
+        f"AUROC {result.clean.auroc:.3f}, then {result.attacked.auroc:.3f}: {result.verdict}"
     )
 
 

@@ -84,9 +84,7 @@ def test_rows_do_not_influence_one_another(name):
     threat = limits(name)
     for row in range(4):
         random = row_random(0, "test", [row], "cpu", x.dtype)
-        alone = maximise(
-            lift, x[row : row + 1], threat, ATTACKS[name].build(threat), random, keep_clean=True
-        )
+        alone = maximise(lift, x[row : row + 1], threat, ATTACKS[name].build(threat), random, keep_clean=True)
         assert torch.allclose(alone.x_adv[0], together[row])
 
 

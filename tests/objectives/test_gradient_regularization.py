@@ -36,9 +36,7 @@ def test_linear_energy_by_hand(scaling, expected):
     slope = torch.tensor([3.0, 4.0], dtype=DOUBLE)
     x_id = torch.tensor([[-10.0, 0.0], [0.0, 0.0]], dtype=DOUBLE, requires_grad=True)  # E = -30, 0
     x_aux = torch.tensor([[0.0, 5.0], [-10.0, 0.0], [0.0, 1.0]], dtype=DOUBLE, requires_grad=True)  # E = 20, -30, 4
-    found = gradient_penalty(
-        x_id @ slope, x_id, x_aux @ slope, x_aux, margin_id=-25, margin_aux=-7, scaling=scaling
-    )
+    found = gradient_penalty(x_id @ slope, x_id, x_aux @ slope, x_aux, margin_id=-25, margin_aux=-7, scaling=scaling)
     assert found.shape == ()
     assert found.item() == pytest.approx(expected, abs=1e-12)
 
