@@ -55,10 +55,11 @@ def mape(z_in: Tensor, z_out: Tensor) -> Tensor:
         z_out: latent of the attacked images, same shape.
 
     Returns:
-        Shape (N,), >= 0.
+        Shape (N,), >= 0 and finite: the largest number there is where a target that is zero throughout was missed.
     """
-    size = z_in.abs().amax(dim=1).clamp(min=torch.finfo(z_in.dtype).tiny)
-    return (z_out - z_in).abs().mean(dim=1) / size
+    limits = torch.finfo(z_in.dtype)
+    size = z_in.abs().amax(dim=1).clamp(min=limits.tiny)
+    return ((z_out - z_in).abs().mean(dim=1) / size).clamp(max=limits.max)
 
 
 def rows_of(z: Tensor) -> Tensor:

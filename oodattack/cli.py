@@ -1,6 +1,7 @@
 """Command line: a function a command. The only place that reads argv and prints."""
 
 import sys
+from contextlib import nullcontext, redirect_stdout
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -49,7 +50,7 @@ def run(as_json: bool, id_: str, **options: Any) -> None:
     """
     from oodattack import job
 
-    with _progress() as bars:
+    with _progress() as bars, redirect_stdout(sys.stderr) if as_json else nullcontext():
         tasks: dict[str, Any] = {}
 
         def progress(label: str, done: int, total: int) -> None:
@@ -128,19 +129,20 @@ def train(objective: str, seed: int, out: Path) -> None:
 
 
 def _progress() -> "Progress":
-    """Progress bars with an ETA, on standard error."""
+    """Progress bars with an ETA, on standard error where that is a terminal."""
     from rich.console import Console
-    from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+    from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
+    console = Console(file=sys.stderr)
     return Progress(
-        TextColumn("{task.description:<48.48}"),
-        BarColumn(),
+        TextColumn("{task.description:<34.34}"),
+        BarColumn(bar_width=18),
         TaskProgressColumn(),
-        TimeElapsedColumn(),
         TextColumn("ETA"),
         TimeRemainingColumn(),
-        console=Console(file=sys.stderr),
+        console=console,
         transient=True,
+        disable=not console.is_interactive,  # or it would print an empty line
     )
 
 
@@ -152,10 +154,10 @@ def main(argv: list[str] | None = None) -> int:
         return _say("interrupted", 130)
     except KeyboardInterrupt:
         return _say("interrupted", 130)
-    except click.exceptions.NoArgsIsHelpError as help_text:
-        click.echo(help_text.ctx.get_help())
-        return 2
     except click.ClickException as error:
+        if type(error).__name__ == "NoArgsIsHelpError":  # click 8.1 has no such class: it prints the help itself
+            click.echo(error.format_message())
+            return 2
         command = error.ctx.command_path if isinstance(error, click.UsageError) and error.ctx else "oodattack"
         return _say(f"{error.format_message().rstrip('.')}. See `{command} --help`.", 2)
     except (ValueError, FloatingPointError) as error:

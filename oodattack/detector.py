@@ -98,10 +98,16 @@ class Classifier(nn.Module):
             raise ValueError(f"`head` must be the name of a module of the network, got {head!r}.")
         self.register_buffer("mean", torch.tensor(mean or [0.0]).view(1, -1, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(std or [1.0]).view(1, -1, 1, 1), persistent=False)
-        self.train(network.training)
+        self.training = network.training  # not `train()`: submodules may differ, as frozen norms do
 
     def forward(self, x: Tensor) -> Tensor:
-        """Logits, shape (B, K), of images in [0, 1]."""
+        """Logits, shape (B, K), of images in [0, 1].
+
+        Raises:
+            ValueError: images with other channels than `mean`, or a network that returns something else.
+        """
+        if self.mean.shape[1] not in (1, x.shape[1]):  # would broadcast one channel to many
+            raise ValueError(f"`x` must have {self.mean.shape[1]} channels as `mean` has, got {x.shape[1]}.")
         logits = self.network((x - self.mean) / self.std)
         if not isinstance(logits, Tensor) or logits.ndim != 2:
             found = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
@@ -117,7 +123,11 @@ class Classifier(nn.Module):
         return self.run(x).features
 
     def run(
-        self, x: Tensor, watch: Iterable[str] = (), replace: Mapping[str, Tensor] | None = None, head_input: Tensor | None = None
+        self,
+        x: Tensor,
+        watch: Iterable[str] = (),
+        replace: Mapping[str, Tensor] | None = None,
+        head_input: Tensor | None = None,
     ) -> Pass:
         """One forward pass that keeps, or replaces, what chosen modules put out.
 
@@ -131,7 +141,8 @@ class Classifier(nn.Module):
             head_input: features, shape (B, D), to put in place of the head's input.
 
         Raises:
-            ValueError: an unknown module name, or a module that one pass calls more than once or not at all.
+            ValueError: an unknown module name, or a module that one pass calls more than once or not at all, or that
+                puts out something else than a tensor.
         """
         modules = dict(self.network.named_modules())
         watch, replace = list(watch), dict(replace or {})
@@ -141,9 +152,12 @@ class Classifier(nn.Module):
         features: list[Tensor] = []
 
         def keep(name: str) -> Callable[[nn.Module, Any, Tensor], Tensor]:
-            def hook(_module: nn.Module, _args: Any, output: Tensor) -> Tensor:
+            def hook(_module: nn.Module, _args: Any, output: Any) -> Tensor:
                 if name in outputs:
                     raise ValueError(f"layer {name!r} must be called once in a forward pass. Name another layer.")
+                if not isinstance(output, Tensor):
+                    kind = type(output).__name__
+                    raise ValueError(f"layer {name!r} must put out a tensor, got {kind}. Name another layer.")
                 outputs[name] = replace.get(name, output)
                 return outputs[name].clone()  # a following in-place ReLU must not change what we keep
 
@@ -195,7 +209,8 @@ class Classifier(nn.Module):
         return [*([stem] if stem else []), *names]
 
     def _stage_names(self) -> list[str]:
-        return [n for n, _ in self.network.named_modules() if STAGE.fullmatch(n.split(".")[-1]) and n.count(".") <= 1]
+        names = [n for n, _ in self.network.named_modules() if STAGE.fullmatch(n.split(".")[-1]) and n.count(".") <= 1]
+        return [n for n in names if n.split(".")[0] not in names or "." not in n]  # a block inside a stage is none
 
 
 @contextmanager
@@ -209,7 +224,7 @@ def removing(handle: torch.utils.hooks.RemovableHandle) -> Iterator[None]:
 
 def last_linear(network: nn.Module) -> str:
     """Name of the last `nn.Linear` in module order, the usual classification head."""
-    names = [name for name, module in network.named_modules() if isinstance(module, nn.Linear)]
+    names: list[str] = [name for name, module in network.named_modules() if isinstance(module, nn.Linear)]
     if not names:
         raise ValueError("the network must have an `nn.Linear` head, got none. Name the last layer with `head=...`.")
     return names[-1]

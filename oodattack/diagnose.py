@@ -49,7 +49,7 @@ def failures(attacked: float, found: Indicators) -> list[str]:
     if found.random_auroc is not None and found.random_auroc < attacked:
         reasons.append(f"random search was stronger (AUROC {found.random_auroc:.3f})")
     if found.full_box_auroc is None:
-        reasons.append("this report has no sanity-full-box run to show that the search works")
+        reasons.append("no sanity-full-box run beside it shows that the search works (add that threat)")
     elif found.full_box_auroc > 0.5:
         reasons.append(f"with the whole box the search still left AUROC {found.full_box_auroc:.3f}")
     return reasons

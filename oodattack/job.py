@@ -1,7 +1,9 @@
 """From the words of a command line to the arguments of `evaluate`: data, networks and detectors by name."""
 
 import os
-from collections.abc import Mapping, Sequence
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -79,7 +81,20 @@ def run(job: Job, *, progress: Progress | None = None) -> tuple[Report, Path]:
     names = list(dict.fromkeys(job.detectors or DEFAULT_DETECTORS))
     wanted = [split_name(name, job) for name in names]
     device = checked_device(job.device)
-    out = run_directory(job.out)
+    with run_directory(job.out) as out:
+        return run_in(out, job, threats, names, wanted, device, progress), out
+
+
+def run_in(
+    out: Path,
+    job: Job,
+    threats: list[Threat],
+    names: list[str],
+    wanted: list[tuple[str, str | None]],
+    device: torch.device,
+    progress: Progress | None,
+) -> Report:
+    """The part of `run` that comes after everything that can be checked at once, in a run directory."""
     images = load_images(job, threats)
     networks = load_networks([n for _, n in wanted if n is not None], job, images.id, progress)
     fit = fit_images(job) if any(d in DETECTORS and DETECTORS[d].fits for d, _ in wanted) else None
@@ -108,7 +123,7 @@ def run(job: Job, *, progress: Progress | None = None) -> tuple[Report, Path]:
         },
     )
     report.save(out / "report.json")
-    return report, out
+    return report
 
 
 class Loaded(NamedTuple):
@@ -242,7 +257,12 @@ def user_network(job: Job, id_images: Images) -> Classifier:
     assert job.model is not None
     state = None if job.weights is None else read_weights(job.weights)
     classes = 1000 if state is None else list(state.values())[-1].shape[0] if list(state.values())[-1].ndim else 1000
-    network = models.build(job.model, channels=id_images.x.shape[1], classes=max(2, classes))
+    try:
+        network = models.build(job.model, channels=id_images.x.shape[1], classes=max(2, classes))
+    except ValueError:
+        raise
+    except Exception as error:  # whatever the user's code does
+        raise ValueError(f"`--model` {job.model!r} must make a network, got {summary(error)}. Correct it.") from error
     inner = network.network if isinstance(network, Classifier) else network
     if state is not None:
         try:
@@ -266,14 +286,20 @@ def read_weights(path: Path) -> Mapping[str, Tensor]:
             from safetensors.torch import load_file
 
             return load_file(path)
-        found = torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # about pickles that it then refuses
+            found = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
         raise ValueError(f"{path}: weights must exist, but they do not. Check the path.") from None
     except Exception as error:  # torch.load raises whatever a broken file makes it raise
-        raise ValueError(f"{path}: weights must be .safetensors or plain tensors, got {summary(error)}.") from None
+        raise ValueError(
+            f"{path}: weights must be .safetensors or plain tensors, got {summary(error)}. Save `state_dict()`."
+        ) from None
     state = found.get("state_dict", found) if isinstance(found, dict) else found
-    if not isinstance(state, dict) or not all(isinstance(v, Tensor) for v in state.values()):
-        raise ValueError(f"{path}: weights must be a state dict, got {type(state).__name__}. Save `state_dict()`.")
+    plain = isinstance(state, dict) and all(isinstance(k, str) and isinstance(v, Tensor) for k, v in state.items())
+    if not plain or not state:
+        got = "something else in it" if state and isinstance(state, dict) else type(state).__name__
+        raise ValueError(f"{path}: weights must be a state dict of tensors, got {got}. Save `state_dict()`.")
     return {key.removeprefix("module."): value for key, value in state.items()}
 
 
@@ -285,23 +311,31 @@ def build_detector(
         return user_detector(name, device)
     empty = torch.empty(0)
     x, y = fit or (empty, empty)
-    return DETECTORS[name].build(net, (x.to(device), y.to(device))).to(device)
+    try:
+        return DETECTORS[name].build(net, (x.to(device), y.to(device))).to(device)
+    except RuntimeError as error:  # such as images that the network does not take
+        why = summary(error)
+        raise ValueError(f"detector {name!r} must fit the network, got {why}. Check --model and --fit.") from error
 
 
 def user_detector(source: str, device: torch.device) -> Detector:
-    """What `pkg.mod:name` stands for: a detector, or a class or function without arguments that returns one."""
+    """What `pkg.mod:name` stands for: a detector, or a class or function that needs no arguments to make one."""
     import inspect
 
     found: Any = user_callable(source)
     if not isinstance(found, nn.Module):
         try:
-            takes = len(inspect.signature(found).parameters)
+            arguments = inspect.signature(found).parameters.values()
+            makes = all(a.default is not a.empty or a.kind is a.VAR_KEYWORD for a in arguments)
         except (TypeError, ValueError):
-            takes = 1
-        found = found() if takes == 0 else found
+            makes = False
+        try:
+            found = found() if makes else found
+        except Exception as error:  # whatever the user's code does
+            raise ValueError(f"`{source}` must make a detector, got {summary(error)}. Correct it.") from error
     if not callable(found):
         raise ValueError(f"`{source}` must give a detector, got {type(found).__name__}. Return a callable x -> scores.")
-    return found.to(device) if isinstance(found, nn.Module) else found  # type: ignore[no-any-return]
+    return found.to(device) if isinstance(found, nn.Module) else found
 
 
 def checked_device(name: str) -> torch.device:
@@ -312,7 +346,7 @@ def checked_device(name: str) -> torch.device:
     """
     try:
         device = torch.device(name)
-        torch.zeros(1, device=device)
+        torch.zeros(1, device=device).item()
     except (RuntimeError, AssertionError) as error:
         raise ValueError(f"`--device` must be there, got {name!r}: {summary(error, 100)}. Try cpu.") from None
     return device
@@ -327,8 +361,9 @@ def cache_folder() -> Path:
     return user_cache_path("oodattack")
 
 
-def run_directory(out: Path | None) -> Path:
-    """Make the run directory, before any work is done.
+@contextmanager
+def run_directory(out: Path | None) -> Iterator[Path]:
+    """Make the run directory, before any work is done; take it away again if the work fails and leaves it empty.
 
     Raises:
         ValueError: it cannot be written, or already holds a report.
@@ -336,6 +371,7 @@ def run_directory(out: Path | None) -> Path:
     folder = out or Path("oodattack-runs") / datetime.now().strftime("%Y%m%d-%H%M%S")
     if (folder / "report.json").exists():
         raise ValueError(f"`--out` must not hold a report yet, got {str(folder)!r}. Choose another folder, or remove it.")
+    made = [place for place in (folder, *folder.parents) if not place.exists()]
     try:
         folder.mkdir(parents=True, exist_ok=True)
         probe = folder / ".writable"
@@ -343,12 +379,22 @@ def run_directory(out: Path | None) -> Path:
         probe.unlink()
     except OSError as error:
         raise ValueError(f"`--out` must be a writable folder, got {str(folder)!r}: {error.strerror}. Choose another.") from None
-    return folder
+    try:
+        yield folder
+    except BaseException:
+        with suppress(OSError):  # not empty: what was finished stays
+            for place in made:
+                place.rmdir()
+        raise
 
 
 def write_sheet(shown: Shown, out: Path) -> None:
     """Write one cell's contact sheet below the run directory."""
     path = sheet_path(shown.result, out)
-    path.parent.mkdir(parents=True, exist_ok=True)
     fields = shown._asdict()
-    contact_sheet(fields.pop("result"), **fields).save(path)
+    sheet = contact_sheet(fields.pop("result"), **fields)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        sheet.save(path)
+    except OSError as error:
+        raise ValueError(f"{path}: contact sheet must be writable, got {error.strerror}. Change --out.") from None

@@ -32,7 +32,7 @@ def user_callable(source: str) -> Callable[..., Any]:
         module = importlib.import_module(module_name)
     except ModuleNotFoundError as error:
         raise ValueError(f"`{source}` must name an importable module, got: {error}. Check name and folder.") from error
-    except Exception as error:  # whatever the user's module does
+    except (Exception, SystemExit) as error:  # whatever the user's module does
         raise ValueError(f"`{source}` must import, got {summary(error)}. Correct the module.") from error
     if not hasattr(module, attribute):
         raise ValueError(f"`{source}` must name something in {module_name}, got no such name. Check the spelling.")

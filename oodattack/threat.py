@@ -114,7 +114,7 @@ class ThreatModel(BaseModel):
         return self.aim == "quantile" or (self.aim == "match" and not self.paired)
 
     def project(self, x_adv: Tensor, x: Tensor) -> Tensor:
-        """Ball around `x`, then the [0, 1] box, up to rounding: for the inside of a search."""
+        """Ball around `x`, then the [0, 1] box (for l1 both at once), up to rounding: for the inside of a search."""
         return project_roughly(x_adv, x, self.eps, self.norm)
 
     def settle(self, x_adv: Tensor, x: Tensor) -> Tensor:
@@ -144,9 +144,10 @@ class Suite(BaseModel):
     @model_validator(mode="after")
     def _members_agree(self) -> Self:
         for field in ("norm", "eps", "start", "attacks_id", "attacks_ood"):
-            values = {m.name: getattr(m, field) for m in self.members}
-            if len(set(values.values())) > 1:
-                raise ValueError(f"`members` must agree in `{field}`, got {values}. A worst case needs one set of limits.")
+            values = [(m.name, getattr(m, field)) for m in self.members]
+            if len({value for _, value in values}) > 1:
+                got = ", ".join(f"{value} in {name}" for name, value in values)
+                raise ValueError(f"`members` must agree in `{field}`, got {got}. A worst case needs one set of limits.")
         return self
 
 
@@ -176,12 +177,21 @@ def read_threat(name: str | Path) -> Threat:
         ValueError: no such name or file, or a field that is missing, unknown or out of range. The message names file,
             field, rule, value and remedy in one line.
     """
+    return _read(_find(name), inside=None)
+
+
+def _find(name: str | Path) -> Path:
     path = Path(name)
-    if path.suffix != ".toml":
-        known = presets()
-        if str(name) not in known:
-            raise unknown("threat", str(name), [*known, "FILE.toml"])
-        path = known[str(name)]
+    if path.suffix == ".toml":
+        return path
+    known = presets()
+    if str(name) not in known:
+        raise unknown("threat", str(name), [*known, "FILE.toml"])
+    return known[str(name)]
+
+
+def _read(path: Path, *, inside: Path | None) -> Threat:
+    """Read a file; `inside` is the suite that names it as a member, if any."""
     try:
         raw = tomllib.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
@@ -190,6 +200,10 @@ def read_threat(name: str | Path) -> Threat:
         raise ValueError(f"{path}: threat file must be readable TOML, got {summary(error)}. Correct the file.") from None
     if "name" in raw:
         raise ValueError(f"{path}: `name` is the file's own name, got {raw['name']!r}. Drop the field.")
+    if inside is not None and "members" in raw:
+        raise ValueError(
+            f"{inside}: `members` must be single threat models, got the suite {path.stem!r}. Name its members instead."
+        )
     try:
         if "members" in raw:
             return Suite(name=path.stem, **{**raw, "members": _members(raw["members"], path)})
@@ -204,9 +218,7 @@ def _members(names: Any, path: Path) -> tuple[ThreatModel, ...]:
     beside = [path.parent / name if name.endswith(".toml") else name for name in names]
     if any(Path(name).resolve() == path.resolve() or name == path.stem for name in beside):
         raise ValueError(f"{path}: `members` must not name the suite itself, got {path.stem!r}. Drop it.")
-    read = [read_threat(name) for name in beside]
-    if nested := [t.name for t in read if isinstance(t, Suite)]:
-        raise ValueError(f"{path}: `members` must be single threat models, got the suite {nested[0]!r}. Name its members.")
+    read = (_read(_find(name), inside=path) for name in beside)
     return tuple(t for t in read if isinstance(t, ThreatModel))
 
 
@@ -222,8 +234,9 @@ def explain(error: ValidationError) -> str:
     message = str(first["msg"]).removeprefix("Value error, ")
     if not field:
         return message
-    rule = message.removeprefix("Input ")
-    return f"`{field}` {rule if rule.startswith('must') else 'must be right: ' + rule}, got {first['input']!r}. Correct the field."
+    _, should, rest = message.partition(" should ")  # pydantic: "Input should be greater than 0"
+    rule = f"must {rest}" if should else message if message.startswith("must") else f"must be right: {message}"
+    return f"`{field}` {rule}, got {first['input']!r}. Correct the field."
 
 
 def file_hash(threat: Threat) -> str:

@@ -44,7 +44,7 @@ DETECTORS = {
         Row("msp", "arXiv:1610.02136, section 2", "1 - max softmax", lambda net, _: MSP(net)),
         Row("max-logit", "arXiv:1911.11132, section 3", "-max logit", lambda net, _: MaxLogit(net)),
         Row("energy", "arXiv:2010.03759, eq. (4)", "-logsumexp of the logits", lambda net, _: Energy(net)),
-        Row("odin", "arXiv:1706.02690, eq. (1)-(2)", "MSP at T = 1000 after a step of 0.0014", lambda net, _: ODIN(net)),
+        Row("odin", "arXiv:1706.02690, eq. (1)-(2)", "MSP at T = 1000 after a step of .0014", lambda net, _: ODIN(net)),
         Row(
             "mahalanobis",
             "arXiv:1807.03888, eq. (1)-(2)",
@@ -60,8 +60,13 @@ DETECTORS = {
             fits=True,
         ),
         Row("gaia-z", "arXiv:2311.09620", "density of non-zero gradients at norm layers", lambda net, _: GaiaZ(net)),
-        Row("gaia-a", "arXiv:2311.09620", "channel averages of gradients at late norm layers", lambda net, _: GaiaA(net)),
-        Row("si-z", "Splitting & Integrating, ICML 2025, Alg. 1", "GAIA-Z over T = 2 steps a layer", lambda net, _: SIZ(net)),
+        Row("gaia-a", "arXiv:2311.09620", "channel averages of gradients at late norms", lambda net, _: GaiaA(net)),
+        Row(
+            "si-z",
+            "Splitting & Integrating, ICML 2025, Alg. 1",
+            "GAIA-Z over T = 2 steps a layer",
+            lambda net, _: SIZ(net),
+        ),
         Row(
             "si-a",
             "Splitting & Integrating, ICML 2025, eq. (12)-(14)",

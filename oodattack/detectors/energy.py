@@ -30,7 +30,7 @@ class Energy(nn.Module):
         self.net = net
         self.temperature = temperature
         self.latent = net.logits
-        self.train(net.training)
+        self.training = net.training
 
     def forward(self, x: Tensor) -> Tensor:
         """OOD scores, shape (B,)."""

@@ -31,13 +31,13 @@ def output_scale(g: Tensor) -> Tensor:
 
 
 def kept_features(net: Classifier, keep: float) -> Tensor:
-    """Mask (D,) of the int(keep * D) penultimate features with the largest summed head weight sum_c W_ck."""
+    """Mask (D,) of the int(keep * D), at least one, features with the largest summed head weight sum_c W_ck."""
     head = dict(net.network.named_modules())[net.head]
     if not isinstance(head, nn.Linear):
         raise ValueError(f"the head must be an `nn.Linear` for this detector, got {type(head).__name__}.")
     weight = head.weight.sum(dim=0)
     mask = torch.zeros_like(weight)
-    mask[weight.topk(int(keep * len(weight))).indices] = 1
+    mask[weight.topk(max(1, int(keep * len(weight)))).indices] = 1
     return mask.detach()
 
 
@@ -55,7 +55,7 @@ class SmoothAverages:
     net: Classifier
     layers: tuple[str, ...]
     keep: float
-    beta: float = 5.0
+    beta: float = 20.0
 
     def latent(self, x: Tensor) -> Tensor:
         """inner / omega, shape (B, channels)."""
@@ -96,7 +96,7 @@ class GaiaA(nn.Module):
         self.layers = tuple(check_layers(net, layers, net.late_norm_layers))
         kept_features(net, 1.0)  # a head that is not linear is refused now, not at the first image
         self._use_surrogate()
-        self.train(net.training)
+        self.training = net.training
 
     def _use_surrogate(self) -> None:
         smooth = SmoothAverages(self.net, self.layers, self.keep)

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from oodattack.detector import Classifier, Surrogate
 from oodattack.detectors.layer_gradients import check_layers, per_channel, sign_steps, top_logit
-from oodattack.detectors.soft_density import SoftDensity
+from oodattack.detectors.soft_density import SoftDensity, SoftLatent
 
 
 class GaiaZ(nn.Module):
@@ -30,15 +30,15 @@ class GaiaZ(nn.Module):
         self.net = net
         self.layers = tuple(check_layers(net, layers, net.norm_layers))
         soft = SoftDensity(net, self.layers)
-        self.surrogate = Surrogate(f"soft activation density, beta = {soft.beta:g}", soft, soft.latent)
-        self.train(net.training)
+        self.surrogate = Surrogate(f"soft activation density, beta = {soft.beta:g}", soft, SoftLatent(soft))
+        self.training = net.training
 
     def latent(self, x: Tensor) -> Tensor:
         """Densities of all channels of all layers, concatenated: shape (B, channels), in [0, 1]. No gradient."""
         modules = dict(self.net.network.named_modules())
         _, found = sign_steps(self.net, x, self.layers, top_logit, steps=self.steps, step_size=self.step_size)
-        shares = [(per_channel(g, modules[n]) != 0).to(x.dtype).mean(2) for n, g in zip(self.layers, found, strict=True)]
-        return torch.cat(shares, dim=1)
+        used = [per_channel(g, modules[n]) != 0 for n, g in zip(self.layers, found, strict=True)]
+        return torch.cat([u.to(x.dtype).mean(2) for u in used], dim=1)
 
     def forward(self, x: Tensor) -> Tensor:
         """OOD scores, shape (B,), in [0, 1]. No gradient: use the surrogate."""

@@ -80,8 +80,17 @@ def _later_steps(
 
 def per_channel(g: Tensor, module: nn.Module) -> Tensor:
     """Bring a norm layer's output or gradient to (B, channels, positions)."""
-    last = isinstance(module, nn.LayerNorm) and not (g.ndim == 4 and g.shape[1] == module.normalized_shape[-1])
-    return (g.movedim(-1, 1) if last else g).flatten(2) if g.ndim > 2 else g[:, :, None]
+    return (g.movedim(-1, 1) if channels_last(g, module) else g).flatten(2) if g.ndim > 2 else g[:, :, None]
+
+
+def channels_last(g: Tensor, module: nn.Module) -> bool:
+    """Whether a norm layer's output has its channels in the last dimension, as `nn.LayerNorm` over one dimension has.
+
+    Subclasses (a `LayerNorm2d` that permutes inside) are told by the size of dimension 1.
+    """
+    if not isinstance(module, nn.LayerNorm) or len(module.normalized_shape) > 1:
+        return False
+    return type(module) is nn.LayerNorm or g.shape[1] != module.normalized_shape[0]
 
 
 def check_layers(net: Classifier, layers: Sequence[str] | None, default: Callable[[], list[str]]) -> list[str]:

@@ -60,7 +60,7 @@ class Mahalanobis(nn.Module):
         self.register_buffer("means", gaussians.means)
         self.register_buffer("precision", gaussians.precision)
         self.latent = net.features
-        self.train(net.training)
+        self.training = net.training
 
     def forward(self, x: Tensor) -> Tensor:
         """OOD scores, shape (B,), >= 0."""

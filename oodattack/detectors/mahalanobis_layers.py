@@ -30,6 +30,8 @@ class MahalanobisLayers(nn.Module):
         self, net: Classifier, layers: Sequence[str], gaussians: Sequence[Gaussians], *, magnitude: float
     ) -> None:
         super().__init__()
+        if len(layers) != len(gaussians):
+            raise ValueError(f"`gaussians` must be one per layer, got {len(gaussians)} for {len(layers)} layers.")
         if magnitude < 0:
             raise ValueError(f"`magnitude` must be >= 0, got {magnitude}.")
         self.net = net
@@ -38,7 +40,7 @@ class MahalanobisLayers(nn.Module):
         for i, fitted in enumerate(gaussians):
             self.register_buffer(f"means{i}", fitted.means)
             self.register_buffer(f"precision{i}", fitted.precision)
-        self.train(net.training)
+        self.training = net.training
 
     def _features(self, x: Tensor, i: int) -> Tensor:
         return channel_mean(self.net.run(x, watch=[self.layers[i]]).outputs[self.layers[i]])

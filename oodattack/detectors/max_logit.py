@@ -1,4 +1,4 @@
-"""Maximum logit: Hendrycks et al., "Scaling Out-of-Distribution Detection for Real-World Settings", arXiv:1911.11132."""
+"""Maximum logit: Hendrycks et al., "Scaling OOD Detection for Real-World Settings", arXiv:1911.11132."""
 
 from torch import Tensor, nn
 
@@ -26,7 +26,7 @@ class MaxLogit(nn.Module):
         super().__init__()
         self.net = net
         self.latent = net.logits
-        self.train(net.training)
+        self.training = net.training
 
     def forward(self, x: Tensor) -> Tensor:
         """OOD scores, shape (B,)."""

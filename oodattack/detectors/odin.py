@@ -57,14 +57,14 @@ class ODIN(nn.Module):
             LogOdds(self.latent, temperature),
             exact=True,
         )
-        self.train(net.training)
+        self.training = net.training
 
     def latent(self, x: Tensor) -> Tensor:
         """Logits of the preprocessed input, shape (B, K)."""
 
         # grad of cross-entropy to the predicted class at T = grad of -log max softmax
         def confidence_loss(z: Tensor) -> Tensor:
-            return -(self.net(z) / self.temperature).log_softmax(dim=1).amax(dim=1)
+            return -(self.net.logits(z) / self.temperature).log_softmax(dim=1).amax(dim=1)
 
         return self.net.logits(signed_step(confidence_loss, x, self.magnitude))
 

@@ -7,13 +7,14 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 RELU = {torch.relu, torch.relu_, Tensor.relu, Tensor.relu_, nn.functional.relu}
+IN_PLACE = {torch.relu_, Tensor.relu_}
 
 
 class SmoothRelu(TorchFunctionMode):
     """Inside, every ReLU (module or function) keeps its value but differentiates as softplus: sigmoid(beta z).
 
     A score made of gradients of a ReLU network is piecewise constant in the input: its own gradient is zero almost
-    everywhere. With 1[z > 0] replaced by sigmoid(beta z) in the backward pass it becomes a smooth function of the input.
+    everywhere. With 1[z > 0] replaced by sigmoid(beta z) in the backward pass it becomes a smooth function of it.
 
     Args:
         beta: steepness, > 0, in the units of the pre-activation.
@@ -28,11 +29,12 @@ class SmoothRelu(TorchFunctionMode):
     ) -> Any:
         if func in RELU:
             z = args[0] if args else (kwargs or {})["input"]
-            return smooth_relu(z, self.beta)
+            in_place = func in IN_PLACE or (kwargs or {}).get("inplace") or True in args[1:]
+            return z.copy_(smooth_relu(z.clone(), self.beta)) if in_place else smooth_relu(z, self.beta)
         return func(*args, **(kwargs or {}))
 
 
 def smooth_relu(z: Tensor, beta: float) -> Tensor:
     """relu(z) with derivative sigmoid(beta z)."""
     soft = nn.functional.softplus(z, beta=beta)
-    return soft + (z.clamp(min=0) - soft).detach()
+    return z.detach().clamp(min=0) + (soft - soft.detach())  # the bracket is exactly 0

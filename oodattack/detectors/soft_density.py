@@ -25,8 +25,7 @@ class ReluTape(TorchFunctionMode):
     ) -> Any:
         if func in RELU:  # nested calls do not come back here, so each ReLU is noted once
             before = args[0] if args else (kwargs or {})["input"]
-            self.note(before)
-            return before.clamp(min=0)  # as relu, but never in place: the note must keep its value
+            self.note(before.clone())  # it may work in place
         return func(*args, **(kwargs or {}))
 
 
@@ -35,16 +34,16 @@ class SoftDensity:
     """mean over channels of the squared soft share of open ReLUs behind each norm layer.
 
     In a ReLU network the gradient at a norm layer's output is non-zero exactly where the next ReLU is open, up to
-    coincidence and to later pooling. The share of open ReLUs, mean of 1[z > 0], becomes mean of sigmoid(beta * z) on the
-    input z of the first ReLU called after the layer: for the last norm of a residual block, the sum with the skip.
+    coincidence and to later pooling. The share of open ReLUs, mean of 1[z > 0], becomes mean of sigmoid(beta * z) on
+    the input z of the first ReLU called after the layer: for the last norm of a residual block, the sum with the skip.
 
     Attributes:
         net: classifier with norm layers followed by ReLUs.
         layers: names of the norm layers.
         beta: steepness in the units of z, > 0: a compromise between fidelity and a gradient that reaches far.
 
-    A layer that no ReLU follows counts as fully open. How well the order of the scores is kept is measured, not assumed:
-    see the report's `surrogate_rank_correlation`.
+    A layer that no ReLU follows is left out: fully open, it would shift all scores alike. How well the order of
+    the scores is kept is measured, not assumed: see the report's `surrogate_rank_correlation`.
     """
 
     net: Classifier
@@ -81,3 +80,14 @@ class SoftDensity:
     def __call__(self, x: Tensor) -> Tensor:
         """Soft scores, shape (B,), in (0, 1)."""
         return self.latent(x).square().mean(dim=1)
+
+
+@dataclass(frozen=True)
+class SoftLatent:
+    """`SoftDensity.latent` as a value: equal for equal densities, which bound methods of two objects are not."""
+
+    density: SoftDensity
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """Soft densities, shape (B, channels of all layers), in (0, 1)."""
+        return self.density.latent(x)

@@ -54,13 +54,16 @@ def evaluate(
             unknown threat.
     """
     detectors = dict(detector) if isinstance(detector, Mapping) else {_name(detector): detector}
-    read = [t if isinstance(t, ThreatModel | Suite) else read_threat(t) for t in threats]
-    if not detectors or not read or not ood:
+    read = distinct([t if isinstance(t, ThreatModel | Suite) else read_threat(t) for t in threats])
+    needs_ood = any(members_of(t)[0].start == "ood" for t in read)
+    if not detectors or not read or (needs_ood and not ood):
         raise ValueError("`detector`, `ood` and `threats` must name at least one each, got none of one. Add it.")
+    check_images(id, "id", like=id)
     if targets is None and any(m.needs_targets for t in read for m in members_of(t)):
+        if len(id) < 2:
+            raise ValueError("`id` must hold 2 images, one of them a target, got 1. Add some, or give `targets`.")
         id, targets = id[0::2], id[1::2]
-    images = {"id": id, **({} if targets is None else {"targets": targets}), **ood}
-    for name, x in images.items():
+    for name, x in [*([] if targets is None else [("targets", targets)]), *ood.items()]:
         check_images(x, name, like=id)
     for name, d in detectors.items():
         check_detector(d, name)
@@ -85,6 +88,15 @@ def evaluate(
     )
     created = datetime.now(UTC).isoformat(timespec="seconds")
     return Report(created=created, spec=spec, versions=versions(), results=run.results, skipped=run.skipped)
+
+
+def distinct(threats: list[Threat]) -> list[Threat]:
+    """Each threat once; ValueError where two different ones share a name, which is all that a report shows of them."""
+    by_name: dict[str, Threat] = {}
+    for threat in threats:
+        if by_name.setdefault(threat.name, threat) != threat:
+            raise ValueError(f"`threats` must differ in name, got two called {threat.name!r}. Rename one of the files.")
+    return list(by_name.values())
 
 
 def _name(detector: Detector) -> str:

@@ -8,6 +8,7 @@ from torch import Tensor
 from oodattack import metrics
 from oodattack.diagnose import Indicators, verdict
 from oodattack.report import Deployed, Mape, Metrics, Result
+from oodattack.report.record import Direction
 from oodattack.threat import Suite, Threat
 
 DRAWS = 2000  # of the bootstrap
@@ -180,12 +181,13 @@ def record(
     )
 
 
-def direction(threat: Threat) -> str:
+def direction(threat: Threat) -> Direction:
     """The aim of a threat model; a suite's is the one its members share, or that of the side they attack."""
     if not isinstance(threat, Suite):
         return threat.aim
     aims = {member.aim for member in threat.members}
     if len(aims) == 1:
         return aims.pop()
-    sides = (threat.members[0].attacks_id, threat.members[0].attacks_ood)
-    return {(True, False): "raise", (False, True): "hide", (True, True): "both"}[sides]
+    if not threat.members[0].attacks_id:
+        return "hide"
+    return "both" if threat.members[0].attacks_ood else "raise"

@@ -49,15 +49,18 @@ def quarry(detector: Detector, threat: ThreatModel) -> Quarry:
 
 def measured(detector: Detector, threat: ThreatModel) -> Callable[[Tensor], Tensor]:
     """The detector's own latent or score, on which MAPE is measured."""
-    return detector if threat.match == "score" else detector.latent  # type: ignore[attr-defined,no-any-return]
+    return detector if threat.match == "score" else detector.latent  # type: ignore[attr-defined]
 
 
 def differentiable(f: Callable[[Tensor], Tensor], x: Tensor) -> bool:
-    """Whether `f` has a gradient with respect to its input at all."""
+    """Whether `f` has a gradient with respect to its input at all. It has none where it works only without autograd."""
     z = x[:2].detach().clone().requires_grad_()
-    with torch.enable_grad():
-        out = f(z)
-        if not out.requires_grad:
-            return False
-        (grad,) = torch.autograd.grad(out.sum(), z, allow_unused=True)
+    try:
+        with torch.enable_grad():
+            out = f(z)
+            if not out.requires_grad:
+                return False
+            (grad,) = torch.autograd.grad(out.sum(), z, allow_unused=True)
+    except Exception:  # user code such as x.numpy(), which has scored the same images under no_grad
+        return False
     return grad is not None

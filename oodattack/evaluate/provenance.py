@@ -4,6 +4,7 @@ import hashlib
 import platform
 from importlib.metadata import version
 
+import torch
 from torch import Tensor, nn
 
 from oodattack.report import Source
@@ -17,7 +18,7 @@ def sha256_of_tensors(tensors: dict[str, Tensor]) -> str:
     for name in sorted(tensors):
         t = tensors[name].detach().cpu().contiguous()
         digest.update(f"{name} {t.dtype} {tuple(t.shape)}\n".encode())
-        digest.update(t.numpy().tobytes())
+        digest.update(t.view(-1).view(torch.uint8).numpy().tobytes())  # as bytes, since numpy has no bfloat16
     return digest.hexdigest()
 
 

@@ -103,15 +103,23 @@ class Run:
                 parts = [self.detectors[name](rows) for rows in x.split(self.batch_size)]
         except Exception as error:  # whatever a user's detector does
             shape = tuple(x.shape[1:])
-            raise ValueError(f"detector {name!r} must score images {shape}, got {summary(error)}.") from error
+            raise ValueError(
+                f"detector {name!r} must score images {shape}, got {summary(error)}. Correct detector or images."
+            ) from error
         for part, rows in zip(parts, x.split(self.batch_size), strict=True):
             if not isinstance(part, Tensor) or part.shape != rows.shape[:1]:
                 got = tuple(part.shape) if isinstance(part, Tensor) else type(part).__name__
-                raise ValueError(f"detector {name!r} must return one score a row, shape ({len(rows)},), got {got}.")
+                raise ValueError(
+                    f"detector {name!r} must return one score a row, shape ({len(rows)},), got {got}. "
+                    "Return a flat tensor."
+                )
         scores = torch.cat(parts).detach().cpu()
         if not scores.isfinite().all():
             bad = int((~scores.isfinite()).sum())
-            raise ValueError(f"detector {name!r} must return finite scores, got {bad} NaN or infinite on {what!r}.")
+            raise ValueError(
+                f"detector {name!r} must return finite scores, got {bad} NaN or infinite on {what!r}. "
+                "Correct the detector."
+            )
         return scores
 
     def _groups(self, limits: ThreatModel) -> tuple[dict[Quarry, list[str]], dict[str, str]]:

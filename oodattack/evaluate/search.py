@@ -83,7 +83,7 @@ def objective(prey: Quarry, threat: ThreatModel, goal: Goal, rows: range) -> tup
         z_in = goal.z_in[rows.start : rows.stop]
         return aims.match(prey.f, z_in), aims.close_enough(z_in)
     assert goal.beaten is not None
-    spread = goal.beaten.std()
+    spread = goal.beaten.std(correction=0)  # 0, not NaN, of a single score
     if threat.aim == "quantile":
         assert threat.quantile is not None
         level = goal.beaten.quantile(threat.quantile)

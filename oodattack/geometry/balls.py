@@ -103,13 +103,14 @@ def project_then_clamp(x_adv: Tensor, x: Tensor, eps: float, norm: str) -> Tenso
 def project_roughly(x_adv: Tensor, x: Tensor, eps: float, norm: str) -> Tensor:
     """`project_then_clamp` in the dtype of `x`: a few passes over memory, right up to rounding of a pixel.
 
-    For the inside of a search; what a search returns goes through `project_then_clamp` once.
+    For the inside of a search; what a search returns goes through `project_then_clamp` once. For l1 it is
+    `nearest_allowed`, since ball and clamp one after the other cost an l1 attack much of its radius.
     """
     if norm == "linf":
         return x_adv.clamp(x - eps, x + eps).clamp_(0, 1)
-    delta = x_adv - x
     if norm == "l1":
-        return (x + project_l1(delta, eps)).clamp_(0, 1)
+        return nearest_allowed(x_adv, x, eps, norm)
+    delta = x_adv - x
     size = torch.linalg.vector_norm(delta.flatten(1), dim=1).clamp(min=eps)
     return delta.mul_((eps / size).view(-1, *[1] * (x.ndim - 1))).add_(x).clamp_(0, 1)
 

@@ -29,21 +29,23 @@ def show(report: Report, console: "Console | None" = None) -> None:
 
 def table(report: Report, ood: str, *, intervals: bool) -> "Table":
     """The table of one OOD set."""
+    from rich.markup import escape
     from rich.table import Table
 
     results = [r for r in report.results if r.ood == ood]
     threats = list(dict.fromkeys(r.threat for r in results))
     n = results[0].clean
-    out = Table(title=f"{n.n_id} {report.spec.id.name} (ID) against {n.n_ood} {ood} (OOD)", title_justify="left")
+    title = f"{n.n_id} {report.spec.id.name} (ID) against {n.n_ood} {ood} (OOD)"
+    out = Table(title=escape(title), title_justify="left")
     out.add_column("detector@network", no_wrap=True)
     out.add_column("clean", justify="right")
     for threat in threats:
-        out.add_column(threat, justify="right")
+        out.add_column(escape(threat), justify="right")
     for name in dict.fromkeys((r.detector, r.network) for r in results):
         mine = {r.threat: r for r in results if (r.detector, r.network) == name}
         cells = [cell(mine.get(threat), intervals=intervals) for threat in threats]
         clean = next(iter(mine.values())).clean
-        out.add_row(label(*name), auroc(clean, intervals=intervals), *cells)
+        out.add_row(escape(label(*name)), auroc(clean, intervals=intervals), *cells)
     return out
 
 

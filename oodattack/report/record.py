@@ -162,4 +162,12 @@ def read_report(path: str | Path) -> Report:
     except ValidationError as error:
         first = error.errors()[0]
         field = ".".join(str(part) for part in first["loc"]) or "the file"
-        raise ValueError(f"{path}: `{field}` must fit the report schema, got: {first['msg']}.") from None
+        raise ValueError(
+            f"{path}: `{field}` must fit the report schema, got {_short(first['input'])}: {first['msg']}. "
+            "Write the report anew with this version."
+        ) from None
+
+
+def _short(value: object, most: int = 60) -> str:
+    text = " ".join(repr(value).split())
+    return text if len(text) <= most else f"{text[:most]}..."

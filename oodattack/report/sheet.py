@@ -1,5 +1,6 @@
 """Contact sheets: a few rows of one cell as a PNG, target, start, adversarial image and difference below each other."""
 
+import hashlib
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -108,5 +109,13 @@ def picture(image: Tensor) -> "Image":
 def sheet_path(result: Result, folder: Path) -> Path:
     """sheets/OOD/THREAT/DETECTOR@NETWORK.png; signs that a file name cannot hold become hyphens."""
     parts = (result.ood, result.threat, label(result.detector, result.network))
-    safe = ["".join(c if c.isalnum() or c in "@+.-_" else "-" for c in part).strip(".") or "-" for part in parts]
-    return folder / "sheets" / safe[0] / safe[1] / f"{safe[2]}.png"
+    ood, threat, name = (file_name(part) for part in parts)
+    return folder / "sheets" / ood / threat / f"{name}.png"
+
+
+def file_name(text: str, most: int = 60) -> str:
+    """A name that every file system takes; a long one keeps its end and gets a hash in front."""
+    safe = "".join(c if c.isalnum() or c in "@+.-_" else "-" for c in text).strip(".") or "-"
+    if len(safe) <= most:
+        return safe
+    return f"{hashlib.sha256(text.encode()).hexdigest()[:8]}-{safe[9 - most :]}"

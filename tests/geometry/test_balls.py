@@ -10,6 +10,7 @@ from oodattack.geometry.balls import (
     project_l1,
     project_l2,
     project_linf,
+    project_roughly,
     project_then_clamp,
 )
 
@@ -184,3 +185,13 @@ def test_unknown_norm_and_negative_radius_are_named():
     for project in PROJECT.values():
         with pytest.raises(ValueError, match="`eps` must be >= 0, got -1"):
             project(x, -1.0)
+
+
+@pytest.mark.parametrize("norm", PROJECT)
+def test_the_projection_inside_a_search_is_the_exact_one_up_to_rounding(norm):
+    x = pixels(0, 6, 1, 8, 8, dtype=torch.float32)
+    x_adv = x + numbers(1, 6, 1, 8, 8, dtype=torch.float32)
+    exact = nearest_allowed if norm == "l1" else project_then_clamp
+    rough = project_roughly(x_adv, x, 0.3, norm)
+    torch.testing.assert_close(rough, exact(x_adv, x, 0.3, norm), rtol=0, atol=1e-6)
+    assert rough.min() >= 0 and rough.max() <= 1

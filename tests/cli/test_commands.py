@@ -1,0 +1,279 @@
+"""What each command prints, and with which exit code."""
+
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+import oodattack
+from oodattack import job
+from oodattack.cli import cli, main
+from oodattack.report import read_report
+
+KINDS = ["detectors", "threats", "attacks", "datasets", "objectives", "models"]
+CODE = """
+import torch
+from torch import nn
+print("hello from the module")
+
+def fine(x):
+    print("hello from the score")
+    return x.flatten(1).mean(1)
+
+class Made(nn.Module):
+    def __init__(self, power=2.0):
+        super().__init__()
+        self.power = power
+        self.eval()
+    def forward(self, x): return (x ** self.power).flatten(1).mean(1)
+
+def net(channels, classes):
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Flatten(), nn.Linear(64, 4)).eval()
+"""
+QUICK = """
+norm = "linf"
+eps = "8/255"
+aim = "hide"
+start = "ood"
+init = "ball"
+attack = "apgd"
+queries = 4
+restarts = 1
+iterate = "best"
+source = "test"
+"""
+
+
+@pytest.fixture
+def workplace(tmp_path, monkeypatch):
+    draw = np.random.default_rng(0)
+    np.savez(tmp_path / "id.npz", images=draw.random((8, 1, 8, 8)) / 2, labels=np.arange(8) % 2)
+    np.savez(tmp_path / "ood.npz", images=draw.random((6, 1, 8, 8)))
+    (tmp_path / "mine.py").write_text(CODE)
+    (tmp_path / "quick.toml").write_text(QUICK)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [entry for entry in sys.path if entry])
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)
+    monkeypatch.setenv("OODATTACK_CACHE", str(tmp_path / "cache"))
+    yield tmp_path
+    sys.modules.pop("mine", None)
+
+
+RUN = [
+    "run",
+    "--detector",
+    "mine:fine",
+    "--threat",
+    "quick.toml",
+    "--id",
+    "npz:id.npz",
+    "--ood",
+    "npz:ood.npz",
+    "--out",
+    "out",
+]
+
+
+# --- list ---
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_list_as_json(kind, capsys):
+    assert main(["list", kind, "--json"]) == 0
+    out, err = capsys.readouterr()
+    assert err == ""
+    rows = json.loads(out)
+    assert len(rows) >= 1
+    for row in rows:
+        assert row["name"] and row["source"]
+        assert all(isinstance(value, str) for value in row.values())
+    assert len({row["name"] for row in rows}) == len(rows)
+
+
+NAMES = {
+    "detectors": {"msp", "max-logit", "energy", "odin", "mahalanobis", "gaia-z", "gaia-a", "si-z", "si-a"},
+    "threats": {"liang-logit", "linf-8-255", "flagship", "sanity-full-box", "sanity-random"},
+    "attacks": {"pgd", "apgd", "adamax", "random-search"},
+    "datasets": {"digits", "digits-6-9", "far-mix", "noise", "photos", "spirals", "checkerboards"},
+    "objectives": {"ce", "gq", "energy", "greg", "greg+", "oe"},
+    "models": {"small"},
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_list_names_what_the_contract_names(kind, capsys):
+    main(["list", kind, "--json"])
+    names = {row["name"] for row in json.loads(capsys.readouterr().out)}
+    assert names >= NAMES[kind]
+    assert all(name == name.lower() and "_" not in name for name in names)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_list_as_a_table(kind, capsys):
+    assert main(["list", kind]) == 0
+    out, err = capsys.readouterr()
+    assert err == ""
+    for name in NAMES[kind]:
+        assert name in out
+
+
+# --- run ---
+
+
+def test_run_prints_tables_and_writes_a_report(workplace, capsys):
+    assert main(RUN) == 0
+    out, _ = capsys.readouterr()
+    assert "mine:fine" in out
+    assert "quick" in out
+    assert "out/report.json" in out
+    report = read_report(workplace / "out" / "report.json")
+    (result,) = report.results
+    assert (result.detector, result.threat, result.ood) == ("mine:fine", "quick", "npz:ood.npz")
+    assert (result.clean.n_id, result.clean.n_ood) == (8, 6)
+    sheets = list((workplace / "out" / "sheets").rglob("*.png"))
+    assert [str(p.relative_to(workplace / "out" / "sheets")) for p in sheets] == ["npz-ood.npz/quick/mine-fine.png"]
+
+
+def test_json_prints_exactly_the_report(workplace, capsys):
+    assert main([*RUN, "--json"]) == 0
+    out, err = capsys.readouterr()
+    assert out == (workplace / "out" / "report.json").read_text(encoding="utf-8")  # whatever the user's code prints
+    assert "hello from the module" in err
+    assert "hello from the score" in err
+
+
+def test_json_as_a_process(workplace):
+    command = [sys.executable, "-m", "oodattack.cli", *RUN, "--json"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
+    assert json.loads(done.stdout)["results"][0]["detector"] == "mine:fine"
+    assert done.stdout == (workplace / "out" / "report.json").read_text(encoding="utf-8")
+
+
+def test_run_takes_samples_seed_and_several_detectors(workplace, capsys):
+    more = ["--samples", "3", "--seed", "5", "--batch-size", "2", "--detector", "mine:Made", "--detector", "mine:fine"]
+    assert main([*RUN, *more, "--json"]) == 0
+    report = read_report(workplace / "out" / "report.json")
+    assert [r.detector for r in report.results] == ["mine:fine", "mine:Made"]  # each once
+    assert {(r.clean.n_id, r.clean.n_ood) for r in report.results} == {(3, 3)}
+    assert (report.spec.seed, report.spec.samples, report.spec.batch_size) == (5, 3, 2)
+    assert (report.spec.id.name, report.spec.id.n) == ("npz:id.npz", 3)
+
+
+def test_the_same_command_gives_the_same_numbers(workplace, capsys):
+    results = []
+    for folder in ("one", "two"):
+        assert main([*RUN[:-1], folder, "--json"]) == 0
+        fields = json.loads(capsys.readouterr().out)
+        fields["results"][0].pop("seconds")
+        results.append((fields["results"], fields["spec"]["id"], fields["spec"]["threats"]))
+    assert results[0] == results[1]
+
+
+def test_table_detectors_run_on_a_network_of_the_user(workplace, capsys):
+    wanted = [word for name in ("energy", "mahalanobis") for word in ("--detector", name)]
+    assert main([*RUN[:1], *wanted, *RUN[3:], "--model", "mine:net", "--fit", "npz:id.npz", "--json"]) == 0
+    report = read_report(workplace / "out" / "report.json")
+    assert [(r.detector, r.network) for r in report.results] == [("energy", "model"), ("mahalanobis", "model")]
+    assert len(report.spec.networks["model"]) == 64
+
+
+def test_start_images_go_without_an_ood_set(workplace, capsys):
+    (workplace / "noise.toml").write_text(QUICK.replace('start = "ood"', 'start = "noise"'))
+    command = [word if word != "quick.toml" else "noise.toml" for word in RUN]
+    at = command.index("--ood")
+    assert main([*command[:at], *command[at + 2 :], "--json"]) == 0, capsys.readouterr().err
+    assert read_report(workplace / "out" / "report.json").results[0].ood == "noise"
+
+
+def test_train_then_run_on_a_cached_network(workplace, capsys):
+    """The only test here that trains: the plain network, for some seconds."""
+    assert main(["train", "--objective", "ce", "--out", "ce.safetensors"]) == 0
+    out, err = capsys.readouterr()
+    assert err == ""
+    assert out.startswith("ce.safetensors: ce, accuracy 0.9")
+    cached = list((workplace / "cache").rglob("*.safetensors"))
+    assert len(cached) == 1
+    before = cached[0].stat().st_mtime_ns
+    command = [
+        "run",
+        "--detector",
+        "energy",
+        "--threat",
+        "quick.toml",
+        "--ood",
+        "noise",
+        "--samples",
+        "4",
+        "--out",
+        "out",
+    ]
+    assert main([*command, "--json"]) == 0
+    report = read_report(workplace / "out" / "report.json")
+    assert (report.results[0].detector, report.results[0].network) == ("energy", "ce")
+    assert report.spec.id_accuracy["ce"] > 0.95
+    assert cached[0].stat().st_mtime_ns == before  # not trained again
+
+
+# --- exit codes ---
+
+
+def test_interrupted(workplace, capsys, monkeypatch):
+    def interrupt(*_args, **_options):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(job, "run", interrupt)
+    assert main(RUN) == 130
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.split() == ["oodattack:", "interrupted"]
+
+
+def test_an_interrupted_search_leaves_no_empty_folder(workplace, capsys, monkeypatch):
+    def interrupt(*_args, **_options):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(job, "evaluate", interrupt)
+    assert main(RUN) == 130
+    assert not (workplace / "out").exists()
+
+
+def test_bugs_of_ours_are_not_dressed_up(workplace, monkeypatch):
+    def bug(*_args, **_options):
+        raise RuntimeError("attack left the ball. This is a bug.")
+
+    monkeypatch.setattr(job, "run", bug)
+    with pytest.raises(RuntimeError, match="This is a bug"):
+        main(RUN)
+
+
+def test_version(capsys):
+    assert main(["--version"]) == 0
+    assert capsys.readouterr().out.split()[-1] == oodattack.__version__
+
+
+def test_no_command_shows_help(capsys):
+    assert main([]) in (0, 2)  # as click's version has it
+    assert "Commands:" in "".join(capsys.readouterr())
+
+
+# --- help ---
+
+
+@pytest.mark.parametrize("name", sorted(cli.commands))
+def test_help_shows_an_example_that_parses(name, capsys):
+    assert main([name, "--help"]) == 0
+    out, err = capsys.readouterr()
+    assert err == ""
+    example = " ".join(out.split("Example: ")[1].split()).split(" ")
+    assert example[:2] == ["oodattack", name]
+    cli.commands[name].make_context(name, example[2:])  # raises if an option does not exist
+
+
+def test_top_help_names_every_command(capsys):
+    assert main(["-h"]) == 0
+    out, _ = capsys.readouterr()
+    for name in cli.commands:
+        assert name in out

@@ -1,0 +1,587 @@
+"""From detector, images and threat models to a report, on detectors whose answers are known in closed form."""
+
+import pytest
+import torch
+from torch import nn
+
+from oodattack.evaluate import evaluate
+from oodattack.evaluate.cell import Outcome, Side, numbers, worst
+from oodattack.evaluate.plan import differentiable
+from oodattack.evaluate.provenance import sha256_of
+from oodattack.metrics import auroc
+from oodattack.threat import Suite, ThreatModel, read_threat
+
+SHAPE = (1, 4, 4)
+
+
+def threat(name: str = "t", **changes) -> ThreatModel:
+    fields = dict(
+        name=name, norm="linf", eps=0.1, aim="hide", start="ood", init="ball", attack="apgd", queries=20, restarts=1,
+        iterate="best", source="test",
+    )  # fmt: skip
+    return ThreatModel(**(fields | changes))
+
+
+def suite(name: str, *members: ThreatModel) -> Suite:
+    return Suite(name=name, members=members, source="test")
+
+
+def images(
+    n: int, low: float | torch.Tensor, high: float | torch.Tensor, *, seed: int, dtype: torch.dtype = torch.float64
+) -> torch.Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    return low + (high - low) * torch.rand(n, *SHAPE, dtype=dtype, generator=generator)
+
+
+def levels(n: int, low: float, high: float, *, seed: int) -> torch.Tensor:
+    """Noisy images whose brightness goes from low to high."""
+    middle = torch.linspace(low, high, n, dtype=torch.float64).view(-1, 1, 1, 1)
+    return images(n, middle - 0.05, middle + 0.05, seed=seed)
+
+
+ID = levels(12, 0.15, 0.45, seed=0)
+OOD = levels(8, 0.35, 0.60, seed=1)  # brighter, with some overlap
+BOX = threat("box", eps=1.0, init="clean")
+
+
+def brightness(x: torch.Tensor) -> torch.Tensor:
+    """A linear score; within linf it moves by exactly eps."""
+    return x.flatten(1).mean(1)
+
+
+class Linear(nn.Module):
+    """logits = W x, a score and a latent from them; counts what passes through it."""
+
+    def __init__(self, sign: float = 1.0, weight: torch.Tensor | None = None):
+        super().__init__()
+        generator = torch.Generator().manual_seed(2)
+        fresh = torch.randn(3, 16, dtype=torch.float64, generator=generator)
+        self.weight = nn.Parameter(fresh if weight is None else weight, requires_grad=False)
+        self.sign, self.rows = sign, 0
+        self.eval()
+
+    def latent(self, x):
+        self.rows += len(x)
+        return x.flatten(1) @ self.weight.T
+
+    def forward(self, x):
+        return self.sign * self.latent(x).sum(1)
+
+
+class Head(nn.Module):
+    """A score of a network's logits."""
+
+    of_logits = True
+
+    def __init__(self, net: Linear, power: float):
+        super().__init__()
+        self.net, self.power = net, power
+        self.eval()
+
+    @property
+    def latent(self):
+        return self.net.latent
+
+    def forward(self, x):
+        return self.power * self.net.latent(x).logsumexp(1)
+
+
+def run(detector=brightness, threats=None, *, id=ID, ood=OOD, seed=0, **options):
+    threats = [threat()] if threats is None else threats
+    return evaluate(
+        detector, id=id, ood=ood if isinstance(ood, dict) else {"near": ood}, threats=threats, seed=seed, **options
+    )
+
+
+def one(*args, **options):
+    (result,) = run(*args, **options).results
+    return result
+
+
+def attacked_images(*args, **options):
+    """The only result and what `watch` saw of it."""
+    seen = []
+    result = one(*args, watch=seen.append, **options)
+    return result, seen[0]
+
+
+# --- aims ---
+
+
+def test_hide_reaches_the_optimum_of_a_linear_score():
+    result, shown = attacked_images()
+    assert result.clean.auroc == auroc(brightness(ID), brightness(OOD)) > 0.8
+    best = brightness((OOD - 0.1).clamp(0, 1))
+    assert result.attacked.auroc == auroc(brightness(ID), best)
+    beyond = brightness(ID).min()
+    assert (shown.x_adv_scores <= torch.maximum(best + 1e-9, beyond)).all()  # optimal, or past every ID score
+
+
+def test_raise_attacks_the_id_side_only():
+    result, shown = attacked_images(threats=[threat(aim="raise")])
+    assert result.attacked.auroc < result.clean.auroc
+    assert result.attacked.auroc == auroc(brightness((ID + 0.1).clamp(0, 1)), brightness(OOD))
+    assert shown.side == "id"
+    assert torch.equal(shown.start[0], ID[0])
+    assert result.deployed.fpr == pytest.approx(result.clean.fpr_at_95_id_tpr)  # OOD scores have not moved
+
+
+def test_both_is_at_least_as_strong_as_each():
+    hide, lift, both = run(threats=[threat(a, aim=a) for a in ("hide", "raise", "both")]).results
+    assert both.attacked.auroc <= min(hide.attacked.auroc, lift.attacked.auroc)
+    assert max(hide.attacked.auroc, lift.attacked.auroc) < hide.clean.auroc
+    assert both.verdict == "broken"
+
+
+def match(**changes) -> ThreatModel:
+    fields = dict(
+        aim="match", match="latent", paired=True, norm="l2", eps=10.0, attack="adamax", step_size=0.0005, queries=800
+    )
+    return threat(**(fields | changes))
+
+
+def test_paired_matching_of_an_easy_latent_gives_chance():
+    result = one(Linear(), [match()], ood=OOD[:8], id=ID[:8])
+    assert result.mape.max < 1e-3
+    assert result.attacked.auroc == pytest.approx(0.5, abs=0.04)  # each OOD row sits on an ID row, above or below it
+    assert result.direction == "match"
+
+
+def test_paired_matching_needs_no_targets_and_unpaired_splits_id():
+    assert one(Linear(), [match(queries=5)]).clean.n_id == len(ID)
+    report = run(Linear(), [match(queries=5, paired=False)])
+    assert report.results[0].clean.n_id == 6
+    assert (report.spec.id.n, report.spec.targets.n) == (6, 6)
+    assert report.spec.id.sha256 == run(Linear(), id=ID[0::2]).spec.id.sha256
+    assert one(Linear(), [match(queries=5, paired=False)], targets=images(5, 0, 1, seed=9)).clean.n_id == len(ID)
+
+
+def test_matched_targets_are_shown_and_disjoint_from_id():
+    targets = images(8, 0.0, 1.0, seed=9)
+    _, shown = attacked_images(Linear(), [match(paired=False)], targets=targets)
+    rows = {(targets == image).flatten(1).all(1).nonzero().item() for image in shown.reference}
+    assert rows == set(range(8))  # each target once
+    net = Linear()
+    z_in, z_out = net.latent(shown.reference), net.latent(shown.x_adv)
+    expected = (z_out - z_in).abs().mean(1) / z_in.abs().amax(1)
+    torch.testing.assert_close(shown.mape, expected)
+
+
+@pytest.mark.parametrize("level", [0.1, 0.5, 0.9])
+def test_quantile_brings_scores_onto_the_quantile(level):
+    targets = images(21, 0.2, 0.4, seed=3)
+    limits = threat(aim="quantile", quantile=level, norm="l2", eps=2.0, attack="adamax", step_size=0.01, queries=400)
+    _, shown = attacked_images(threats=[limits], targets=targets)
+    wanted = brightness(targets).quantile(level)
+    assert (shown.x_adv_scores - wanted).abs().max() < 1e-3
+
+
+def test_a_zero_target_leaves_a_report_that_reads(tmp_path):
+    from oodattack.report import read_report
+
+    step = lambda x: (brightness(x) > 0.4).double() * 10 + 0 * brightness(x)
+    report = run(step, [match(match="score", queries=4, eps=0.01)], id=torch.zeros_like(ID))
+    report.save(tmp_path / "r.json")
+    assert read_report(tmp_path / "r.json") == report
+
+
+# --- suites ---
+
+
+def test_a_suite_is_the_worst_of_its_members_row_by_row():
+    one_, two = (threat(name, attack="random-search", queries=3) for name in ("one", "two"))
+    seen = []
+    report = run(Linear(), [suite("s", one_, two), one_, two], watch=seen.append)
+    whole, first, second = report.results
+    scores = [shown.x_adv_scores for shown in seen]
+    assert torch.equal(scores[0], torch.minimum(scores[1], scores[2]))
+    assert (scores[1] < scores[2]).any()
+    assert (scores[1] > scores[2]).any()  # or the test would show nothing
+    torch.testing.assert_close(Linear()(seen[0].x_adv), scores[0])  # the images shown are the winners
+    assert whole.members == {"one": first.attacked.auroc, "two": second.attacked.auroc}
+    assert whole.attacked.auroc <= min(whole.members.values())
+    assert whole.queries == first.queries + second.queries
+    assert whole.direction == "hide"
+
+
+def side(scores: list[float]) -> Side:
+    n = len(scores)
+    t, none = torch.tensor(scores), torch.zeros(n)
+    return Side(t, t, t, none + 1, none, none, none.bool(), None, t.view(-1, 1, 1, 1))
+
+
+def test_worst_by_hand():
+    def outcome(ood, id_):
+        return Outcome(side(ood), side(id_), 1.0, "a", True, None, None, ["d"])
+
+    found = worst({"a": outcome([1.0, 5.0], [1.0, 5.0]), "b": outcome([2.0, 4.0], [2.0, 4.0])})
+    assert found.ood.scores.tolist() == [1.0, 4.0]  # lowest
+    assert found.id.scores.tolist() == [2.0, 5.0]  # highest
+    assert found.ood.distance.tolist() == [1.0, 4.0]  # goes with the row that won
+    assert found.ood.queries.tolist() == [2.0, 2.0]
+    assert found.seconds == 2.0
+
+
+# --- honesty ---
+
+
+def test_the_clean_point_counts():
+    dark = torch.zeros(6, *SHAPE, dtype=torch.float64)  # nothing is darker: the clean rows are already optimal
+    for attack in (threat(), threat(attack="random-search"), threat(attack="pgd", step_size=1.0, queries=3)):
+        result = one(threats=[attack], ood=dark)
+        assert result.attacked == result.clean
+        assert result.distance == 0
+        assert result.indicators["clean_best_share"] == 1
+
+
+def test_attacked_scores_are_those_of_the_returned_images():
+    for limits in (threat(), threat(norm="l2", eps=0.5), threat(norm="l1", eps=1.0), threat(init="clean")):
+        result, shown = attacked_images(Linear(), [limits])
+        assert len(shown.x_adv) == len(OOD)
+        torch.testing.assert_close(shown.x_adv_scores, Linear()(shown.x_adv))
+        assert result.attacked.auroc == auroc(Linear()(ID), shown.x_adv_scores)
+        assert result.distance <= limits.eps * (1 + 1e-6)
+        torch.testing.assert_close(result.distance, limits.distance(shown.x_adv, OOD).max().item())
+        assert ((shown.x_adv >= 0) & (shown.x_adv <= 1)).all()
+
+
+def test_the_8_bit_number_is_that_of_rounded_images():
+    coarse = lambda x: (x.flatten(1) * 1000).frac().sum(1) + brightness(x)  # rounding to 8 bits changes this a lot
+    result, shown = attacked_images(coarse, [threat(attack="random-search")])
+    rounded = coarse((shown.x_adv * 255).round() / 255)
+    assert result.attacked_8bit.auroc == auroc(coarse(ID), rounded)
+    assert result.attacked_8bit.auroc != result.attacked.auroc
+
+
+def test_no_detector_survives_the_whole_box():
+    report = run(Linear(-1.0), [threat(), BOX])
+    assert {r.threat: r.attacked.auroc for r in report.results}["box"] <= 0.5
+    assert report.results[0].indicators["full_box_auroc"] == report.results[1].attacked.auroc
+
+
+def test_a_detector_that_hardly_moves_holds_only_beside_a_sanity_run():
+    tiny = threat(eps=1e-4)
+    (alone,) = run(threats=[tiny]).results
+    assert alone.verdict == "inconclusive"
+    assert "no sanity-full-box run" in alone.reason
+    beside, _ = run(threats=[tiny, BOX]).results
+    assert beside.verdict == "holds"
+
+
+def test_random_search_beside_an_attack_is_noted():
+    luck = threat("luck", attack="random-search", queries=8)
+    strong, _ = run(threats=[threat(), luck]).results
+    assert strong.indicators["random_auroc"] >= strong.attacked.auroc
+    elsewhere, _ = run(threats=[threat(), threat("luck", attack="random-search", eps=0.05)]).results
+    assert elsewhere.indicators["random_auroc"] is None  # another radius says nothing
+
+
+def no_grad(x):
+    with torch.no_grad():
+        return brightness(x)
+
+
+def numpy_score(x):
+    return torch.from_numpy(x.numpy().mean(axis=(1, 2, 3)))
+
+
+def constant_grad(x):
+    return (brightness(x) > 0.45).double() + 0 * brightness(x)
+
+
+@pytest.mark.parametrize("detector", [no_grad, numpy_score])
+def test_a_detector_without_gradient_is_searched_blindly(detector):
+    result, box = run(detector, [threat(eps=1e-3), BOX]).results
+    assert result.attack.startswith("random-search")
+    assert result.indicators["white_box"] is False
+    assert result.verdict == "inconclusive"
+    assert "no gradient" in result.reason
+    assert box.verdict in ("broken", "inconclusive")
+
+
+def test_zero_gradients_are_counted():
+    result, _ = run(constant_grad, [threat(eps=1e-3), BOX], ood=OOD + 0.2).results
+    assert result.indicators["zero_gradient_share"] > 0.9
+    assert result.verdict == "inconclusive"
+
+
+def test_differentiable():
+    assert differentiable(brightness, OOD)
+    assert differentiable(constant_grad, OOD)
+    assert not differentiable(no_grad, OOD)
+    assert not differentiable(numpy_score, OOD)
+    assert not differentiable(lambda x: torch.ones(len(x), requires_grad=True), OOD)  # of something else than x
+
+
+# --- sharing ---
+
+
+def test_one_search_serves_detectors_with_one_latent():
+    def rows_for(*powers):
+        net = Linear()
+        heads = {f"head{i}@net": Head(net, p) for i, p in enumerate(powers)}
+        results = run(heads, [match(match="logits", queries=50, eps=0.5)]).results
+        return net.rows, results
+
+    alone, _ = rows_for(1.0)
+    together, (one_, two) = rows_for(1.0, 2.0)
+    assert one_.shared_with == ["head1@net"]
+    assert two.shared_with == ["head0@net"]
+    assert together < alone + 50 * len(OOD) / 2  # the second costs some scoring, not another search
+    assert one_.mape == two.mape
+    one_net = rows_for(1.0)[1][0]
+    assert one_net.attacked == one_.attacked  # nothing else changes
+
+
+def test_detectors_on_two_networks_share_nothing():
+    heads = {"a@x": Head(Linear(), 1.0), "a@y": Head(Linear(), 1.0)}
+    results = run(heads, [match(match="logits", queries=5)]).results
+    assert [r.shared_with for r in results] == [[], []]
+    assert [r.network for r in results] == ["x", "y"]
+
+
+def test_a_threat_that_does_not_fit_is_skipped_and_named():
+    report = run({"plain": brightness, "lin": Linear()}, [match(queries=4), match(name="l", match="logits", queries=4)])
+    skipped = {(s.detector, s.threat): s.reason for s in report.skipped}
+    assert skipped[("plain", "t")] == "the detector gives no `latent` to match"
+    assert skipped[("lin", "l")] == "its score is not a function of the logits"
+    assert [(r.detector, r.threat) for r in report.results] == [("lin", "t")]
+
+
+# --- the same numbers again ---
+
+
+def plain(report) -> dict:
+    fields = report.model_dump(by_alias=True)
+    fields.pop("created")
+    for result in fields["results"]:
+        result.pop("seconds")
+    return fields
+
+
+THREATS = [threat("a"), threat("b", aim="both", restarts=2), match(name="m", queries=30, paired=False)]
+
+
+def test_the_same_seed_gives_the_same_report():
+    first, again = (plain(run(Linear(), THREATS)) for _ in range(2))
+    assert first == again
+    other = plain(run(Linear(), THREATS, seed=1))
+    assert other["results"] != first["results"]
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_batch_size_changes_nothing_but_rounding(dtype):
+    generator = torch.Generator().manual_seed(5)
+    hidden = torch.randn(16, 16, dtype=dtype, generator=generator)
+    score = lambda x: (x.flatten(1) @ hidden).relu().sum(1)
+    few = threat("few", queries=6)
+    blind = threat("blind", attack="random-search", queries=2)
+    id_, ood = images(40, 0, 0.6, seed=6, dtype=dtype), images(24, 0.3, 0.7, seed=7, dtype=dtype)
+    seen = {}
+    for batch_size in (1, 7, 64):
+        shown = []
+        results = run(score, [few, blind], id=id_, ood=ood, batch_size=batch_size, watch=shown.append).results
+        seen[batch_size] = (results, shown)
+    for results, shown in seen.values():
+        for mine, reference, pictures, others in zip(results, seen[64][0], shown, seen[64][1], strict=True):
+            assert mine.attacked.auroc == pytest.approx(reference.attacked.auroc, abs=0.002)
+            assert mine.clean.auroc == pytest.approx(reference.clean.auroc, abs=1e-5)
+            torch.testing.assert_close(pictures.start_scores, others.start_scores, atol=1e-5, rtol=1e-5)
+        torch.testing.assert_close(shown[1].x_adv, seen[64][1][1].x_adv, atol=1e-6, rtol=0)  # the very same draws
+
+
+def test_a_row_does_not_care_who_is_beside_it():
+    seen = []
+    run(threats=[threat(attack="random-search", queries=2)], ood=OOD[:4], watch=seen.append)
+    run(threats=[threat(attack="random-search", queries=2)], ood=OOD, watch=seen.append)
+    torch.testing.assert_close(seen[0].x_adv, seen[1].x_adv[:4])
+
+
+# --- what goes in ---
+
+
+def test_start_images_of_its_own():
+    starts = {"noise": images(5, 0, 1, seed=8)}
+    limits = threat("from-noise", start="noise")
+    near, noise = run(threats=[threat(), limits], starts=starts).results
+    assert (near.ood, near.threat) == ("near", "t")
+    assert (noise.ood, noise.threat, noise.clean.n_ood) == ("noise", "from-noise", 5)
+    assert noise.clean.auroc == auroc(brightness(ID), brightness(starts["noise"]))
+    (alone,) = run(threats=[limits], starts=starts, ood={}).results  # no OOD set is needed then
+    assert alone.attacked == noise.attacked
+    with pytest.raises(ValueError, match=r"`starts` must hold images for start 'noise', got \[\]. Add them"):
+        run(threats=[limits])
+
+
+def test_functions_modules_and_mappings_are_detectors():
+    assert one(brightness).detector == "brightness"
+    assert one(Linear()).detector == "linear"
+    assert one({"mine@net": brightness}).network == "net"
+    report = run({"a": brightness, "b": Linear()}, ood={"x": OOD, "y": OOD + 0.1})
+    assert [(r.detector, r.ood) for r in report.results] == [("a", "x"), ("b", "x"), ("a", "y"), ("b", "y")]
+    assert report.spec.networks["a"] == ""
+    assert report.spec.networks["b"] == sha256_of(Linear())
+
+
+def test_threats_by_name_path_and_object(tmp_path):
+    (tmp_path / "mine.toml").write_text(
+        'norm = "linf"\neps = 0.01\naim = "hide"\nstart = "ood"\ninit = "clean"\nattack = "apgd"\nqueries = 4\n'
+        'restarts = 1\niterate = "best"\nsource = "s"\n'
+    )
+    report = run(threats=["linf-8-255", tmp_path / "mine.toml", threat()])
+    assert [r.threat for r in report.results] == ["linf-8-255", "mine", "t"]
+    assert list(report.spec.threats) == ["linf-8-255", "mine", "t"]
+
+
+def test_a_threat_given_twice_runs_once_and_a_name_stands_for_one():
+    assert len(run(threats=["linf-8-255", read_threat("linf-8-255")]).results) == 1
+    with pytest.raises(ValueError, match=r"`threats` must differ in name, got two called 't'\. Rename"):
+        run(threats=[threat(), threat(eps=0.2)])
+
+
+def test_one_id_image_is_enough_unless_targets_are_split_off():
+    assert one(id=ID[:1]).attacked.n_id == 1
+    with pytest.raises(ValueError, match="`id` must hold 2 images, one of them a target, got 1"):
+        run(Linear(), [match(paired=False)], id=ID[:1])
+
+
+def test_weights_in_bfloat16_can_be_hashed():
+    half = nn.Linear(2, 2).to(torch.bfloat16)
+    assert len(sha256_of(half)) == 64
+    before = sha256_of(half)
+    half.weight.data[0, 0] += 1
+    assert sha256_of(half) != before
+
+
+def test_progress_ends_at_all_of_it():
+    calls = []
+    run(Linear(), [threat(), threat("b", aim="both")], progress=lambda *told: calls.append(told))
+    done, total = [c[1] for c in calls], {c[2] for c in calls}
+    assert done == sorted(done)
+    assert total == {20 * 8 + 20 * (8 + 12)}  # queries x rows
+    assert done[-1] == max(total)
+    assert "t on near: linear" in {c[0] for c in calls}
+
+
+def nan_on_dark(x):
+    return torch.where(brightness(x) < 0.3, float("nan"), brightness(x))
+
+
+def nan_under_attack(x):
+    level = brightness(x)
+    return level.masked_fill((level > 0.5) & (level < 0.62), float("nan"))  # neither ID nor OOD + 0.3 is there
+
+
+class Training(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.inner = nn.Dropout()
+
+    def forward(self, x):
+        return brightness(x)
+
+
+def half_training():
+    detector = Training().eval()
+    detector.inner.train()
+    return detector
+
+
+WRONG = {
+    "NaN scores": ({"detector": nan_on_dark}, "detector 'nan-on-dark' must return finite scores, got .* NaN or infinite on 'id'"),
+    "column": ({"detector": lambda x: brightness(x)[:, None]}, r"must return one score a row, shape \(12,\), got \(12, 1\)"),
+    "scalar": ({"detector": lambda x: x.mean()}, r"must return one score a row, shape \(12,\), got \(\)"),
+    "list": ({"detector": lambda x: [0.0] * len(x)}, "must return one score a row, .* got list"),
+    "raises": ({"detector": lambda x: 1 / 0}, r"must score images \(1, 4, 4\), got ZeroDivisionError: division by zero"),
+    "training": ({"detector": Training()}, "detector 'training' must be in eval mode, got training mode. Call .eval"),
+    "inside": ({"detector": half_training()}, "must be in eval mode, got training mode in 'inner'"),
+    "shape": ({"ood": torch.rand(3, 3, 4, 4)}, r"`near` must have the shape of the ID images, \(1, 4, 4\), got \(3, 4, 4\)"),
+    "range": ({"ood": OOD * 255}, r"`near` must be in \[0, 1\], got \[78.*Divide 8-bit values by 255"),
+    "NaN images": ({"ood": OOD / 0 * 0}, "`near` must be finite, got NaN or infinity"),
+    "id range": ({"id": ID - 1}, r"`id` must be in \[0, 1\]"),
+    "id range again": ({"id": ID - 1, "ood": {"id": OOD}}, r"`id` must be in \[0, 1\]"),
+    "bytes": ({"ood": torch.zeros(3, 1, 4, 4, dtype=torch.uint8)}, "`near` must be floating point, got torch.uint8"),
+    "empty": ({"ood": OOD[:0]}, "`near` must hold at least one image"),
+    "empty id": ({"id": ID[:0]}, "`id` must hold at least one image"),
+    "array": ({"ood": OOD.numpy()}, "`near` must be a tensor of images .*, got ndarray"),
+    "id list": ({"id": ID.tolist()}, "`id` must be a tensor of images .*, got list"),
+    "one image": ({"ood": OOD[0]}, r"`near` must have shape \(N, C, H, W\), got \(1, 4, 4\)"),
+    "no set": ({"ood": {}}, "must name at least one each, got none of one"),
+    "no threat": ({"threats": []}, "must name at least one each"),
+    "no detector": ({"detector": {}}, "must name at least one each"),
+    "threat": ({"threats": ["linf"]}, "`threat` must be one of .*, got 'linf'"),
+    "targets": ({"targets": torch.rand(3, 1, 5, 4)}, "`targets` must have the shape of the ID images"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("options", "message"), WRONG.values(), ids=WRONG)
+def test_wrong_use(options, message):
+    with pytest.raises(ValueError, match=message) as caught:
+        run(**options)
+    assert "\n" not in str(caught.value)
+
+
+def test_nan_under_attack_is_not_swallowed():
+    result = one(nan_under_attack, [threat()], ood=OOD + 0.3)
+    assert result.indicators["non_finite_share"] > 0  # counted, and kept out of the returned images
+
+
+# --- numbers ---
+
+
+@pytest.mark.parametrize(("n_id", "n_ood"), [(1, 1), (1, 7), (3, 1), (49, 23)])
+@pytest.mark.parametrize("gap", [-100.0, 0.0, 100.0])
+def test_numbers_fit_the_report_at_the_edges(n_id, n_ood, gap):
+    found = numbers(torch.arange(n_id).float() / 7, gap + torch.arange(n_ood).float() / 7)
+    assert found.auroc_low <= found.auroc <= found.auroc_high
+    assert (found.n_id, found.n_ood) == (n_id, n_ood)
+
+
+# --- against torchattacks ---
+
+
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_at_least_as_strong_as_torchattacks_on_the_wrapped_detector(seed):
+    torchattacks = pytest.importorskip("torchattacks")
+    generator = torch.Generator().manual_seed(seed)
+    net = nn.Sequential(
+        nn.Conv2d(1, 6, 3, padding=1),
+        nn.ReLU(),
+        nn.Conv2d(6, 8, 3, stride=2),
+        nn.ReLU(),
+        nn.Flatten(),
+        nn.Linear(392, 5),
+    ).requires_grad_(False)
+    for parameter in net.parameters():
+        parameter.copy_(torch.randn(parameter.shape, generator=generator) / max(1, parameter[0].numel()) ** 0.5)
+    score = lambda x: -20 * net.eval()(x).logsumexp(1)  # steep, as real scores are: cross-entropy saturates
+    draw = torch.rand(60, 1, 16, 16, generator=generator)
+    order = score(draw).argsort()
+    id_, ood = draw[order[:30]], draw[order[30:]]  # AUROC 1 before the attack
+    tau = score(id_).max()
+
+    class Wrapped(nn.Module):
+        """Two logits, class 1 is "OOD"."""
+
+        def __init__(self):
+            super().__init__()
+            self.net, self.gradients = net, 0
+
+        def forward(self, x):
+            self.gradients += x.requires_grad
+            return torch.stack([tau - score(x), score(x) - tau], dim=1)
+
+    wrapped = Wrapped().eval()
+    steps, eps = 12, 8 / 255
+    torch.manual_seed(0)
+    theirs = torchattacks.PGD(wrapped, eps=eps, alpha=eps / 4, steps=steps)(ood, torch.ones(30, dtype=torch.long))
+    assert wrapped.gradients == steps
+    assert (theirs - ood).abs().max() <= eps * (1 + 1e-4)
+    limits = read_threat("linf-8-255").model_copy(update={"queries": steps + 1})  # the clean call needs no gradient
+    same = threat("pgd", attack="pgd", step_size=0.25, eps=eps, queries=steps + 2)  # they do not score the last point
+    left = auroc(score(id_), score(theirs))
+    ours, pgd = run(score, [limits, same], id=id_, ood=ood).results
+    assert ours.queries <= steps + 1
+    assert ours.attacked.auroc <= left + 1e-9
+    assert ours.attacked.auroc < ours.clean.auroc - 0.2
+    assert pgd.attacked.auroc <= left + 0.01  # the same steps from other random starts

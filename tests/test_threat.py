@@ -1,0 +1,292 @@
+"""Threat files: what ships, what is refused, and in which words."""
+
+import tomllib
+from pathlib import Path
+
+import pytest
+import torch
+
+from oodattack.data import START_PICTURES
+from oodattack.threat import (
+    STARTS,
+    Suite,
+    ThreatModel,
+    file_hash,
+    members_of,
+    preset_folder,
+    presets,
+    read_threat,
+)
+
+REQUIRED = [
+    "sanity-random",
+    "sanity-full-box",
+    "liang-latent",
+    "liang-logit",
+    "liang-score",
+    "liang-quantile",
+    "linf-8-255",
+    "l2-1",
+    "atd-in",
+    "atd-out",
+    "atd-both",
+    "flagship",
+]
+LINF = (preset_folder() / "linf-8-255.toml").read_text(encoding="utf-8")
+FIELDS = tomllib.loads(LINF)
+MATCH = (preset_folder() / "liang-logit.toml").read_text(encoding="utf-8")
+
+
+@pytest.fixture
+def write(tmp_path):
+    """Write a threat file; returns its path."""
+
+    def writer(text: str, name: str = "mine.toml") -> Path:
+        (tmp_path / name).write_text(text, encoding="utf-8")
+        return tmp_path / name
+
+    return writer
+
+
+def changed(text: str, **fields: str) -> str:
+    """The file with some values replaced; each must be there."""
+    for field, value in fields.items():
+        before = [line for line in text.splitlines() if line.startswith(f"{field} =")]
+        assert len(before) == 1, field
+        text = text.replace(before[0], f"{field} = {value}")
+    return text
+
+
+def test_required_presets_ship():
+    assert set(REQUIRED) <= set(presets())
+
+
+@pytest.mark.parametrize("name", presets())
+def test_every_shipped_file_reads(name):
+    threat = read_threat(name)
+    assert threat.name == name
+    assert len(threat.source) > 10
+    assert threat == read_threat(presets()[name])  # by name and by path
+    assert members_of(threat)
+    for member in members_of(threat):
+        assert member.attacks_id or member.attacks_ood
+
+
+def test_what_the_presets_say():
+    linf, box, suite = read_threat("linf-8-255"), read_threat("sanity-full-box"), read_threat("flagship")
+    assert (linf.norm, linf.aim, linf.attack, linf.iterate) == ("linf", "hide", "apgd", "best")
+    assert linf.eps == 8 / 255
+    assert (box.norm, box.eps) == ("linf", 1)
+    assert isinstance(suite, Suite)
+    assert [read_threat(f"atd-{side}").aim for side in ("in", "out", "both")] == ["raise", "hide", "both"]
+    assert [read_threat(f"liang-{z}").match for z in ("latent", "logit", "score")] == ["latent", "logits", "score"]
+    assert read_threat("sanity-random").attack == "random-search"
+
+
+def test_the_wheel_carries_the_threat_models():
+    project = preset_folder().parent / "pyproject.toml"
+    if not project.exists():
+        pytest.skip("not a checkout")
+    wheel = tomllib.loads(project.read_text())["tool"]["hatch"]["build"]["targets"]["wheel"]
+    assert wheel["force-include"]["threat_models"] == "oodattack/threat_models"
+    assert "oodattack" in wheel["packages"]
+
+
+@pytest.mark.parametrize("field", FIELDS)
+def test_no_field_has_a_default(field, write):
+    text = "\n".join(line for line in LINF.splitlines() if not line.startswith(f"{field} ="))
+    path = write(text)
+    with pytest.raises(ValueError, match=f"^{path}: `{field}` must be given, got nothing. Add it") as caught:
+        read_threat(path)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("written", "expected"),
+    [('"8/255"', 8 / 255), ('"1/2"', 0.5), ("0.25", 0.25), ("1", 1.0), ('"0.5"', 0.5), ('" 3 / 4 "', None)],
+)
+def test_fractions(written, expected, write):
+    path = write(changed(LINF, eps=written))
+    if expected is None:
+        with pytest.raises(ValueError, match="`eps` must be a valid number"):
+            read_threat(path)
+    else:
+        assert read_threat(path).eps == expected
+
+
+WRONG = {
+    "eps of 8": ({"eps": "8"}, r"`eps` must be in \(0, 1\] for linf, got 8\. Write 8/255, not 8\."),
+    "eps of 0": ({"eps": "0"}, "`eps` must be greater than 0, got 0"),
+    "eps negative": ({"eps": '"-8/255"'}, "`eps` must be greater than 0"),
+    "eps nan": ({"eps": "nan"}, "`eps` must be greater than 0, got nan"),
+    "eps infinite": ({"eps": "inf"}, "`eps` must be a finite number, got inf"),
+    "eps in words": ({"eps": '"small"'}, "`eps` must be a valid number, got 'small'"),
+    "eps by zero": ({"eps": '"1/0"'}, "`eps` must be a valid number, got '1/0'"),
+    "eps true": ({"eps": "true"}, "`eps` must be a valid number, got True"),
+    "norm": ({"norm": '"l3"'}, "`norm` must be 'linf', 'l2' or 'l1', got 'l3'"),
+    "aim": ({"aim": '"seek"'}, "`aim` must be 'hide', .*'quantile', got 'seek'"),
+    "start": ({"start": '"spiral"'}, "`start` must be one of ood, .* or picture:PATH, got 'spiral'"),
+    "attack": ({"attack": '"fgsm"'}, "`attack` must be 'pgd', .*got 'fgsm'"),
+    "queries in quotes": ({"queries": '"50"'}, "`queries` must be a valid integer, got '50'"),
+    "queries broken": ({"queries": "50.5"}, "`queries` must be a valid integer, got 50.5"),
+    "too few queries": ({"queries": "1"}, "`queries` must be >= 2 a restart, got 1 for 1. Raise it"),
+    "restarts": ({"restarts": "0"}, "`restarts` must be greater than or equal to 1, got 0"),
+    "iterate": ({"iterate": '"first"'}, "`iterate` must be 'best' or 'last', got 'first'"),
+    "empty source": ({"source": '""'}, "`source` must have at least 1 character, got ''"),
+    "match without aim": ({"aim": '"hide"\nmatch = "latent"'}, "`match` belongs only to aim = \"match\", got 'latent'"),
+    "match aim alone": ({"aim": '"match"'}, '`match` is needed with aim = "match", got None. Add it'),
+    "quantile aim alone": ({"aim": '"quantile"'}, '`quantile` is needed with aim = "quantile", got None'),
+    "quantile of 2": ({"aim": '"quantile"\nquantile = 2'}, "`quantile` must .*less than or equal to 1, got 2"),
+    "step size for apgd": (
+        {"attack": '"apgd"\nstep_size = 0.1'},
+        "`step_size` belongs only to attack = pgd or adamax, got 0.1",
+    ),
+    "pgd without step": ({"attack": '"pgd"'}, "`step_size` is needed with attack = pgd or adamax, got None"),
+    "step of 3 eps": ({"attack": '"pgd"\nstep_size = 3'}, "`step_size` must .*less than or equal to 2, got 3"),
+    "unknown field": ({"aim": '"hide"\ndirection = "hide"'}, r"`direction` must be a known field \(norm, eps, .*\)"),
+    "own name": ({"aim": '"hide"\nname = "x"'}, "`name` is the file's own name, got 'x'. Drop the field"),
+}
+
+
+@pytest.mark.parametrize(("changes", "message"), WRONG.values(), ids=WRONG)
+def test_wrong_fields_are_named(changes, message, write):
+    path = write(changed(LINF, **changes))
+    with pytest.raises(ValueError, match=f"^{path}: {message}") as caught:
+        read_threat(path)
+    assert "\n" not in str(caught.value)
+
+
+def test_paired_is_needed_for_matching_only(write):
+    with pytest.raises(ValueError, match="`paired` is needed with aim"):
+        read_threat(write("\n".join(line for line in MATCH.splitlines() if not line.startswith("paired"))))
+    with pytest.raises(ValueError, match="`paired` belongs only to aim"):
+        read_threat(write(LINF + "\npaired = true\n"))
+
+
+FILES = {
+    "not TOML": ("norm: linf", "threat file must be readable TOML, got TOMLDecodeError: .*Correct the file"),
+    "members no list": (
+        'members = "linf-8-255"\nsource = "s"',
+        "`members` must be a list of threat names, got 'linf-8-255'",
+    ),
+    "members no names": ("members = [1, 2]\nsource = 's'", r"`members` must be a list of threat names, got \[1, 2\]"),
+    "no members": ("members = []\nsource = 's'", "`members` must .*at least 1 item"),
+    "itself": (
+        'members = ["mine.toml"]\nsource = "s"',
+        "`members` must not name the suite itself, got 'mine'. Drop it",
+    ),
+    "itself by name": ('members = ["mine"]\nsource = "s"', "`members` must not name the suite itself"),
+    "a suite": (
+        'members = ["flagship"]\nsource = "s"',
+        "`members` must be single threat models, got the suite 'flagship'",
+    ),
+    "unknown": ('members = ["nothing"]\nsource = "s"', None),
+    "disagree": (
+        'members = ["linf-8-255", "l2-1"]\nsource = "s"',
+        "`members` must agree in `norm`, got linf in linf-8-255, l2",
+    ),
+    "sides": ('members = ["linf-8-255", "atd-in"]\nsource = "s"', "`members` must agree in `attacks_id`, got"),
+    "eps": ('members = ["linf-8-255", "sanity-full-box"]\nsource = "s"', "`members` must agree in `eps`, got 0.03"),
+    "no source": ('members = ["linf-8-255"]', "`source` must be given, got nothing"),
+}
+
+
+@pytest.mark.parametrize(("text", "message"), FILES.values(), ids=FILES)
+def test_wrong_files_are_refused(text, message, write):
+    path = write(text)
+    with pytest.raises(ValueError, match=message and f"^{path}: {message}") as caught:
+        read_threat(path)
+    assert "\n" not in str(caught.value)
+
+
+def test_suites_that_name_one_another_are_refused(write):
+    write('members = ["two.toml"]\nsource = "s"', "one.toml")
+    path = write('members = ["one.toml"]\nsource = "s"', "two.toml")
+    with pytest.raises(ValueError, match="`members` must be single threat models, got the suite 'one'"):
+        read_threat(path)
+
+
+def test_members_of_one_name_may_not_hide_that_they_disagree(write):
+    write(changed(LINF, eps="0.5"), "linf-8-255.toml")
+    path = write('members = ["linf-8-255", "linf-8-255.toml"]\nsource = "s"')
+    with pytest.raises(ValueError, match="`members` must agree in `eps`, got 0.03.* in linf-8-255, 0.5 in linf-8-255"):
+        read_threat(path)
+
+
+def test_members_are_found_beside_the_suite(write):
+    write(changed(LINF, eps="0.5"), "beside.toml")
+    suite = read_threat(write('members = ["beside.toml"]\nsource = "s"'))
+    assert [m.eps for m in members_of(suite)] == [0.5]
+
+
+def test_missing_file_and_unknown_name(tmp_path):
+    with pytest.raises(ValueError, match=r"nowhere\.toml: threat file must exist, but it does not\. Check the path"):
+        read_threat(tmp_path / "nowhere.toml")
+    with pytest.raises(ValueError, match=r"readable TOML, got IsADirectoryError"):
+        (tmp_path / "folder.toml").mkdir()
+        read_threat(tmp_path / "folder.toml")
+    with pytest.raises(
+        ValueError, match=r"`threat` must be one of .*FILE.toml, got 'linf8-255'. Did you mean 'linf-8-255'\?"
+    ):
+        read_threat("linf8-255")
+
+
+def test_bytes_that_are_no_text(tmp_path):
+    (tmp_path / "b.toml").write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(ValueError, match="readable TOML, got UnicodeDecodeError"):
+        read_threat(tmp_path / "b.toml")
+
+
+def test_hash_follows_fields_and_not_comments(write):
+    def sha(text):
+        return file_hash(read_threat(write(text)))
+
+    plain = sha(LINF)
+    assert len(plain) == 64
+    assert sha("# another comment\n" + LINF + "\n# one more") == plain
+    assert sha(changed(LINF, eps=str(8 / 255))) == plain  # written otherwise, the same number
+    changes = {
+        "norm": '"l2"', "eps": '"7/255"', "aim": '"raise"', "start": '"noise"', "init": '"clean"',
+        "attack": '"random-search"', "queries": "49", "restarts": "2", "iterate": '"last"', "source": '"another"',
+    }  # fmt: skip
+    assert set(changes) == set(FIELDS)
+    assert len({plain, *(sha(changed(LINF, **{field: value})) for field, value in changes.items())}) == 1 + len(FIELDS)
+
+
+def test_hash_of_a_suite_follows_its_members(write):
+    write(LINF, "one.toml")
+    suite = write('members = ["one.toml"]\nsource = "s"')
+    before = file_hash(read_threat(suite))
+    write(changed(LINF, queries="51"), "one.toml")
+    assert file_hash(read_threat(suite)) != before
+
+
+def test_sides_and_targets():
+    made = {aim: read_threat("linf-8-255").model_copy(update={"aim": aim}) for aim in ("hide", "raise", "both")}
+    assert [(t.attacks_id, t.attacks_ood) for t in made.values()] == [(False, True), (True, False), (True, True)]
+    assert not any(t.needs_targets for t in made.values())
+    assert read_threat("liang-quantile").needs_targets
+    match = read_threat("liang-logit")
+    assert match.needs_targets
+    assert not match.model_copy(update={"paired": True}).needs_targets
+
+
+def test_starts_are_those_that_the_data_room_draws():
+    assert set(STARTS) == {"ood", "noise", *START_PICTURES}
+
+
+@pytest.mark.parametrize("norm", ["linf", "l2", "l1"])
+def test_settled_points_are_allowed(norm):
+    threat = ThreatModel(**(read_threat("linf-8-255").model_dump() | {"norm": norm, "eps": 0.3}))
+    generator = torch.Generator().manual_seed(0)
+    x = torch.rand(4, 1, 3, 3, dtype=torch.float64, generator=generator)
+    far = x + torch.randn(x.shape, dtype=torch.float64, generator=generator)
+    settled = threat.settle(far, x)
+    assert (threat.distance(settled, x) <= 0.3 * (1 + 1e-9)).all()
+    assert ((settled >= 0) & (settled <= 1)).all()
+    assert torch.equal(threat.settle(x, x), x)
+
+
+def test_a_threat_model_cannot_be_changed():
+    with pytest.raises(ValueError, match="frozen"):
+        read_threat("linf-8-255").eps = 1
