@@ -69,8 +69,8 @@ def maximise(
         random: one stream of random numbers a row.
         keep_clean: the clean input is a candidate, and costs the first query.
         enough: shape (B,); a row whose best value has reached it is finished and leaves the batch. None: never.
-        confirm: (inputs, row numbers) -> (B,), asked every few queries about rows that have reached `enough`; only those
-            it confirms are finished. None: all of them are.
+        confirm: (inputs, row numbers) -> (B,), asked every few queries about rows that have reached `enough`: only
+            those it confirms are finished. None: all of them are.
         progress: told the number of row-queries just spent or saved.
 
     Returns:

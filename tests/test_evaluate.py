@@ -232,6 +232,9 @@ def test_the_clean_point_counts():
         assert result.attacked == result.clean
         assert result.distance == 0
         assert result.indicators["clean_best_share"] == 1
+    wide = one(threats=[threat(eps=1.0)], ood=dark)
+    assert wide.queries == 1  # the first query is the clean image, and it already passes every ID score
+    assert wide.attacked == wide.clean
 
 
 def test_attacked_scores_are_those_of_the_returned_images():
@@ -270,8 +273,9 @@ def test_a_detector_that_hardly_moves_holds_only_beside_a_sanity_run():
 
 def test_random_search_beside_an_attack_is_noted():
     luck = threat("luck", attack="random-search", queries=8)
-    strong, _ = run(threats=[threat(), luck]).results
-    assert strong.indicators["random_auroc"] >= strong.attacked.auroc
+    strong, itself = run(threats=[threat(), luck]).results
+    assert strong.indicators["random_auroc"] == itself.attacked.auroc >= strong.attacked.auroc
+    assert itself.indicators["random_auroc"] is None  # it cannot be beaten by itself
     elsewhere, _ = run(threats=[threat(), threat("luck", attack="random-search", eps=0.05)]).results
     assert elsewhere.indicators["random_auroc"] is None  # another radius says nothing
 
@@ -488,14 +492,18 @@ def half_training():
 
 
 WRONG = {
-    "NaN scores": ({"detector": nan_on_dark}, "detector 'nan-on-dark' must return finite scores, got .* NaN or infinite on 'id'"),
-    "column": ({"detector": lambda x: brightness(x)[:, None]}, r"must return one score a row, shape \(12,\), got \(12, 1\)"),
+    "NaN scores": ({"detector": nan_on_dark}, "'nan-on-dark' must return finite scores, got .* NaN or infinite"),
+    "column": ({"detector": lambda x: brightness(x)[:, None]}, r"one score a row, shape \(12,\), got \(12, 1\)"),
     "scalar": ({"detector": lambda x: x.mean()}, r"must return one score a row, shape \(12,\), got \(\)"),
     "list": ({"detector": lambda x: [0.0] * len(x)}, "must return one score a row, .* got list"),
-    "raises": ({"detector": lambda x: 1 / 0}, r"must score images \(1, 4, 4\), got ZeroDivisionError: division by zero"),
+    "raises": ({"detector": lambda x: 1 / 0}, r"must score images \(1, 4, 4\), got ZeroDivisionError: division"),
+    "in place": (
+        {"detector": lambda x: brightness(x.sub_(0.1)), "id": ID.clone()},
+        "must leave its images alone, got changes in place. Work on a copy",
+    ),
     "training": ({"detector": Training()}, "detector 'training' must be in eval mode, got training mode. Call .eval"),
     "inside": ({"detector": half_training()}, "must be in eval mode, got training mode in 'inner'"),
-    "shape": ({"ood": torch.rand(3, 3, 4, 4)}, r"`near` must have the shape of the ID images, \(1, 4, 4\), got \(3, 4, 4\)"),
+    "shape": ({"ood": torch.rand(3, 3, 4, 4)}, r"`near` must have the shape of .*, \(1, 4, 4\), got \(3, 4, 4\)"),
     "range": ({"ood": OOD * 255}, r"`near` must be in \[0, 1\], got \[78.*Divide 8-bit values by 255"),
     "NaN images": ({"ood": OOD / 0 * 0}, "`near` must be finite, got NaN or infinity"),
     "id range": ({"id": ID - 1}, r"`id` must be in \[0, 1\]"),

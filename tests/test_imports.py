@@ -32,7 +32,8 @@ BELOW = {
     "diagnose": set(),
     "report": set(),
     "evaluate": {
-        "aims", "attack", "attacks", "data", "detector", "diagnose", "geometry", "lookup", "metrics", "report", "threat",
+        "aims", "attack", "attacks", "data", "detector", "diagnose", "geometry", "lookup", "metrics", "report",
+        "threat",
     },
     "train": {"detector", "models", "objectives"},
     "job": {"data", "detector", "detectors", "evaluate", "lookup", "models", "report", "threat", "train"},

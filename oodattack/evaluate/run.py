@@ -98,6 +98,7 @@ class Run:
 
     def _score(self, name: str, x: Tensor, what: str) -> Tensor:
         """The untouched detector's scores of all rows, on the CPU."""
+        first = x[: self.batch_size].clone()
         try:
             with torch.no_grad():
                 parts = [self.detectors[name](rows) for rows in x.split(self.batch_size)]
@@ -113,6 +114,8 @@ class Run:
                     f"detector {name!r} must return one score a row, shape ({len(rows)},), got {got}. "
                     "Return a flat tensor."
                 )
+        if not torch.equal(first, x[: self.batch_size]):
+            raise ValueError(f"detector {name!r} must leave its images alone, got changes in place. Work on a copy.")
         scores = torch.cat(parts).detach().cpu()
         if not scores.isfinite().all():
             bad = int((~scores.isfinite()).sum())

@@ -1,14 +1,20 @@
 """The small residual network that the embedded defaults are trained with.
 
-Blocks after He, Zhang, Ren & Sun, "Deep Residual Learning for Image Recognition", CVPR 2016, arXiv:1512.03385, with a
-1 x 1 convolution on the shortcuts that change shape (option B of section 4.1). The stem looks at patches of 4 x 4 pixels.
+Blocks after He, Zhang, Ren & Sun, "Deep Residual Learning for Image Recognition", CVPR 2016, arXiv:1512.03385, with
+1 x 1 convolutions on the shortcuts that change shape (option B of section 4.1). The stem sees patches of 4 x 4 pixels.
 """
 
 from torch import Tensor, nn
 
 
 class BasicBlock(nn.Module):
-    """relu(F(x) + shortcut(x)) with F = conv, norm, relu, conv, norm; eq. (2) of He et al.; `stride` divides height and width."""
+    """relu(F(x) + shortcut(x)) with F = conv, norm, relu, conv, norm; eq. (2) of He et al. 2016.
+
+    Args:
+        channels: of the input.
+        out: channels of the output.
+        stride: divides height and width.
+    """
 
     def __init__(self, channels: int, out: int, stride: int) -> None:
         super().__init__()

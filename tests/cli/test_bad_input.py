@@ -58,6 +58,13 @@ THREATS = {
 }
 
 
+class Evil:
+    """Writes a file when it is unpickled."""
+
+    def __reduce__(self):
+        return open, ("owned", "w")
+
+
 @pytest.fixture
 def workplace(tmp_path, monkeypatch):
     """A folder with images, user code, threat files and weights, most of them wrong."""
@@ -78,7 +85,8 @@ def workplace(tmp_path, monkeypatch):
     (tmp_path / "file").write_text("")
     (tmp_path / "done").mkdir()
     (tmp_path / "done" / "report.json").write_text("{}")
-    (tmp_path / "evil.pt").write_bytes(pickle.dumps(Path("x")))
+    torch.save({"weight": Evil()}, tmp_path / "evil.pt")
+    (tmp_path / "pickle.pt").write_bytes(pickle.dumps(Path("x")))
     (tmp_path / "text.safetensors").write_text("hello")
     torch.save({}, tmp_path / "empty.pt")
     torch.save([torch.zeros(1)], tmp_path / "list.pt")
@@ -204,6 +212,10 @@ BAD = {
     "weights evil": (
         network(weights="evil.pt"),
         ["evil.pt: weights must be .safetensors or plain tensors", "Save `state_dict()`"],
+    ),
+    "weights pickled": (
+        network(weights="pickle.pt"),
+        ["pickle.pt: weights must be .safetensors or plain tensors", "Save `state_dict()`"],
     ),
     "weights text": (network(weights="text.safetensors"), ["text.safetensors: weights must be", "Save `state_dict()`"]),
     "weights empty": (

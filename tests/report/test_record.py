@@ -108,7 +108,8 @@ def test_contract_fields(fields):
         } <= set(result)  # fmt: skip
         for side in ("clean", "attacked"):
             assert {
-                "auroc", "auroc_low", "auroc_high", "fpr_at_95_id_tpr", "fpr_at_95_ood_tpr", "aupr", "n_id", "n_ood", "ties",
+                "auroc", "auroc_low", "auroc_high", "fpr_at_95_id_tpr", "fpr_at_95_ood_tpr", "aupr", "n_id", "n_ood",
+                "ties",
             } <= set(result[side])  # fmt: skip
         assert (result["direction"] == "match") == (result["mape"] is not None)
         assert result["mape"] is None or set(result["mape"]) == {"median", "p90", "max"}
@@ -137,7 +138,7 @@ def test_saving_is_atomic(report, tmp_path, monkeypatch):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(os, "replace", full)
-    with pytest.raises(ValueError, match=r"report must be writable, got No space left on device\. Choose another place"):
+    with pytest.raises(ValueError, match=r"report must be writable, got No space left on device\. Choose another"):
         report.save(path)
     assert path.read_text() == "old"
 
