@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from oodattack import detectors, objectives
     from oodattack.detector import Classifier, Detector, Surrogate
-    from oodattack.evaluate import evaluate
+    from oodattack.evaluation import evaluate
     from oodattack.report import Report, read_report
     from oodattack.threat import Suite, ThreatModel, read_threat
 
@@ -24,7 +24,7 @@ _HOMES = {
     "Classifier": "oodattack.detector",
     "Detector": "oodattack.detector",
     "Surrogate": "oodattack.detector",
-    "evaluate": "oodattack.evaluate",
+    "evaluate": "oodattack.evaluation",
     "Report": "oodattack.report",
     "read_report": "oodattack.report",
     "ThreatModel": "oodattack.threat",

@@ -42,7 +42,8 @@ class Found(NamedTuple):
     x_adv: Tensor  # (B, ...), inside the threat model
     value: Tensor  # (B,), the loss there
     queries: Tensor  # (B,), detector calls spent
-    zero_gradients: Tensor  # (B,), queries whose gradient was exactly zero
+    gradients: Tensor  # (B,), those of them that took a gradient
+    zero_gradients: Tensor  # (B,), those of these whose gradient was exactly zero
     non_finite: Tensor  # (B,), queries whose value or gradient was not finite
     clean_best: Tensor  # (B,), True where nothing beat the clean input
 
@@ -100,6 +101,7 @@ def maximise(
         threat.settle(search.x_adv, x),
         search.value,
         search.queries,
+        search.gradients,
         search.zero_gradients,
         search.non_finite,
         search.clean_best,
@@ -125,7 +127,8 @@ class _Search:
         self.enough = x.new_full((len(x),), float("inf")) if enough is None else enough
         self.x_adv = x.clone()
         self.value = x.new_full((len(x),), -float("inf"))
-        self.queries, self.zero_gradients, self.non_finite = torch.zeros(3, len(x), dtype=torch.long, device=x.device)
+        counters = torch.zeros(4, len(x), dtype=torch.long, device=x.device)
+        self.queries, self.gradients, self.zero_gradients, self.non_finite = counters
         self.clean_best = torch.zeros(len(x), dtype=torch.bool, device=x.device)
 
     def note(self, seen: Seen, rows: Tensor, *, replace: bool = False) -> None:
@@ -148,9 +151,9 @@ class _Search:
         random, x = random.take(rows), self.x[rows]
         x_adv, state = self.attack.start(x, self.threat, random, steps)
         for i in range(steps):
-            seen = query(self.loss, self.threat.project(x_adv, x), rows, needs_grad=self.attack.white_box)
-            seen = self._count(seen, rows)
-            last = i + 1 == steps
+            last = i + 1 == steps  # nobody steps on from there: no gradient
+            point = self.threat.project(x_adv, x)
+            seen = self._count(query(self.loss, point, rows, needs_grad=self.attack.white_box and not last), rows)
             if self.threat.iterate == "best" or last:
                 self.note(seen, rows, replace=self.threat.iterate == "last")
             else:
@@ -187,6 +190,7 @@ class _Search:
                 bad = bad | ~largest.isfinite()
                 grad = grad.nan_to_num(0.0, 0.0, 0.0)
                 largest = torch.linalg.vector_norm(grad.flatten(1), float("inf"), dim=1)
+            self.gradients[rows] += 1
             self.zero_gradients[rows] += (largest == 0).long()
         self.non_finite[rows] += bad.long()
         return Seen(seen.x_adv, value, grad)

@@ -1,5 +1,6 @@
 """Command line: a function a command. The only place that reads argv and prints."""
 
+import shlex
 import sys
 from contextlib import nullcontext, redirect_stdout
 from pathlib import Path
@@ -29,18 +30,36 @@ def cli() -> None:
 
 
 @cli.command(epilog=EXAMPLE["run"])
-@click.option("--detector", "detectors", multiple=True, metavar="NAME", help="Detector, NAME@NETWORK, or pkg.mod:callable. Repeatable.")
+@click.option(
+    "--detector",
+    "detectors",
+    multiple=True,
+    metavar="NAME",
+    help="Detector, NAME@NETWORK, or pkg.mod:callable. Repeatable.",
+)
 @click.option("--threat", "threats", multiple=True, metavar="NAME", help="Threat model, or a .toml file. Repeatable.")
 @click.option("--id", "id_", default="digits", show_default=True, metavar="NAME", help="In-distribution images.")
-@click.option("--ood", multiple=True, metavar="NAME", help="OOD images: a name, npz:PATH or pkg.mod:callable. Repeatable.")
+@click.option(
+    "--ood", multiple=True, metavar="NAME", help="OOD images: a name, npz:PATH or pkg.mod:callable. Repeatable."
+)
 @click.option("--model", metavar="NAME", help="Network: small, torchvision:NAME or pkg.mod:callable.")
-@click.option("--weights", type=click.Path(path_type=Path), metavar="FILE", help="Its weights: .safetensors, .pt or .pth.")
+@click.option(
+    "--weights", type=click.Path(path_type=Path), metavar="FILE", help="Its weights: .safetensors, .pt or .pth."
+)
 @click.option("--fit", metavar="NAME", help="Labelled ID images that detectors are fitted on.")
-@click.option("--samples", type=click.IntRange(min=2), metavar="N", help="Images per set.  [default: 200 OOD, up to 500 ID]")
-@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of the searches and of what is drawn.")
-@click.option("--batch-size", type=click.IntRange(min=1), default=256, show_default=True, help="Rows attacked at a time.")
+@click.option(
+    "--samples", type=click.IntRange(min=2), metavar="N", help="Images per set.  [default: 200 OOD, up to 500 ID]"
+)
+@click.option(
+    "--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of the searches and of what is drawn."
+)
+@click.option(
+    "--batch-size", type=click.IntRange(min=1), default=256, show_default=True, help="Rows attacked at a time."
+)
 @click.option("--device", default="cpu", show_default=True, help="Where to compute: cpu, cuda, cuda:1, mps.")
-@click.option("--out", type=click.Path(path_type=Path), metavar="DIR", help="Run directory.  [default: oodattack-runs/TIME]")
+@click.option(
+    "--out", type=click.Path(path_type=Path), metavar="DIR", help="Run directory.  [default: oodattack-runs/TIME]"
+)
 @click.option("--json", "as_json", is_flag=True, help="Print report.json on standard output, and nothing else there.")
 def run(as_json: bool, id_: str, **options: Any) -> None:
     """Stress-test detectors: clean numbers beside numbers under attack.
@@ -59,13 +78,15 @@ def run(as_json: bool, id_: str, **options: Any) -> None:
                 tasks[key] = bars.add_task(label, total=total)
             bars.update(tasks[key], description=label, completed=done, total=total)
 
-        asked = job.Job(id=id_, command=" ".join(["oodattack", *sys.argv[1:]]), **options)
+        asked = job.Job(id=id_, command=shlex.join(["oodattack", *sys.argv[1:]]), **options)
         report, folder = job.run(asked, progress=progress)
     if as_json:
         click.echo(report.json_text(), nl=False)
         return
     report.table()
-    click.echo(f"\n{folder / 'report.json'}: everything above and more.  {folder / 'sheets'}: a contact sheet per cell.")
+    click.echo(
+        f"\n{folder / 'report.json'}: everything above and more.  {folder / 'sheets'}: a contact sheet per cell."
+    )
 
 
 @cli.command("list", epilog=EXAMPLE["list"])
@@ -93,7 +114,7 @@ def list_(what: str, as_json: bool) -> None:
 def _rows(what: str) -> list[dict[str, str]]:
     """name, source and description of everything of a kind."""
     if what == "threats":
-        from oodattack.evaluate.cell import direction
+        from oodattack.evaluation.cell import direction
         from oodattack.threat import presets, read_threat
 
         read = [read_threat(name) for name in presets()]
@@ -107,15 +128,19 @@ def _rows(what: str) -> list[dict[str, str]]:
         "objectives": objectives.OBJECTIVES,
         "models": models.MODELS,
     }
-    return [
-        {"name": row.name, "description": row.description, "source": row.source} for row in tables[what].values()
-    ]
+    return [{"name": row.name, "description": row.description, "source": row.source} for row in tables[what].values()]
 
 
 @cli.command(epilog=EXAMPLE["train"])
 @click.option("--objective", required=True, metavar="NAME", help="See `oodattack list objectives`.")
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of weights, order and shifts.")
-@click.option("--out", type=click.Path(path_type=Path), required=True, metavar="FILE", help="Where to put the weights (.safetensors).")
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path),
+    required=True,
+    metavar="FILE",
+    help="Where to put the weights (.safetensors).",
+)
 def train(objective: str, seed: int, out: Path) -> None:
     """Train the small network on digits 0-5 with one of the objectives."""
     from oodattack import job
@@ -123,7 +148,10 @@ def train(objective: str, seed: int, out: Path) -> None:
     with _progress() as bars:
         task = bars.add_task(objective, total=None)
         accuracy = job.train(
-            objective, seed=seed, out=out, progress=lambda label, i, n: bars.update(task, description=label, completed=i, total=n)
+            objective,
+            seed=seed,
+            out=out,
+            progress=lambda label, i, n: bars.update(task, description=label, completed=i, total=n),
         )
     click.echo(f"{out}: {objective}, accuracy {accuracy:.4f} on held-out digits 0-5")
 

@@ -14,7 +14,7 @@ class Indicators(NamedTuple):
 
     Attributes:
         white_box: the search used gradients.
-        zero_gradient_share: share of queries whose gradient was exactly zero.
+        zero_gradient_share: share of gradients that were exactly zero.
         non_finite_share: share of queries whose value or gradient was not finite.
         clean_best_share: share of attacked rows on which nothing beat the clean input; None for matching.
         surrogate_rank_correlation: Spearman correlation of surrogate and score over clean and attacked inputs; None

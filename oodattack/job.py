@@ -17,8 +17,8 @@ from oodattack.data import Images
 from oodattack.data.auxiliary import auxiliary
 from oodattack.detector import Classifier, Detector
 from oodattack.detectors import DETECTORS
-from oodattack.evaluate import Progress, Shown, evaluate
-from oodattack.evaluate.provenance import source_of
+from oodattack.evaluation import Progress, Shown, evaluate
+from oodattack.evaluation.provenance import source_of
 from oodattack.lookup import summary, unknown, user_callable
 from oodattack.report import Report
 from oodattack.report.sheet import contact_sheet, sheet_path
@@ -143,7 +143,9 @@ def load_images(job: Job, threats: list[Threat]) -> Loaded:
     targets = data.load("digits", part="reference", **look) if job.id == "digits" else None
     names = job.ood or (DEFAULT_OOD if job.id == "digits" else ())
     if not names and any(members_of(t)[0].start == "ood" for t in threats):
-        raise ValueError("`--ood` must name a data set, got none. Add one, such as npz:PATH; see `oodattack list datasets`.")
+        raise ValueError(
+            "`--ood` must name a data set, got none. Add one, such as npz:PATH; see `oodattack list datasets`."
+        )
     if size != width and (targets or any(name in data.DATASETS for name in names)):
         raise ValueError(f"`--id` images must be square to go with built-in sets, got {size} x {width}. Crop them.")
     n = job.samples or DEFAULT_OOD_EACH
@@ -191,15 +193,15 @@ def split_name(name: str, job: Job) -> tuple[str, str | None]:
             raise ValueError(f"`--detector` must run on the network of --model, got {network!r}. Drop '@{network}'.")
         return detector, "model"
     if job.id != "digits":
-        raise ValueError(f"`--model` must name a network for {detector!r} on {job.id!r}, got none. Add it and --weights.")
+        raise ValueError(
+            f"`--model` must name a network for {detector!r} on {job.id!r}, got none. Add it and --weights."
+        )
     if (network or "ce") not in RECIPES:
         raise unknown("network", network, list(RECIPES))
     return detector, network or "ce"
 
 
-def load_networks(
-    names: Sequence[str], job: Job, id_images: Images, progress: Progress | None
-) -> dict[str, Network]:
+def load_networks(names: Sequence[str], job: Job, id_images: Images, progress: Progress | None) -> dict[str, Network]:
     """Networks by name: those of the recipes on digits, or the user's own."""
     device = torch.device(job.device)
     if not names:
@@ -271,7 +273,9 @@ def user_network(job: Job, id_images: Images) -> Classifier:
             raise ValueError(f"`--weights` must fit the network, got {summary(error, 400)}. Check --model.") from None
         network.eval()
     elif ":" not in job.model or job.model.startswith("torchvision:"):
-        raise ValueError(f"`--weights` must be given for {job.model!r}, got none. A network without weights knows nothing.")
+        raise ValueError(
+            f"`--weights` must be given for {job.model!r}, got none. A network without weights knows nothing."
+        )
     return network if isinstance(network, Classifier) else Classifier(network)
 
 
@@ -370,7 +374,9 @@ def run_directory(out: Path | None) -> Iterator[Path]:
     """
     folder = out or Path("oodattack-runs") / datetime.now().strftime("%Y%m%d-%H%M%S")
     if (folder / "report.json").exists():
-        raise ValueError(f"`--out` must not hold a report yet, got {str(folder)!r}. Choose another folder, or remove it.")
+        raise ValueError(
+            f"`--out` must not hold a report yet, got {str(folder)!r}. Choose another folder, or remove it."
+        )
     made = [place for place in (folder, *folder.parents) if not place.exists()]
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -378,7 +384,9 @@ def run_directory(out: Path | None) -> Iterator[Path]:
         probe.touch()
         probe.unlink()
     except OSError as error:
-        raise ValueError(f"`--out` must be a writable folder, got {str(folder)!r}: {error.strerror}. Choose another.") from None
+        raise ValueError(
+            f"`--out` must be a writable folder, got {str(folder)!r}: {error.strerror}. Choose another."
+        ) from None
     try:
         yield folder
     except BaseException:

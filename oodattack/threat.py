@@ -93,7 +93,9 @@ class ThreatModel(BaseModel):
         ):
             if (getattr(self, field) is not None) != wanted:
                 verb = "is needed with" if wanted else "belongs only to"
-                raise ValueError(f"`{field}` {verb} {why}, got {getattr(self, field)!r}. {'Add' if wanted else 'Drop'} it.")
+                raise ValueError(
+                    f"`{field}` {verb} {why}, got {getattr(self, field)!r}. {'Add' if wanted else 'Drop'} it."
+                )
         if self.queries < 2 * self.restarts:
             raise ValueError(f"`queries` must be >= 2 a restart, got {self.queries} for {self.restarts}. Raise it.")
         return self
@@ -197,7 +199,9 @@ def _read(path: Path, *, inside: Path | None) -> Threat:
     except FileNotFoundError:
         raise ValueError(f"{path}: threat file must exist, but it does not. Check the path.") from None
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError, RecursionError) as error:
-        raise ValueError(f"{path}: threat file must be readable TOML, got {summary(error)}. Correct the file.") from None
+        raise ValueError(
+            f"{path}: threat file must be readable TOML, got {summary(error)}. Correct the file."
+        ) from None
     if "name" in raw:
         raise ValueError(f"{path}: `name` is the file's own name, got {raw['name']!r}. Drop the field.")
     if inside is not None and "members" in raw:
@@ -214,7 +218,7 @@ def _read(path: Path, *, inside: Path | None) -> Threat:
 
 def _members(names: Any, path: Path) -> tuple[ThreatModel, ...]:
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
-        raise ValueError(f"{path}: `members` must be a list of threat names, got {names!r}. Write [\"linf-8-255\", ...].")
+        raise ValueError(f'{path}: `members` must be a list of threat names, got {names!r}. Write ["linf-8-255", ...].')
     beside = [path.parent / name if name.endswith(".toml") else name for name in names]
     if any(Path(name).resolve() == path.resolve() or name == path.stem for name in beside):
         raise ValueError(f"{path}: `members` must not name the suite itself, got {path.stem!r}. Drop it.")

@@ -4,10 +4,10 @@ import pytest
 import torch
 from torch import nn
 
-from oodattack.evaluate import evaluate
-from oodattack.evaluate.cell import Outcome, Side, numbers, worst
-from oodattack.evaluate.plan import differentiable
-from oodattack.evaluate.provenance import sha256_of
+from oodattack.evaluation import evaluate
+from oodattack.evaluation.cell import Outcome, Side, numbers, worst
+from oodattack.evaluation.plan import differentiable
+from oodattack.evaluation.provenance import sha256_of
 from oodattack.metrics import auroc
 from oodattack.threat import Suite, ThreatModel, read_threat
 
@@ -207,7 +207,7 @@ def test_a_suite_is_the_worst_of_its_members_row_by_row():
 def side(scores: list[float]) -> Side:
     n = len(scores)
     t, none = torch.tensor(scores), torch.zeros(n)
-    return Side(t, t, t, none + 1, none, none, none.bool(), None, t.view(-1, 1, 1, 1))
+    return Side(t, t, t, none + 1, none + 1, none, none, none.bool(), None, t.view(-1, 1, 1, 1))
 
 
 def test_worst_by_hand():

@@ -31,13 +31,13 @@ BELOW = {
     "aims": {"attack", "detector"},
     "diagnose": set(),
     "report": set(),
-    "evaluate": {
+    "evaluation": {
         "aims", "attack", "attacks", "data", "detector", "diagnose", "geometry", "lookup", "metrics", "report",
         "threat",
     },
     "train": {"detector", "models", "objectives"},
-    "job": {"data", "detector", "detectors", "evaluate", "lookup", "models", "report", "threat", "train"},
-    "cli": {"attacks", "data", "detectors", "evaluate", "job", "models", "objectives", "threat"},
+    "job": {"data", "detector", "detectors", "evaluation", "lookup", "models", "report", "threat", "train"},
+    "cli": {"attacks", "data", "detectors", "evaluation", "job", "models", "objectives", "threat"},
 }  # fmt: skip
 HEAVY = ("sklearn", "torchvision", "PIL", "torchattacks", "matplotlib")
 
@@ -90,15 +90,15 @@ def test_imports_point_downwards():
 
 
 UPWARD = {
-    "from a module": "from oodattack.evaluate import evaluate",
-    "from the package": "from oodattack import evaluate",
-    "plain": "import oodattack.evaluate.run",
+    "from a module": "from oodattack.evaluation import evaluate",
+    "from the package": "from oodattack import evaluation",
+    "plain": "import oodattack.evaluation.run",
     "plain package": "import oodattack",
     "relative": "from ..evaluate import evaluate",
     "relative package": "from .. import evaluate",
-    "in a function": "def f():\n    from oodattack.evaluate import evaluate",
-    "for types": "if TYPE_CHECKING:\n    from oodattack.evaluate import evaluate",
-    "by name": "import_module('oodattack.evaluate')",
+    "in a function": "def f():\n    from oodattack.evaluation import evaluate",
+    "for types": "if TYPE_CHECKING:\n    from oodattack.evaluation import evaluate",
+    "by name": "import_module('oodattack.evaluation')",
 }
 
 

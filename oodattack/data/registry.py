@@ -14,7 +14,7 @@ from oodattack.data.noise import noise
 from oodattack.data.photos import photos
 from oodattack.data.spirals import spirals
 from oodattack.data.tones import check_format
-from oodattack.lookup import unknown, user_callable
+from oodattack.lookup import summary, unknown, user_callable
 
 DRAWN = 200  # images of a set that is drawn afresh, where nobody asks for another number
 AFRESH = f"any number, {DRAWN} by default"
@@ -123,7 +123,12 @@ def load(
 
 def call(source: str) -> Images:
     """The images that the user code named `source` returns."""
-    found = user_callable(source)()
+    try:
+        found = user_callable(source)()
+    except ValueError:
+        raise
+    except Exception as error:  # whatever the user's code does
+        raise ValueError(f"`{source}` must return images, got {summary(error)}. Correct it.") from error
     if isinstance(found, Images):
         found = (found.x, found.y)
     x, y = found if isinstance(found, tuple) and len(found) == 2 else (found, None)

@@ -21,6 +21,7 @@ def energy(logits: Tensor, *, temperature: float = 1.0) -> Tensor:
 class Energy(nn.Module):
     """Scores inputs by the free energy of a classifier's logits."""
 
+    name = "energy"
     of_logits = True
 
     def __init__(self, net: Classifier, *, temperature: float = 1.0) -> None:

@@ -86,6 +86,7 @@ class GaiaA(nn.Module):
     global average pooling is theirs times a constant.
     """
 
+    name = "gaia-a"
     steps = 1
     step_size = 0.0
     keep = 1.0

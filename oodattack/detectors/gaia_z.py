@@ -22,6 +22,7 @@ class GaiaZ(nn.Module):
     higher means more OOD where the code negates.
     """
 
+    name = "gaia-z"
     steps = 1
     step_size = 0.0
 

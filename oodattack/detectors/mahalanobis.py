@@ -54,6 +54,8 @@ def mahalanobis(z: Tensor, gaussians: Gaussians) -> Tensor:
 class Mahalanobis(nn.Module):
     """Squared Mahalanobis distance of the penultimate features to the nearest class mean; see `fit_mahalanobis`."""
 
+    name = "mahalanobis"
+
     def __init__(self, net: Classifier, gaussians: Gaussians) -> None:
         super().__init__()
         self.net = net

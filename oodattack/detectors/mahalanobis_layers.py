@@ -26,6 +26,8 @@ class MahalanobisLayers(nn.Module):
     Liang et al. 2020 read it, "average of the distances"); no factor 1/2.
     """
 
+    name = "mahalanobis-layers"
+
     def __init__(
         self, net: Classifier, layers: Sequence[str], gaussians: Sequence[Gaussians], *, magnitude: float
     ) -> None:

@@ -20,6 +20,7 @@ def max_logit(logits: Tensor) -> Tensor:
 class MaxLogit(nn.Module):
     """Scores inputs by the negative of the largest logit."""
 
+    name = "max-logit"
     of_logits = True
 
     def __init__(self, net: Classifier) -> None:

@@ -55,6 +55,7 @@ class LogOdds:
 class MSP(nn.Module):
     """Scores inputs by one minus the largest softmax probability."""
 
+    name = "msp"
     of_logits = True
 
     def __init__(self, net: Classifier) -> None:

@@ -41,6 +41,7 @@ class ODIN(nn.Module):
     divide by the data set's std; in [0, 1] units that is a step of `magnitude`, the same for every channel.
     """
 
+    name = "odin"
     of_logits = True
 
     def __init__(self, net: Classifier, *, temperature: float = 1000.0, magnitude: float = 0.0014) -> None:

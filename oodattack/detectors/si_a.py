@@ -22,6 +22,8 @@ class SIA(GaiaA):
     has one a channel), no 1/T, no square root (Eq. 14; same order of scores).
     """
 
+    name = "si-a"
+
     def __init__(
         self,
         net: Classifier,

@@ -23,6 +23,8 @@ class SIZ(GaiaZ):
     Differs from the authors' code: their first split is the output of the first convolution, here of its norm.
     """
 
+    name = "si-z"
+
     def __init__(
         self, net: Classifier, *, layers: Sequence[str] | None = None, steps: int = 2, step_size: float = 1e-3
     ) -> None:

@@ -74,7 +74,9 @@ def cell(result: Result | None, *, intervals: bool) -> str:
 
 def legend() -> str:
     """What the marks mean."""
-    return f"{MARK['broken']} broken  {MARK['holds']} holds  {MARK['inconclusive']} inconclusive  [dim]-[/] does not apply"
+    return (
+        f"{MARK['broken']} broken  {MARK['holds']} holds  {MARK['inconclusive']} inconclusive  [dim]-[/] does not apply"
+    )
 
 
 def notes(report: Report) -> Iterable[str]:
@@ -89,11 +91,12 @@ def notes(report: Report) -> Iterable[str]:
         found = [
             value
             for r in report.results
-            if r.surrogate == surrogate
-            and isinstance(value := r.indicators.get("surrogate_rank_correlation"), float)
+            if r.surrogate == surrogate and isinstance(value := r.indicators.get("surrogate_rank_correlation"), float)
         ]
         agree = f" (rank correlation with the score {min(found):.3f} to {max(found):.3f})" if found else ""
-        yield escape(f"{', '.join(dict.fromkeys(names))}: attacked through its {surrogate}{agree}; scored by the detector.")
+        yield escape(
+            f"{', '.join(dict.fromkeys(names))}: attacked through its {surrogate}{agree}; scored by the detector."
+        )
     for r in report.results:
         if r.verdict == "inconclusive":
             yield escape(f"{label(r.detector, r.network)} under {r.threat} on {r.ood} is inconclusive: {r.reason}.")

@@ -116,7 +116,7 @@ class Spec(Record):
 class Report(Record):
     """Clean numbers beside numbers under attack."""
 
-    schema_: Schema = Field(default=1, alias="schema")
+    schema_: Schema = Field(alias="schema")
     created: str
     spec: Spec
     versions: dict[str, str]

@@ -59,9 +59,7 @@ class ChannelsLast(nn.Module):
 
 def group_norms():
     parts = [nn.Conv2d(3, 6, 3, stride=2), nn.GroupNorm(2, 6), nn.ReLU(inplace=True), nn.Conv2d(6, 8, 3, stride=2)]
-    return nn.Sequential(
-        *parts, nn.GroupNorm(4, 8), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 5)
-    )
+    return nn.Sequential(*parts, nn.GroupNorm(4, 8), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 5))
 
 
 def resnet18():

@@ -75,8 +75,9 @@ def test_energy_by_hand():
     # -log(1 + 3 + 4) = -log 8; T = 2 on logits (2 log 3, 0): -2 log(3 + 1)
     torch.testing.assert_close(energy(double([log(1), log(3), log(4)])), double(-log(8)))
     torch.testing.assert_close(energy(double([2 * log(3), 0]), temperature=2.0), double(-2 * log(4)))
-    torch.testing.assert_close(Energy(linear([[1.0], [0.0]]), temperature=0.5)(double(1.0).view(1, 1, 1, 1)),
-                               double(-0.5 * log(exp(2) + 1)))
+    torch.testing.assert_close(
+        Energy(linear([[1.0], [0.0]]), temperature=0.5)(double(1.0).view(1, 1, 1, 1)), double(-0.5 * log(exp(2) + 1))
+    )
 
 
 @settings(max_examples=50, deadline=None)

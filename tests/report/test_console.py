@@ -6,7 +6,7 @@ import pytest
 import torch
 from rich.console import Console
 
-from oodattack.evaluate import evaluate
+from oodattack.evaluation import evaluate
 from oodattack.report.console import bound, show
 from oodattack.threat import ThreatModel
 

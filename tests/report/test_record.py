@@ -11,7 +11,7 @@ import pytest
 import torch
 
 import oodattack
-from oodattack.evaluate import evaluate
+from oodattack.evaluation import evaluate
 from oodattack.report import Report, read_report
 from oodattack.threat import Suite, ThreatModel
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from oodattack.evaluate import evaluate
+from oodattack.evaluation import evaluate
 from oodattack.report.sheet import BOTTOM, GAP, LEFT, TILE, TOP, contact_sheet, picture, sheet_path
 from oodattack.threat import ThreatModel
 

@@ -7,9 +7,10 @@ from importlib.metadata import version
 import torch
 from torch import Tensor, nn
 
+from oodattack import __version__
 from oodattack.report import Source
 
-PACKAGES = ("oodattack", "torch", "torchvision", "numpy", "scikit-learn")
+PACKAGES = ("torch", "torchvision", "numpy", "scikit-learn")
 
 
 def sha256_of_tensors(tensors: dict[str, Tensor]) -> str:
@@ -35,4 +36,5 @@ def source_of(name: str, x: Tensor, *, source: str = "given as a tensor") -> Sou
 
 def versions() -> dict[str, str]:
     """Versions of Python and of the packages that decide the numbers."""
-    return {"python": platform.python_version(), **{name: version(name) for name in PACKAGES}}
+    own = {"python": platform.python_version(), "oodattack": __version__}
+    return {**own, **{name: version(name) for name in PACKAGES}}

@@ -1,5 +1,6 @@
 """Score, attack, verify, score again. The only place where detectors, data and attacks meet."""
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -7,9 +8,10 @@ from pathlib import Path
 from torch import Tensor
 
 from oodattack.detector import Detector
-from oodattack.evaluate.check import check_detector, check_images
-from oodattack.evaluate.provenance import sha256_of, source_of, versions
-from oodattack.evaluate.run import Progress, Run, Shown
+from oodattack.evaluation.check import check_detector, check_images
+from oodattack.evaluation.provenance import sha256_of, source_of, versions
+from oodattack.evaluation.cell import Shown
+from oodattack.evaluation.run import Progress, Run
 from oodattack.report import Report, Spec
 from oodattack.threat import Suite, Threat, ThreatModel, file_hash, members_of, read_threat
 
@@ -87,7 +89,7 @@ def evaluate(
         threats={t.name: file_hash(t) for t in read},
     )
     created = datetime.now(UTC).isoformat(timespec="seconds")
-    return Report(created=created, spec=spec, versions=versions(), results=run.results, skipped=run.skipped)
+    return Report(schema_=1, created=created, spec=spec, versions=versions(), results=run.results, skipped=run.skipped)
 
 
 def distinct(threats: list[Threat]) -> list[Threat]:
@@ -100,6 +102,9 @@ def distinct(threats: list[Threat]) -> list[Threat]:
 
 
 def _name(detector: Detector) -> str:
-    kind = detector.__name__ if hasattr(detector, "__name__") else type(detector).__name__
-    kebab = "".join(f"-{c.lower()}" if c.isupper() and i and not kind[i - 1].isupper() else c.lower() for i, c in enumerate(kind))
-    return kebab.replace("_", "-").strip("-")
+    """A built-in detector's own name; for others, that of their class or function with hyphens."""
+    if isinstance(own := getattr(detector, "name", None), str):
+        return own
+    kind = getattr(detector, "__name__", type(detector).__name__)
+    words = re.findall(r"[A-Z]+(?![a-z])|[A-Z]?[a-z0-9]+", kind)
+    return "-".join(word.lower() for word in words) or "detector"

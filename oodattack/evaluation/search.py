@@ -9,7 +9,7 @@ from torch import Tensor
 from oodattack import aims
 from oodattack.attack import Found, Loss, maximise
 from oodattack.attacks import ATTACKS
-from oodattack.evaluate.plan import Quarry
+from oodattack.evaluation.plan import Quarry
 from oodattack.geometry import row_random
 from oodattack.threat import ThreatModel
 

@@ -3,40 +3,25 @@
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from oodattack.aims import in_batches, mape, rows_of
+from oodattack.aims import in_batches, rows_of
 from oodattack.attack import Found
 from oodattack.attacks import ATTACKS
 from oodattack.detector import Detector
-from oodattack.evaluate.cell import Clean, Outcome, Side, indicators, numbers, record, show_rows, worst
-from oodattack.evaluate.check import check_images
-from oodattack.evaluate.plan import Quarry, Unfit, differentiable, measured, quarry
-from oodattack.evaluate.search import Goal, search
+from oodattack.evaluation.cell import Clean, Outcome, Shown, Side, indicators, numbers, record, show_rows, worst
+from oodattack.evaluation.check import check_images
+from oodattack.evaluation.plan import Quarry, Unfit, differentiable, quarry
+from oodattack.evaluation.score import score, side_of
+from oodattack.evaluation.search import Goal, search
 from oodattack.geometry import row_random
-from oodattack.lookup import summary
 from oodattack.metrics import auroc, rank_correlation
 from oodattack.report import Result, Skipped
 from oodattack.threat import Suite, Threat, ThreatModel, members_of
 
 Progress = Callable[[str, int, int], None]  # (what is running, row-queries done, row-queries in all)
-
-
-class Shown(NamedTuple):
-    """A few rows of one cell, for a contact sheet. Images (k, C, H, W), the rest (k,)."""
-
-    result: Result
-    reference: Tensor  # the matched target; else an ID image for comparison
-    start: Tensor
-    x_adv: Tensor
-    reference_scores: Tensor
-    start_scores: Tensor
-    x_adv_scores: Tensor
-    mape: Tensor | None
-    side: str  # "ood" or "id": which set the rows are from
 
 
 @dataclass
@@ -68,7 +53,9 @@ class Run:
         """
         sets = self._sets(threats)
         self._id_scores = {name: self._score(name, self.id, "id") for name in self.detectors}
-        self._total = sum(self._cost(x, limits, first=i == 0) for i, (_, x, own) in enumerate(sets) for limits in each(own))
+        self._total = sum(
+            self._cost(x, limits, first=i == 0) for i, (_, x, own) in enumerate(sets) for limits in each(own)
+        )
         for ood_name, x, own in sets:
             self._set(ood_name, x, own)
 
@@ -97,33 +84,7 @@ class Run:
             self.progress(self._label, min(self._done, self._total), self._total)
 
     def _score(self, name: str, x: Tensor, what: str) -> Tensor:
-        """The untouched detector's scores of all rows, on the CPU."""
-        first = x[: self.batch_size].clone()
-        try:
-            with torch.no_grad():
-                parts = [self.detectors[name](rows) for rows in x.split(self.batch_size)]
-        except Exception as error:  # whatever a user's detector does
-            shape = tuple(x.shape[1:])
-            raise ValueError(
-                f"detector {name!r} must score images {shape}, got {summary(error)}. Correct detector or images."
-            ) from error
-        for part, rows in zip(parts, x.split(self.batch_size), strict=True):
-            if not isinstance(part, Tensor) or part.shape != rows.shape[:1]:
-                got = tuple(part.shape) if isinstance(part, Tensor) else type(part).__name__
-                raise ValueError(
-                    f"detector {name!r} must return one score a row, shape ({len(rows)},), got {got}. "
-                    "Return a flat tensor."
-                )
-        if not torch.equal(first, x[: self.batch_size]):
-            raise ValueError(f"detector {name!r} must leave its images alone, got changes in place. Work on a copy.")
-        scores = torch.cat(parts).detach().cpu()
-        if not scores.isfinite().all():
-            bad = int((~scores.isfinite()).sum())
-            raise ValueError(
-                f"detector {name!r} must return finite scores, got {bad} NaN or infinite on {what!r}. "
-                "Correct the detector."
-            )
-        return scores
+        return score(self.detectors[name], name, x, batch_size=self.batch_size, what=what)
 
     def _groups(self, limits: ThreatModel) -> tuple[dict[Quarry, list[str]], dict[str, str]]:
         """Detectors that share a search, and those that the threat does not fit, with the reason."""
@@ -163,7 +124,7 @@ class Run:
                 result = record(name, threat, ood_name, clean[name], outcome, parts, found)
                 self.results.append(result)
                 if self.watch:
-                    self.watch(self._shown(result, name, threat, x, clean[name], outcome))
+                    self.watch(self._show(result, name, threat, x, clean[name], outcome))
 
     def _limits(self, limits: ThreatModel, ood_name: str, x: Tensor, clean: dict[str, Clean]) -> dict[str, Outcome]:
         """One threat model on one OOD set: a search for each group of detectors, then each detector's own scores."""
@@ -202,7 +163,7 @@ class Run:
     ) -> dict[str, tuple[Side, float]]:
         """Search once on the OOD rows, then let each detector of the group score what came out."""
         start = time.perf_counter()
-        target = self.target_images(limits, ood_name, len(x))
+        target = self._targets(limits, ood_name, len(x))
         goal = Goal("ood", z_in=rows_of(in_batches(prey.f, target, self.batch_size))) if target is not None else None
         if goal is None:
             passed = self.targets if limits.aim == "quantile" and self.targets is not None else self.id
@@ -254,16 +215,17 @@ class Run:
             progress=self._advance,
         )
 
-    def target_images(self, limits: ThreatModel, ood_name: str, n: int) -> Tensor | None:
+    def _targets(self, limits: ThreatModel, ood_name: str, n: int) -> Tensor | None:
         """The ID image that each of n rows is to match, or None for other aims; the same for every detector."""
         if limits.aim != "match":
             return None
+        rows = torch.arange(n, device=self.id.device)
         if limits.paired:
-            return self.id[torch.arange(n, device=self.id.device) % len(self.id)]
+            return self.id[rows % len(self.id)]
         assert self.targets is not None  # `evaluate` has seen to it
         order = row_random(self.seed, f"{ood_name}/targets", range(len(self.targets)), self.id.device, torch.float32)
         shuffled = order.uniform((1,)).flatten().argsort()  # every target is used before one is used twice
-        return self.targets[shuffled[torch.arange(n, device=self.id.device) % len(self.targets)]]
+        return self.targets[shuffled[rows % len(self.targets)]]
 
     def _side(
         self,
@@ -273,32 +235,11 @@ class Run:
         found: Found,
         clean: Tensor,
         target: Tensor | None,
+        *,
         sign: int,
     ) -> Side:
-        """One detector's own view of the returned images; a clean image that is worse for it counts as returned."""
-        x_adv, clean_best = found.x_adv, found.clean_best
-        scores = self._score(name, x_adv, f"{limits.name} images")
-        if limits.aim in ("hide", "raise", "both") and limits.iterate == "best":
-            undo = sign * clean > sign * scores
-            clean_best = clean_best | undo.to(clean_best.device)
-            scores = clean.where(undo, scores)
-            x_adv = x.where(undo.to(x.device).view(-1, 1, 1, 1), x_adv)
-        own = None
-        if target is not None:
-            f = measured(self.detectors[name], limits)
-            z_in, z_out = (rows_of(in_batches(f, images, self.batch_size)) for images in (target, x_adv))
-            own = mape(z_in, z_out).cpu()
-        return Side(
-            scores=scores,
-            scores_8bit=self._score(name, (x_adv * 255).round() / 255, f"{limits.name} images in 8 bits"),
-            distance=limits.distance(x_adv, x).cpu(),
-            queries=found.queries.cpu(),
-            zero_gradients=found.zero_gradients.cpu(),
-            non_finite=found.non_finite.cpu(),
-            clean_best=clean_best.cpu(),
-            mape=own,
-            shown=x_adv[show_rows(len(x_adv)).to(x.device)].cpu(),
-        )
+        fields = {"clean": clean, "target": target, "sign": sign, "batch_size": self.batch_size}
+        return side_of(self.detectors[name], name, limits, x, found, **fields)  # type: ignore[arg-type]
 
     def _agreement(self, prey: Quarry, name: str, x: Tensor, clean: Clean) -> float | None:
         """Rank correlation of a surrogate score with the detector's own over clean ID and OOD inputs."""
@@ -308,13 +249,13 @@ class Run:
         soft = torch.cat([in_batches(score, images, self.batch_size).cpu() for images in (self.id, x)])
         return rank_correlation(soft, torch.cat([clean.id, clean.ood]))
 
-    def _shown(
-        self, result: Result, name: str, threat: Threat, x: Tensor, clean: Clean, outcome: Outcome
-    ) -> Shown:
+    def _show(self, result: Result, name: str, threat: Threat, x: Tensor, clean: Clean, outcome: Outcome) -> Shown:
+        """The rows of a cell that contact sheets show."""
+        which = "ood" if outcome.ood else "id"
         side, images, before = (outcome.ood, x, clean.ood) if outcome.ood else (outcome.id, self.id, clean.id)
         assert side is not None
         rows = show_rows(len(images))
-        target = self.target_images(members_of(threat)[0], result.ood, len(images)) if result.mape else None
+        target = self._targets(members_of(threat)[0], result.ood, len(images)) if result.mape else None
         reference = self.id[torch.arange(len(rows)) % len(self.id)] if target is None else target[rows.to(x.device)]
         return Shown(
             result=result,
@@ -325,7 +266,7 @@ class Run:
             start_scores=before[rows],
             x_adv_scores=side.scores[rows],
             mape=None if side.mape is None else side.mape[rows],
-            side="ood" if outcome.ood else "id",
+            side=which,
         )
 
 

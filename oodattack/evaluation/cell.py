@@ -22,6 +22,7 @@ class Side(NamedTuple):
     scores_8bit: Tensor  # of the same images rounded to 8 bits
     distance: Tensor  # in the threat's norm
     queries: Tensor
+    gradients: Tensor
     zero_gradients: Tensor
     non_finite: Tensor
     clean_best: Tensor  # True where nothing beat the clean input
@@ -70,6 +71,7 @@ def _worst_side(sides: list[Side], sign: int) -> Side | None:
         scores_8bit=torch.stack([s.scores_8bit for s in sides])[pick, rows],
         distance=torch.stack([s.distance for s in sides])[pick, rows],
         queries=torch.stack([s.queries for s in sides]).sum(dim=0),
+        gradients=torch.stack([s.gradients for s in sides]).sum(dim=0),
         zero_gradients=torch.stack([s.zero_gradients for s in sides]).sum(dim=0),
         non_finite=torch.stack([s.non_finite for s in sides]).sum(dim=0),
         clean_best=torch.stack([s.clean_best for s in sides]).all(dim=0),
@@ -114,7 +116,8 @@ def indicators(outcome: Outcome, *, matching: bool, random: float | None, full_b
     """How the search went, over all attacked rows."""
     sides = [side for side in (outcome.ood, outcome.id) if side]
     queries = sum(int(side.queries.sum()) for side in sides)
-    zero = sum(int(side.zero_gradients.sum()) for side in sides) / queries
+    gradients = sum(int(side.gradients.sum()) for side in sides)
+    zero = sum(int(side.zero_gradients.sum()) for side in sides) / max(gradients, 1)
     stuck = torch.cat([side.clean_best for side in sides]).double().mean().item()
     return Indicators(
         white_box=outcome.white_box,
@@ -125,6 +128,20 @@ def indicators(outcome: Outcome, *, matching: bool, random: float | None, full_b
         random_auroc=random,
         full_box_auroc=full_box,
     )
+
+
+class Shown(NamedTuple):
+    """A few rows of one cell, for a contact sheet. Images (k, C, H, W), the rest (k,)."""
+
+    result: Result
+    reference: Tensor  # the matched target; else an ID image for comparison
+    start: Tensor
+    x_adv: Tensor
+    reference_scores: Tensor
+    start_scores: Tensor
+    x_adv_scores: Tensor
+    mape: Tensor | None
+    side: str  # "ood" or "id": which set the rows are from
 
 
 class Clean(NamedTuple):
