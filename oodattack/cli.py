@@ -21,12 +21,20 @@ EXAMPLE = {
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
 @click.version_option(package_name="oodattack")
 def cli() -> None:
-    """How much of its AUROC is left when somebody works against your out-of-distribution detector?
+    r"""How much of its AUROC is left when somebody works against your out-of-distribution detector?
 
     \b
     oodattack run                     the embedded default: digits, nine detectors, four threats
     oodattack list threats            what there is to choose from
     """
+
+
+def _numbers(_context: click.Context, option: click.Parameter, value: str | None) -> tuple[float, ...] | None:
+    """Read "0.49,0.48,0.45"."""
+    try:
+        return None if value is None else tuple(float(part) for part in value.split(","))
+    except ValueError:
+        raise click.BadParameter(f"must be numbers with commas between, got {value!r}", param=option) from None
 
 
 @cli.command(epilog=EXAMPLE["run"])
@@ -46,6 +54,8 @@ def cli() -> None:
 @click.option(
     "--weights", type=click.Path(path_type=Path), metavar="FILE", help="Its weights: .safetensors, .pt or .pth."
 )
+@click.option("--mean", callback=_numbers, metavar="A,B,C", help="What it subtracts a channel, [0, 1] units.")
+@click.option("--std", callback=_numbers, metavar="A,B,C", help="What it divides by.")
 @click.option("--fit", metavar="NAME", help="Labelled ID images that detectors are fitted on.")
 @click.option(
     "--samples", type=click.IntRange(min=2), metavar="N", help="Images per set.  [default: 200 OOD, up to 500 ID]"

@@ -8,9 +8,9 @@ from pathlib import Path
 from torch import Tensor
 
 from oodattack.detector import Detector
+from oodattack.evaluation.cell import Shown
 from oodattack.evaluation.check import check_detector, check_images
 from oodattack.evaluation.provenance import sha256_of, source_of, versions
-from oodattack.evaluation.cell import Shown
 from oodattack.evaluation.run import Progress, Run
 from oodattack.report import Report, Spec
 from oodattack.threat import Suite, Threat, ThreatModel, file_hash, members_of, read_threat
@@ -89,7 +89,7 @@ def evaluate(
         threats={t.name: file_hash(t) for t in read},
     )
     created = datetime.now(UTC).isoformat(timespec="seconds")
-    return Report(schema_=1, created=created, spec=spec, versions=versions(), results=run.results, skipped=run.skipped)
+    return Report(schema=1, created=created, spec=spec, versions=versions(), results=run.results, skipped=run.skipped)
 
 
 def distinct(threats: list[Threat]) -> list[Threat]:

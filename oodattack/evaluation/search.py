@@ -23,7 +23,7 @@ class Goal(NamedTuple):
         side: "ood" (hide, match, quantile) or "id" (raise).
         beaten: scores that the attacked rows want to pass: ID scores for side "ood", OOD scores for side "id".
         z_in: latents of each row's target, for matching.
-        confirm: images -> (B,), whether the detectors themselves let each of them pass; for quarries that are not exact.
+        confirm: images -> (B,), whether the detectors themselves let each pass; for quarries that are not exact.
     """
 
     side: str

@@ -9,8 +9,8 @@ from oodattack.attacks import ATTACKS
 from oodattack.geometry import norm_of, row_random
 from oodattack.threat import ThreatModel
 
-# name: (step size, share of the optimum it must reach in 60 queries). Adamax moves every coordinate at the same speed: on a
-# linear score it ends at the sign vector, in l2 ||w||_1 / (2 ||w||_2) = 0.813 of the best; l1 is not its ball at all.
+# name: (step size, share of the optimum it must reach in 60 queries). Adamax moves every coordinate at the same speed:
+# on a linear score it ends at the sign vector, in l2 ||w||_1 / (2 ||w||_2) = 0.813 of the best; l1 is not its ball.
 REACH = {
     "pgd": (0.25, {"linf": 0.99, "l2": 0.99, "l1": 0.99}),
     "apgd": (None, {"linf": 0.99, "l2": 0.99, "l1": 0.99}),

@@ -3,9 +3,11 @@
 import json
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 import oodattack
 from oodattack import job
@@ -277,3 +279,42 @@ def test_top_help_names_every_command(capsys):
     out, _ = capsys.readouterr()
     for name in cli.commands:
         assert name in out
+
+
+def test_a_network_of_the_user_with_weights_and_normalisation(tmp_path, capsys, monkeypatch):
+    import torchvision
+
+    torch.manual_seed(0)
+    network = torchvision.models.resnet18(num_classes=4).eval()
+    torch.save({"state_dict": {f"module.{k}": v for k, v in network.state_dict().items()}}, tmp_path / "net.pth")
+    generator = np.random.default_rng(0)
+    images = generator.integers(0, 255, (12, 32, 32, 3), dtype=np.uint8)
+    np.savez(tmp_path / "id.npz", images=images, labels=np.arange(12) % 4)
+    np.savez(tmp_path / "ood.npz", images=images[::-1][:4])
+    monkeypatch.chdir(tmp_path)
+    asked = (
+        "run --model torchvision:resnet18 --weights net.pth --mean 0.5,0.4,0.3 --std 0.2,0.2,0.2 --detector energy "
+        "--detector mahalanobis --fit npz:id.npz --id npz:id.npz --ood npz:ood.npz --threat linf-8-255-random "
+        "--out r --json"
+    )
+    assert main(asked.split()) == 0
+    report = json.loads(capsys.readouterr().out)
+    assert {(r["detector"], r["network"]) for r in report["results"]} == {("energy", "model"), ("mahalanobis", "model")}
+    # the same score by hand: the mean and std reached the network
+    x = torch.from_numpy(images[:2]).permute(0, 3, 1, 2) / 255
+    shift, scale = torch.tensor([0.5, 0.4, 0.3]).view(1, 3, 1, 1), torch.tensor([0.2, 0.2, 0.2]).view(1, 3, 1, 1)
+    from oodattack.job import Job
+    from oodattack.job.images import at_most
+    from oodattack.job.networks import user_network
+
+    job = Job(
+        id="npz:id.npz", model="torchvision:resnet18", weights=Path("net.pth"), mean=(0.5, 0.4, 0.3), std=(0.2,) * 3
+    )
+    net = user_network(job, at_most("npz:id.npz", 2, seed=0))
+    with torch.no_grad():
+        torch.testing.assert_close(net(x), network((x - shift) / scale))
+
+
+def test_mean_that_is_no_number_is_refused(capsys):
+    assert main("run --mean a,b".split()) == 2
+    assert "must be numbers with commas between" in capsys.readouterr().err

@@ -1,0 +1,92 @@
+"""From the words of a command line to the arguments of `evaluate`: data, networks and detectors by name."""
+
+from pathlib import Path
+
+import torch
+
+from oodattack.detector import Detector
+from oodattack.detectors import DETECTORS
+from oodattack.evaluation import Progress, evaluate
+from oodattack.evaluation.provenance import source_of
+from oodattack.job.ask import DEFAULT_DETECTORS, DEFAULT_THREATS, Job
+from oodattack.job.detectors import build_detector, split_name
+from oodattack.job.folder import run_directory, write_sheet
+from oodattack.job.images import fit_images, load_images
+from oodattack.job.networks import load_networks, train
+from oodattack.lookup import summary
+from oodattack.report import Report
+from oodattack.threat import Threat, read_threat
+
+__all__ = ["Job", "run", "train"]
+
+
+def run(job: Job, *, progress: Progress | None = None) -> tuple[Report, Path]:
+    """Do what a job says; writes report.json and the contact sheets into the run directory.
+
+    Returns:
+        The report and the run directory.
+
+    Raises:
+        ValueError: anything that the user can put right; one line.
+    """
+    threats = [read_threat(t) for t in job.threats or DEFAULT_THREATS]
+    names = list(dict.fromkeys(job.detectors or DEFAULT_DETECTORS))
+    wanted = [split_name(name, job) for name in names]
+    device = checked_device(job.device)
+    with run_directory(job.out) as out:
+        return run_in(out, job, threats, names, wanted, device, progress), out
+
+
+def run_in(
+    out: Path,
+    job: Job,
+    threats: list[Threat],
+    names: list[str],
+    wanted: list[tuple[str, str | None]],
+    device: torch.device,
+    progress: Progress | None,
+) -> Report:
+    """The part of `run` that comes after everything that can be checked at once, in a run directory."""
+    images = load_images(job, threats)
+    networks = load_networks([n for _, n in wanted if n is not None], job, images.id, progress)
+    fit = fit_images(job) if any(d in DETECTORS and DETECTORS[d].fits for d, _ in wanted) else None
+    detectors: dict[str, Detector] = {}
+    for name, (detector, network) in zip(names, wanted, strict=True):
+        key = name if network is None else f"{detector}@{network}"
+        detectors[key] = build_detector(detector, None if network is None else networks[network].net, fit, device)
+    report = evaluate(
+        detectors,
+        id=images.id.x.to(device),
+        ood={i.name: i.x.to(device) for i in images.ood},
+        targets=None if images.targets is None else images.targets.x.to(device),
+        starts={start: x.to(device) for start, x in images.starts.items()},
+        threats=threats,
+        seed=job.seed,
+        batch_size=job.batch_size,
+        progress=progress,
+        watch=lambda shown: write_sheet(shown, out),
+        provenance={
+            "command": job.command,
+            "samples": job.samples,
+            "id": source_of(images.id.name, images.id.x, source=images.id.source),
+            "targets": images.targets and source_of("reference", images.targets.x, source=images.targets.source),
+            "ood": [source_of(i.name, i.x, source=i.source) for i in images.ood],
+            "id_accuracy": {name: n.accuracy for name, n in networks.items() if n.accuracy is not None},
+        },
+    )
+    report.save(out / "report.json")
+    return report
+
+
+def checked_device(name: str) -> torch.device:
+    """The device of that name, if this machine has it.
+
+    Raises:
+        ValueError: it does not.
+    """
+    try:
+        device = torch.device(name)
+        torch.zeros(1, device=device).item()
+    except (RuntimeError, AssertionError) as error:
+        raise ValueError(f"`--device` must be there, got {name!r}: {summary(error, 100)}. Try cpu.") from None
+    return device

@@ -1,0 +1,40 @@
+"""What `oodattack run` was asked for, and what it does when asked for nothing."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+DEFAULT_DETECTORS = (
+    "msp@ce",
+    "energy@ce",
+    "odin@ce",
+    "mahalanobis@ce",
+    "si-z@ce",
+    "si-a@ce",
+    "odin@gq",
+    "energy@greg",
+    "energy@greg+",
+)
+DEFAULT_THREATS = ("liang-logit", "linf-8-255", "flagship", "sanity-full-box")
+DEFAULT_OOD = ("digits-6-9", "far-mix")
+DEFAULT_ID, DEFAULT_OOD_EACH = 500, 200  # images; ID ones cost a scoring pass, OOD ones a search
+
+
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    """What `oodattack run` was asked for. Empty tuples and None stand for the embedded default."""
+
+    detectors: tuple[str, ...] = ()
+    threats: tuple[str, ...] = ()
+    id: str = "digits"
+    ood: tuple[str, ...] = ()
+    model: str | None = None
+    weights: Path | None = None
+    mean: tuple[float, ...] | None = None
+    std: tuple[float, ...] | None = None
+    fit: str | None = None
+    samples: int | None = None
+    seed: int = 0
+    device: str = "cpu"
+    batch_size: int = 256
+    out: Path | None = None
+    command: str | None = None

@@ -1,0 +1,61 @@
+"""The images of a job by name."""
+
+from typing import Any, NamedTuple
+
+from torch import Tensor
+
+from oodattack import data
+from oodattack.data import Images
+from oodattack.job.ask import DEFAULT_ID, DEFAULT_OOD, DEFAULT_OOD_EACH, Job
+from oodattack.threat import Threat, members_of
+
+
+class Loaded(NamedTuple):
+    """All images of a job."""
+
+    id: Images
+    targets: Images | None
+    ood: list[Images]
+    starts: dict[str, Tensor]
+
+
+def load_images(job: Job, threats: list[Threat]) -> Loaded:
+    """ID, target, OOD and start images, all in the format of the ID images."""
+    id_images = at_most(job.id, job.samples or DEFAULT_ID, seed=job.seed, part="test")
+    _, channels, size, width = id_images.x.shape
+    look: dict[str, Any] = {"channels": channels, "size": size, "seed": job.seed}
+    targets = data.load("digits", part="reference", **look) if job.id == "digits" else None
+    names = job.ood or (DEFAULT_OOD if job.id == "digits" else ())
+    if not names and any(members_of(t)[0].start == "ood" for t in threats):
+        raise ValueError(
+            "`--ood` must name a data set, got none. Add one, such as npz:PATH; see `oodattack list datasets`."
+        )
+    if size != width and (targets or any(name in data.DATASETS for name in names)):
+        raise ValueError(f"`--id` images must be square to go with built-in sets, got {size} x {width}. Crop them.")
+    n = job.samples or DEFAULT_OOD_EACH
+    ood = [at_most(name, n, **look) for name in dict.fromkeys(names)]
+    starts = dict.fromkeys(m.start for t in threats for m in members_of(t) if m.start != "ood")
+    made = {s: data.start_images(s, n, **look) for s in starts}
+    return Loaded(id_images, targets, ood, made)
+
+
+def at_most(name: str, samples: int, **look: Any) -> Images:
+    """A data set, or as many of its images as asked for where it has more."""
+    if name in data.DATASETS and data.DATASETS[name].afresh:
+        return data.load(name, samples=samples, **look)
+    whole = data.load(name, **look)
+    return data.subset(whole, min(samples, len(whole.x)), seed=look["seed"])
+
+
+def fit_images(job: Job) -> tuple[Tensor, Tensor]:
+    """Training images and labels for detectors that are fitted.
+
+    Raises:
+        ValueError: none were named, or they have no labels.
+    """
+    if job.fit is None and job.id != "digits":
+        raise ValueError("`--fit` must name labelled ID training images for this detector, got none. Add npz:PATH.")
+    images = data.load(job.fit, seed=job.seed) if job.fit else data.load("digits", part="train", seed=job.seed)
+    if images.y is None:
+        raise ValueError(f"`--fit` must have labels, got none in {images.name!r}. Store them under the key `labels`.")
+    return images.x, images.y
