@@ -35,4 +35,4 @@ class Energy(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """OOD scores, shape (B,)."""
-        return energy(self.net(x), temperature=self.temperature)
+        return energy(self.net.logits(x), temperature=self.temperature)

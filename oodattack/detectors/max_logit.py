@@ -31,4 +31,4 @@ class MaxLogit(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """OOD scores, shape (B,)."""
-        return max_logit(self.net(x))
+        return max_logit(self.net.logits(x))

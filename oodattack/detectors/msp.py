@@ -67,4 +67,4 @@ class MSP(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """OOD scores, shape (B,), in [0, 1]."""
-        return msp(self.net(x))
+        return msp(self.net.logits(x))

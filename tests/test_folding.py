@@ -1,0 +1,116 @@
+"""The folded copy: the same function, used inside a search and nowhere else."""
+
+import pytest
+import torch
+import torchvision
+from torch import nn
+
+from oodattack.detector import Classifier, searching
+from oodattack.detectors import ODIN, Energy, Mahalanobis
+from oodattack.detectors.mahalanobis import Gaussians
+from oodattack.folding import agree, fold
+from oodattack.models.small import SmallResNet
+
+
+def lively(network: nn.Module) -> nn.Module:
+    """Norm layers that do something."""
+    generator = torch.Generator().manual_seed(0)
+    for module in network.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            for t, low in ((module.running_mean, -0.5), (module.running_var, 0.5), (module.weight, 0.5)):
+                t.data.copy_(low + torch.rand(t.shape, generator=generator))
+    return network.eval()
+
+
+def networks():
+    torch.manual_seed(0)
+    return {
+        "small": (lively(SmallResNet(3, 4)), 32),
+        "resnet18": (lively(torchvision.models.resnet18(num_classes=4)), 32),
+        "plain": (nn.Sequential(nn.Flatten(), nn.Linear(3 * 8 * 8, 4)).eval(), 8),
+    }
+
+
+class Branching(nn.Module):
+    """Control flow that depends on values: cannot be traced."""
+
+    def __init__(self):
+        super().__init__()
+        self.linear = nn.Linear(12, 3)
+
+    def forward(self, x):
+        return self.linear(x.flatten(1)) * (2 if x.mean() > 0.5 else 1)
+
+
+@pytest.mark.parametrize("name", networks())
+def test_a_folded_network_is_the_same_function_without_norms(name):
+    network, size = networks()[name]
+    x = torch.rand(3, 3, size, size)
+    folded = fold(network)
+    assert folded is not None
+    assert not any(isinstance(m, nn.BatchNorm2d) for m in folded.modules())
+    with torch.no_grad():
+        torch.testing.assert_close(folded(x), network(x), rtol=1e-3, atol=1e-4)
+
+
+def test_it_is_used_inside_a_search_only():
+    network, _ = networks()["small"]
+    net, x = Classifier(network, mean=[0.5, 0.4, 0.3], std=[0.2, 0.3, 0.4]), torch.rand(2, 3, 32, 32)
+    calls = []
+    network.register_forward_hook(lambda *_: calls.append(1))
+    outside = net.logits(x), net.features(x)
+    assert len(calls) == 2
+    with searching():
+        net.logits(x)  # builds and checks the copy, once
+        before = len(calls)
+        inside = net.logits(x), net.features(x)
+        assert len(calls) == before
+        net.run(x, watch=net.norm_layers())  # what looks at layers sees the network itself
+        net(x)
+        assert len(calls) == before + 2
+    for a, b in zip(outside, inside, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-3, atol=1e-4)
+    net.logits(x)
+    assert len(calls) == before + 3
+    assert not any("folded" in key or "twin" in key for key in net.state_dict())
+
+
+def test_new_weights_make_a_new_copy():
+    net, x = Classifier(networks()["small"][0]), torch.rand(2, 3, 32, 32)
+    with searching():
+        first = net.logits(x)
+    with torch.no_grad():
+        net.network.head.bias += 1
+    with searching():
+        torch.testing.assert_close(net.logits(x), first + 1, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("network", [Branching().eval(), Branching()], ids=["untraceable", "training"])
+def test_what_cannot_be_folded_is_used_as_it_is(network):
+    assert fold(network) is None
+    net, x = Classifier(network), torch.rand(2, 3, 2, 2)
+    with searching():
+        assert torch.equal(net.logits(x), net(x))
+
+
+def test_a_copy_that_disagrees_is_not_used(monkeypatch):
+    net, x = Classifier(networks()["small"][0]), torch.rand(2, 3, 32, 32)
+    monkeypatch.setattr("oodattack.detector.fold", lambda network: SmallResNet(3, 4).eval())
+    with searching():
+        assert torch.equal(net.logits(x), net(x))
+    assert not agree(torch.zeros(2), torch.ones(2)) and agree(torch.ones(2), torch.ones(2))
+
+
+def test_gradients_of_detectors_point_the_same_way():
+    net = Classifier(networks()["small"][0])
+    gaussians = Gaussians(torch.zeros(2, 32), torch.eye(32))
+    x = torch.rand(4, 3, 32, 32)
+    for detector in (Energy(net), ODIN(net), Mahalanobis(net, gaussians)):
+        found = []
+        for context in (searching(), torch.enable_grad()):
+            z = x.clone().requires_grad_()
+            with context:
+                value = detector(z)
+            found.append(torch.autograd.grad(value.sum(), z)[0])
+        cosine = torch.nn.functional.cosine_similarity(found[0].flatten(1), found[1].flatten(1))
+        assert cosine.min() > 0.999
