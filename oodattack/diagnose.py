@@ -4,6 +4,7 @@ from typing import Literal, NamedTuple
 
 Verdict = Literal["broken", "holds", "inconclusive"]
 
+LEFT = 0.75  # share of the clean advantage over chance below which a detector counts as broken
 ZERO_GRADIENTS = 0.1  # share of queries
 STUCK = 0.5  # share of rows on which nothing beat the clean input
 RANK_CORRELATION = 0.9
@@ -58,7 +59,7 @@ def failures(attacked: float, found: Indicators) -> list[str]:
 def verdict(clean: float, attacked: float, found: Indicators) -> tuple[Verdict, str]:
     """What the numbers allow one to say.
 
-    Broken: at most half of the clean advantage over chance is left, attacked <= 0.5 + (clean - 0.5) / 2. Holds: more is
+    Broken: a quarter of the clean advantage over chance is gone, attacked <= 0.5 + 0.75 (clean - 0.5). Holds: more is
     left and no indicator says that the search failed. Inconclusive: more is left, but an indicator does.
 
     Args:
@@ -71,7 +72,7 @@ def verdict(clean: float, attacked: float, found: Indicators) -> tuple[Verdict, 
     """
     if clean <= 0.5:
         return "broken", f"no better than chance before any attack (AUROC {clean:.3f})"
-    if attacked <= 0.5 + (clean - 0.5) / 2:
+    if attacked <= 0.5 + LEFT * (clean - 0.5):
         return "broken", f"AUROC {clean:.3f} fell to {attacked:.3f}"
     if reasons := failures(attacked, found):
         return "inconclusive", "; ".join(reasons)

@@ -13,10 +13,10 @@ FINE = Indicators(
     ("clean", "attacked", "expected"),
     [
         (1.0, 0.0, "broken"),
-        (1.0, 0.75, "broken"),  # 0.5 + (1 - 0.5) / 2, half of the advantage: still broken
-        (1.0, 0.76, "holds"),
-        (0.8, 0.65, "broken"),  # 0.5 + (0.8 - 0.5) / 2
-        (0.8, 0.66, "holds"),
+        (1.0, 0.875, "broken"),  # 0.5 + 0.75 (1 - 0.5), three quarters of the advantage: just broken
+        (1.0, 0.88, "holds"),
+        (0.8, 0.72, "broken"),  # 0.5 + 0.75 (0.8 - 0.5) = 0.725
+        (0.8, 0.73, "holds"),
         (0.9, 0.9, "holds"),
         (0.5, 0.5, "broken"),  # nothing to lose
         (0.3, 0.9, "broken"),

@@ -84,9 +84,7 @@ def test_what_the_presets_say():
 
 
 def test_the_wheel_carries_the_threat_models():
-    project = preset_folder().parent / "pyproject.toml"
-    if not project.exists():
-        pytest.skip("not a checkout")
+    project = Path(__file__).parent.parent / "pyproject.toml"
     wheel = tomllib.loads(project.read_text())["tool"]["hatch"]["build"]["targets"]["wheel"]
     assert wheel["force-include"]["threat_models"] == "oodattack/threat_models"
     assert "oodattack" in wheel["packages"]
@@ -118,7 +116,7 @@ WRONG = {
     "eps of 8": ({"eps": "8"}, r"`eps` must be in \(0, 1\] for linf, got 8\. Write 8/255, not 8\."),
     "eps of 0": ({"eps": "0"}, "`eps` must be greater than 0, got 0"),
     "eps negative": ({"eps": '"-8/255"'}, "`eps` must be greater than 0"),
-    "eps nan": ({"eps": "nan"}, "`eps` must be greater than 0, got nan"),
+    "eps nan": ({"eps": "nan"}, "`eps` must be (greater than 0|a finite number), got nan"),
     "eps infinite": ({"eps": "inf"}, "`eps` must be a finite number, got inf"),
     "eps in words": ({"eps": '"small"'}, "`eps` must be a valid number, got 'small'"),
     "eps by zero": ({"eps": '"1/0"'}, "`eps` must be a valid number, got '1/0'"),
