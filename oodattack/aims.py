@@ -13,12 +13,12 @@ CLOSE = 1e-4  # a matched row is finished at this MAPE: a tenth of what Liang et
 
 def hide(score: Score) -> Loss:
     """-score(x): an OOD input should look ID."""
-    return lambda x, _rows: -score(x)
+    return lambda x, _rows: -real(score(x))
 
 
 def lift(score: Score) -> Loss:
     """score(x): an ID input should look OOD (the aim called "raise")."""
-    return lambda x, _rows: score(x)
+    return lambda x, _rows: real(score(x))
 
 
 def match(latent: Latent, z_in: Tensor) -> Loss:
@@ -38,7 +38,7 @@ def quantile(score: Score, level: Tensor) -> Loss:
         score: any detector.
         level: the target score, a scalar.
     """
-    return lambda x, _rows: -(score(x) - level).abs()
+    return lambda x, _rows: -(real(score(x)) - level).abs()
 
 
 def close_enough(z_in: Tensor) -> Tensor:
@@ -62,6 +62,11 @@ def mape(z_in: Tensor, z_out: Tensor) -> Tensor:
     return ((z_out - z_in).abs().mean(dim=1) / size).clamp(max=limits.max)
 
 
+def real(score: Tensor) -> Tensor:
+    """Counts and flags as floating-point numbers."""
+    return score if score.is_floating_point() else score.float()
+
+
 def rows_of(z: Tensor) -> Tensor:
     """Bring a latent or a score to (B, D)."""
     return z[:, None] if z.ndim == 1 else z.flatten(1)
@@ -70,4 +75,4 @@ def rows_of(z: Tensor) -> Tensor:
 def in_batches(f: Callable[[Tensor], Tensor], x: Tensor, batch_size: int) -> Tensor:
     """f over all rows without a gradient, batch by batch; the result stays on the device of `x`."""
     with torch.no_grad():
-        return torch.cat([f(rows).detach() for rows in x.split(batch_size)])
+        return real(torch.cat([f(rows).detach() for rows in x.split(batch_size)]))

@@ -96,7 +96,7 @@ def maximise(
     for restart in range(threat.restarts):
         steps = left // (threat.restarts - restart)
         left -= steps
-        search.restart(random, steps)
+        search.restart(random, steps, first=restart == 0)
     return Found(
         threat.settle(search.x_adv, x),
         search.value,
@@ -141,7 +141,7 @@ class _Search:
         self.clean_best[won] = False
         self.progress(len(rows))
 
-    def restart(self, random: RowRandom, steps: int) -> None:
+    def restart(self, random: RowRandom, steps: int, *, first: bool) -> None:
         """One run of the attack's steps on all unfinished rows."""
         self._finish(torch.arange(len(self.x), device=self.x.device), check=True)
         rows = (~self.done).nonzero().flatten()
@@ -155,7 +155,7 @@ class _Search:
             point = self.threat.project(x_adv, x)
             seen = self._count(query(self.loss, point, rows, needs_grad=self.attack.white_box and not last), rows)
             if self.threat.iterate == "best" or last:
-                self.note(seen, rows, replace=self.threat.iterate == "last")
+                self.note(seen, rows, replace=first and self.threat.iterate == "last")
             else:
                 self.queries[rows] += 1
                 self.progress(len(rows))

@@ -11,6 +11,7 @@ import click
 if TYPE_CHECKING:
     from rich.progress import Progress
 
+SEED = click.IntRange(0, 2**63 - 1)  # what a random generator takes
 EXAMPLE = {
     "run": "Example: oodattack run --detector energy@greg --ood far-mix --threat linf-8-255 --out my-run",
     "list": "Example: oodattack list threats --json",
@@ -61,7 +62,11 @@ def _numbers(_context: click.Context, option: click.Parameter, value: str | None
     "--samples", type=click.IntRange(min=2), metavar="N", help="Images per set.  [default: 200 OOD, up to 500 ID]"
 )
 @click.option(
-    "--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of the searches and of what is drawn."
+    "--seed",
+    type=click.IntRange(0, 2**63 - 1),
+    default=0,
+    show_default=True,
+    help="Of the searches and of what is drawn.",
 )
 @click.option(
     "--batch-size", type=click.IntRange(min=1), default=256, show_default=True, help="Rows attacked at a time."
@@ -143,7 +148,7 @@ def _rows(what: str) -> list[dict[str, str]]:
 
 @cli.command(epilog=EXAMPLE["train"])
 @click.option("--objective", required=True, metavar="NAME", help="See `oodattack list objectives`.")
-@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of weights, order and shifts.")
+@click.option("--seed", type=SEED, default=0, show_default=True, help="Of weights, order and shifts.")
 @click.option(
     "--out",
     type=click.Path(path_type=Path),

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple, Protocol
 import torch
 from torch import Tensor, nn
 
-from oodattack.folding import agree, fold, state_of
+from oodattack.folding import agree, fold
 
 Score = Callable[[Tensor], Tensor]  # (B, C, H, W) in [0, 1] -> (B,), higher means more OOD
 Latent = Callable[[Tensor], Tensor]  # (B, C, H, W) in [0, 1] -> (B, D)
@@ -58,13 +58,17 @@ class Surrogate(NamedTuple):
     exact: bool = False
 
 
-_searching: ContextVar[bool] = ContextVar("searching", default=False)
+_searching: ContextVar[object] = ContextVar("searching", default=None)
 
 
 @contextmanager
-def searching() -> Iterator[None]:
-    """Within, `Classifier.logits` and `.features` may take a faster copy of the network. Never while scoring."""
-    token = _searching.set(True)
+def searching(search: object) -> Iterator[None]:
+    """Within, `Classifier.logits` and `.features` may take a faster copy of the network. Never while scoring.
+
+    Args:
+        search: names one search; the copy is compared with the network once for each.
+    """
+    token = _searching.set(search)
     try:
         yield
     finally:
@@ -140,24 +144,35 @@ class Classifier(nn.Module):
 
     def _twin(self, x: Tensor) -> "Classifier":
         """The folded copy, inside `searching` and if it gives the same logits; else the classifier itself."""
-        if not _searching.get():
+        search = _searching.get()
+        if search is None:
             return self
-        state = state_of(self.network)
-        kept: tuple[object, Classifier] | None = self.__dict__.get("_folded")  # no submodule: not in the state dict
-        if kept is None or kept[0] != state:
-            kept = (state, self._fold(x))
-            self.__dict__["_folded"] = kept
+        kept: tuple[object, Classifier] = self.__dict__.get("_folded", (None, self))  # kept out of the state dict
+        if kept[0] is not search:
+            twin = kept[1] if kept[1] is not self and self._same(kept[1], x) else self._fold(x)
+            kept = self.__dict__["_folded"] = (search, twin)
         return kept[1]
 
     def _fold(self, x: Tensor) -> "Classifier":
         network = fold(self.network)
         if network is None:
             return self
-        twin = Classifier(network, head=self.head)
+        try:
+            twin = Classifier(network, head=self.head)
+        except ValueError:  # the head did not survive
+            return self
         twin.mean, twin.std = self.mean, self.std
+        return twin if self._same(twin, x) else self
+
+    def _same(self, twin: "Classifier", x: Tensor) -> bool:
+        """Whether a copy has the logits and features of the network on the first rows of `x`."""
         with torch.no_grad():
-            same = agree(twin(x[:4].detach()), self(x[:4].detach()))
-        return twin if same else self
+            mine = self.run(x[:4].detach())
+            try:
+                its = twin.run(x[:4].detach())
+            except Exception:  # a copy that fails is no copy
+                return False
+        return agree(its.logits, mine.logits) and agree(its.features, mine.features)
 
     def run(
         self,

@@ -18,10 +18,12 @@ class Indicators(NamedTuple):
         zero_gradient_share: share of gradients that were exactly zero.
         non_finite_share: share of queries whose value or gradient was not finite.
         clean_best_share: share of attacked rows on which nothing beat the clean input; None for matching.
-        surrogate_rank_correlation: Spearman correlation of surrogate and score over clean and attacked inputs; None
+        surrogate_rank_correlation: Spearman correlation of surrogate and score over clean ID and OOD inputs; None
             without a surrogate.
         random_auroc: AUROC left by random search at the same radius.
         full_box_auroc: AUROC left when the attacker may use the whole box.
+        repeatable: scoring the same ID inputs twice gave the same scores.
+        row_independent: so did scoring one of them alone.
     """
 
     white_box: bool
@@ -31,6 +33,8 @@ class Indicators(NamedTuple):
     surrogate_rank_correlation: float | None = None
     random_auroc: float | None = None
     full_box_auroc: float | None = None
+    repeatable: bool = True
+    row_independent: bool = True
 
 
 def failures(attacked: float, found: Indicators) -> list[str]:
@@ -38,6 +42,10 @@ def failures(attacked: float, found: Indicators) -> list[str]:
     reasons = []
     if not found.white_box:
         reasons.append("the search used no gradient")
+    if not found.repeatable:
+        reasons.append("the score changes from call to call")
+    if not found.row_independent:
+        reasons.append("the score of a row depends on its batch")
     if (found.zero_gradient_share or 0) > ZERO_GRADIENTS:
         reasons.append(f"{found.zero_gradient_share:.0%} of gradients were zero")
     if found.non_finite_share > 0:

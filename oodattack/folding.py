@@ -2,7 +2,6 @@
 
 import copy
 
-import torch
 from torch import Tensor, nn
 
 
@@ -28,9 +27,3 @@ def fold(network: nn.Module) -> nn.Module | None:
 def agree(a: Tensor, b: Tensor) -> bool:
     """Whether two results are equal up to the rounding of a network: one part in a thousand of the largest."""
     return a.shape == b.shape and bool((a - b).abs().max() <= 1e-3 * b.abs().max())
-
-
-def state_of(network: nn.Module) -> tuple[tuple[int, int], ...]:
-    """Changes whenever a parameter or buffer is replaced or written to."""
-    with torch.no_grad():
-        return tuple((t.data_ptr(), t._version) for t in (*network.parameters(), *network.buffers()))

@@ -52,7 +52,8 @@ class ThreatModel(BaseModel):
         step_size: share of eps, in (0, 2]; for pgd (length of a step) and adamax (learning rate) only.
         queries: detector calls per input, forward or forward plus backward, all restarts and the clean call included.
         restarts: independent searches that share the queries; each row keeps its best.
-        iterate: "best" point seen per row, or "last" as some papers' code returns.
+        iterate: "best" point seen per row, or the "last" one of a restart, as some papers' code returns; of several
+            restarts each row keeps the better.
         source: paper or document the numbers come from.
     """
 

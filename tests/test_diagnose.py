@@ -28,6 +28,8 @@ def test_verdict_by_hand(clean, attacked, expected):
 
 WRONG = {
     "black box": ({"white_box": False}, "the search used no gradient"),
+    "random score": ({"repeatable": False}, "changes from call to call"),
+    "batch": ({"row_independent": False}, "depends on its batch"),
     "zero gradients": ({"zero_gradient_share": 0.11}, "11% of gradients were zero"),
     "not finite": ({"non_finite_share": 0.001}, "0.1% of queries were not finite"),
     "stuck": ({"clean_best_share": 0.51}, "nothing beat the clean input on 51% of rows"),
@@ -65,5 +67,5 @@ def test_on_the_edge_is_no_failure(changes):
 
 
 def test_all_reasons_are_named():
-    worst = Indicators(False, 1.0, 1.0, 1.0, 0.0, 0.1, 1.0)
-    assert verdict(1.0, 0.9, worst)[1].count("; ") == 6  # 7 reasons
+    worst = Indicators(False, 1.0, 1.0, 1.0, 0.0, 0.1, 1.0, False, False)
+    assert verdict(1.0, 0.9, worst)[1].count("; ") == 8  # 9 reasons

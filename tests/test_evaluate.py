@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch import nn
 
+from oodattack.detector import Surrogate
 from oodattack.evaluation import evaluate
 from oodattack.evaluation.cell import Outcome, Side, numbers, worst
 from oodattack.evaluation.plan import differentiable
@@ -548,8 +549,9 @@ def test_numbers_fit_the_report_at_the_edges(n_id, n_ood, gap):
 # --- against torchattacks ---
 
 
+@pytest.mark.parametrize("steepness", [1, 20])  # the same order of scores; at 20 the peer's cross-entropy saturates
 @pytest.mark.parametrize("seed", [0, 1, 2])
-def test_at_least_as_strong_as_torchattacks_on_the_wrapped_detector(seed):
+def test_at_least_as_strong_as_torchattacks_on_the_wrapped_detector(seed, steepness):
     torchattacks = pytest.importorskip("torchattacks")
     generator = torch.Generator().manual_seed(seed)
     net = nn.Sequential(
@@ -562,7 +564,7 @@ def test_at_least_as_strong_as_torchattacks_on_the_wrapped_detector(seed):
     ).requires_grad_(False)
     for parameter in net.parameters():
         parameter.copy_(torch.randn(parameter.shape, generator=generator) / max(1, parameter[0].numel()) ** 0.5)
-    score = lambda x: -20 * net.eval()(x).logsumexp(1)  # steep, as real scores are: cross-entropy saturates
+    score = lambda x: -steepness * net.eval()(x).logsumexp(1)
     draw = torch.rand(60, 1, 16, 16, generator=generator)
     order = score(draw).argsort()
     id_, ood = draw[order[:30]], draw[order[30:]]  # AUROC 1 before the attack
@@ -585,11 +587,74 @@ def test_at_least_as_strong_as_torchattacks_on_the_wrapped_detector(seed):
     theirs = torchattacks.PGD(wrapped, eps=eps, alpha=eps / 4, steps=steps)(ood, torch.ones(30, dtype=torch.long))
     assert wrapped.gradients == steps
     assert (theirs - ood).abs().max() <= eps * (1 + 1e-4)
-    limits = read_threat("linf-8-255").model_copy(update={"queries": steps + 1})  # the clean call needs no gradient
-    same = threat("pgd", attack="pgd", step_size=0.25, eps=eps, queries=steps + 2)  # they do not score the last point
+    limits = read_threat("linf-8-255").model_copy(update={"queries": steps + 2})
+    same = threat("pgd", attack="pgd", step_size=0.25, eps=eps, queries=steps + 2)
+    # queries: the clean call, as many gradients as theirs, and the score of the last point, which they do not look at
     left = auroc(score(id_), score(theirs))
     ours, pgd = run(score, [limits, same], id=id_, ood=ood).results
-    assert ours.queries <= steps + 1
+    assert ours.queries <= steps + 2
     assert ours.attacked.auroc <= left + 1e-9
     assert ours.attacked.auroc < ours.clean.auroc - 0.2
     assert pgd.attacked.auroc <= left + 0.01  # the same steps from other random starts
+
+
+def test_a_score_that_changes_from_call_to_call_never_holds():
+    generator = torch.Generator().manual_seed(0)
+    noisy = lambda x: brightness(x) + torch.rand(len(x), generator=generator, dtype=x.dtype)
+    result, _ = run(noisy, [threat(eps=1e-3), BOX]).results
+    assert result.indicators["repeatable"] is False
+    assert result.verdict != "holds"
+
+
+def test_a_score_that_depends_on_its_batch_never_holds():
+    result, _ = run(lambda x: brightness(x) - brightness(x).mean(), [threat(eps=1e-3), BOX]).results
+    assert result.indicators["row_independent"] is False
+    assert result.verdict != "holds"
+
+
+def test_scores_that_are_counts_are_taken_as_numbers():
+    counts = lambda x: (x > 0.5).flatten(1).sum(1)
+    result, _ = run(counts, [threat(attack="random-search", step_size=None), BOX]).results
+    assert result.attack.startswith("random-search")
+    assert 0 <= result.attacked.auroc <= result.clean.auroc
+
+
+def test_random_search_asks_the_detector_itself():
+    class Stepped(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.surrogate = Surrogate("nothing like it", lambda x: -brightness(x))
+            self.eval()
+
+        def forward(self, x):
+            return brightness(x)
+
+    (result,) = run(Stepped(), [threat(attack="random-search", step_size=None)]).results
+    assert result.surrogate is None
+    assert result.attacked.auroc <= result.clean.auroc
+    (plain,) = run(brightness, [threat(attack="random-search", step_size=None)]).results
+    assert result.attacked == plain.attacked
+
+
+def test_sets_must_be_disjoint():
+    with pytest.raises(ValueError, match=r"`targets` must be disjoint from the ID images, got \d+ of"):
+        evaluate(brightness, id=ID, ood={"o": OOD}, threats=[threat()], seed=0, targets=ID)
+
+
+def test_a_report_without_a_cell_is_refused():
+    with pytest.raises(ValueError, match=r"`threats` must apply to a detector.*gives no `latent` to match"):
+        evaluate(brightness, id=ID, ood={"o": OOD}, threats=["liang-logit"], seed=0)
+
+
+def test_spec_describes_what_was_evaluated_when_targets_are_split_off():
+    report = run(brightness, ["liang-quantile"])
+    assert report.spec.id.n == report.results[0].clean.n_id
+    assert report.spec.targets is not None and report.spec.targets.n + report.spec.id.n == len(ID)
+
+
+def test_a_full_box_with_the_same_start_images_counts():
+    start = {"start": "noise"}
+    starts = {"noise": OOD + 0}
+    asked = [threat(eps=1e-3, **start), BOX.model_copy(update=start)]
+    result, _ = evaluate(brightness, id=ID, ood={}, threats=asked, seed=0, starts=starts).results
+    assert result.indicators["full_box_auroc"] is not None

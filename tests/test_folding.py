@@ -60,7 +60,7 @@ def test_it_is_used_inside_a_search_only():
     network.register_forward_hook(lambda *_: calls.append(1))
     outside = net.logits(x), net.features(x)
     assert len(calls) == 2
-    with searching():
+    with searching("one search"):
         net.logits(x)  # builds and checks the copy, once
         before = len(calls)
         inside = net.logits(x), net.features(x)
@@ -75,28 +75,61 @@ def test_it_is_used_inside_a_search_only():
     assert not any("folded" in key or "twin" in key for key in net.state_dict())
 
 
-def test_new_weights_make_a_new_copy():
-    net, x = Classifier(networks()["small"][0]), torch.rand(2, 3, 32, 32)
-    with searching():
+class Signed(nn.Module):
+    """A network with an attribute that is neither parameter nor buffer."""
+
+    def __init__(self):
+        super().__init__()
+        self.inner, self.sign = networks()["small"][0], 1.0
+        self.eval()
+
+    def forward(self, x):
+        return self.sign * self.inner(x)
+
+
+@pytest.mark.parametrize("change", ["weights", "attribute"])
+def test_a_changed_network_makes_a_new_copy(change):
+    net, x = Classifier(Signed(), head="inner.head"), torch.rand(2, 3, 32, 32)
+    with searching(object()):
         first = net.logits(x)
     with torch.no_grad():
-        net.network.head.bias += 1
-    with searching():
-        torch.testing.assert_close(net.logits(x), first + 1, rtol=1e-4, atol=1e-4)
+        if change == "weights":
+            net.network.inner.head.bias += 1
+        else:
+            net.network.sign = -1.0
+    with searching(object()):
+        expected = first + 1 if change == "weights" else -first
+        torch.testing.assert_close(net.logits(x), expected, rtol=1e-4, atol=1e-4)
+
+
+class OwnLinear(nn.Linear):
+    """A head that tracing looks into instead of calling."""
+
+    def forward(self, x):
+        return x @ self.weight.T + self.bias
+
+
+def test_a_head_that_tracing_dissolves_leaves_the_network_as_it_is():
+    network = networks()["small"][0]
+    head = OwnLinear(32, 4).eval()
+    network.head = head
+    net, x = Classifier(network, head="head"), torch.rand(2, 3, 32, 32)
+    with searching(object()):
+        assert torch.equal(net.features(x), net.run(x).features)
 
 
 @pytest.mark.parametrize("network", [Branching().eval(), Branching()], ids=["untraceable", "training"])
 def test_what_cannot_be_folded_is_used_as_it_is(network):
     assert fold(network) is None
     net, x = Classifier(network), torch.rand(2, 3, 2, 2)
-    with searching():
+    with searching(object()):
         assert torch.equal(net.logits(x), net(x))
 
 
 def test_a_copy_that_disagrees_is_not_used(monkeypatch):
     net, x = Classifier(networks()["small"][0]), torch.rand(2, 3, 32, 32)
     monkeypatch.setattr("oodattack.detector.fold", lambda network: SmallResNet(3, 4).eval())
-    with searching():
+    with searching(object()):
         assert torch.equal(net.logits(x), net(x))
     assert not agree(torch.zeros(2), torch.ones(2)) and agree(torch.ones(2), torch.ones(2))
 
@@ -107,7 +140,7 @@ def test_gradients_of_detectors_point_the_same_way():
     x = torch.rand(4, 3, 32, 32)
     for detector in (Energy(net), ODIN(net), Mahalanobis(net, gaussians)):
         found = []
-        for context in (searching(), torch.enable_grad()):
+        for context in (searching(object()), torch.enable_grad()):
             z = x.clone().requires_grad_()
             with context:
                 value = detector(z)

@@ -9,13 +9,13 @@ from torch import Tensor
 
 from oodattack.detector import Detector
 from oodattack.evaluation.cell import Shown
-from oodattack.evaluation.check import check_detector, check_images
-from oodattack.evaluation.provenance import sha256_of, source_of, versions
+from oodattack.evaluation.check import check_detector, check_disjoint, check_images
+from oodattack.evaluation.provenance import Provenance, sha256_of, versions
 from oodattack.evaluation.run import Progress, Run
 from oodattack.report import Report, Spec
 from oodattack.threat import Suite, Threat, ThreatModel, file_hash, members_of, read_threat
 
-__all__ = ["Progress", "Shown", "check_detector", "check_images", "evaluate"]
+__all__ = ["Progress", "Provenance", "Shown", "check_detector", "check_images", "evaluate"]
 
 
 def evaluate(
@@ -30,7 +30,7 @@ def evaluate(
     batch_size: int = 256,
     progress: Progress | None = None,
     watch: Callable[[Shown], None] | None = None,
-    provenance: Mapping[str, object] | None = None,
+    provenance: Provenance | None = None,
 ) -> Report:
     """AUROC of detectors before and after an attack within each threat model, on each OOD set.
 
@@ -46,7 +46,7 @@ def evaluate(
         batch_size: rows attacked at a time; changes nothing but rounding.
         progress: called with (label, done, all) as row-queries are spent.
         watch: called once a cell with a few of its images.
-        provenance: fields of the report's `spec` that only the caller knows.
+        provenance: what only the caller knows, for the report's `spec`.
 
     Returns:
         The report. Every attacked score comes from scoring the returned image afresh with the untouched detector.
@@ -67,20 +67,23 @@ def evaluate(
         id, targets = id[0::2], id[1::2]
     for name, x in [*([] if targets is None else [("targets", targets)]), *ood.items()]:
         check_images(x, name, like=id)
+        check_disjoint(x, name, id)
     for name, d in detectors.items():
         check_detector(d, name)
     run = Run(detectors, id, dict(ood), targets, dict(starts or {}), seed, batch_size, progress, watch)
     run.all(read)
+    if not run.results:
+        no = run.skipped[0]
+        why = f"{no.threat} on {no.detector}: {no.reason}"
+        raise ValueError(f"`threats` must apply to a detector, got none that does ({why}). Change one of them.")
+    known = provenance or Provenance()
     spec = Spec(
-        **{  # type: ignore[arg-type]
-            "command": None,
-            "samples": None,
-            "id": source_of("id", id),
-            "targets": None if targets is None else source_of("targets", targets),
-            "ood": [source_of(name, x) for name, x in ood.items()],
-            "id_accuracy": {},
-            **(provenance or {}),
-        },
+        command=known.command,
+        samples=known.samples,
+        id=known.source("id", id),
+        targets=None if targets is None else known.source("targets", targets),
+        ood=[known.source(name, x) for name, x in ood.items()],
+        id_accuracy=dict(known.id_accuracy),
         seed=seed,
         batch_size=batch_size,
         device=str(id.device),

@@ -68,7 +68,7 @@ def _worst_side(sides: list[Side], sign: int) -> Side | None:
     shown = show_rows(len(pick))
     return Side(
         scores=scores[pick, rows],
-        scores_8bit=torch.stack([s.scores_8bit for s in sides])[pick, rows],
+        scores_8bit=sign * (sign * torch.stack([s.scores_8bit for s in sides])).amax(dim=0),
         distance=torch.stack([s.distance for s in sides])[pick, rows],
         queries=torch.stack([s.queries for s in sides]).sum(dim=0),
         gradients=torch.stack([s.gradients for s in sides]).sum(dim=0),

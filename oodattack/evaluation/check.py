@@ -18,6 +18,14 @@ def check_images(x: Tensor, name: str, *, like: Tensor) -> None:
         )
 
 
+def check_disjoint(x: Tensor, name: str, id: Tensor) -> None:
+    """Raise ValueError if more than one in a hundred images of `x` are evaluated as ID images too."""
+    mine = {row.tobytes() for row in id.cpu().numpy()}
+    shared = sum(row.tobytes() in mine for row in x.cpu().numpy())
+    if shared > 0.01 * len(x):
+        raise ValueError(f"`{name}` must be disjoint from the ID images, got {shared} of {len(x)} in both. Split them.")
+
+
 def check_detector(detector: Detector, name: str) -> None:
     """Raise ValueError if any module inside the detector is in training mode."""
     if not isinstance(detector, nn.Module):

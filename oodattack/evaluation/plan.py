@@ -28,13 +28,13 @@ class Unfit(Exception):
     """A threat model that a detector cannot be asked about; the message says why."""
 
 
-def quarry(detector: Detector, threat: ThreatModel) -> Quarry:
-    """What an attack within `threat` on `detector` differentiates.
+def quarry(detector: Detector, threat: ThreatModel, *, blind: bool) -> Quarry:
+    """What an attack within `threat` on `detector` differentiates or, if it is `blind`, asks.
 
     Raises:
         Unfit: a latent is to be matched that the detector does not have.
     """
-    stand_in: Surrogate | None = getattr(detector, "surrogate", None)
+    stand_in: Surrogate | None = None if blind else getattr(detector, "surrogate", None)
     if threat.match in (None, "score"):
         return Quarry(stand_in.score, stand_in.name, stand_in.exact) if stand_in else Quarry(detector, None, True)
     latent = getattr(detector, "latent", None)

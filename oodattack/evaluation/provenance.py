@@ -2,7 +2,10 @@
 
 import hashlib
 import platform
+from collections.abc import Mapping
 from importlib.metadata import version
+from types import MappingProxyType
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -29,9 +32,25 @@ def sha256_of(detector: object) -> str:
     return sha256_of_tensors(dict(module.state_dict())) if isinstance(module, nn.Module) else ""
 
 
-def source_of(name: str, x: Tensor, *, source: str = "given as a tensor") -> Source:
-    """A data set's entry in the report."""
-    return Source(name=name, n=len(x), sha256=sha256_of_tensors({"images": x}), source=source)
+class Provenance(NamedTuple):
+    """What only the caller of `evaluate` knows, for the report's `spec`.
+
+    Attributes:
+        command: the command line.
+        samples: images per set that were asked for.
+        id_accuracy: network -> accuracy on held-out ID images.
+        sources: "id", "targets" or OOD set -> (name, where it comes from).
+    """
+
+    command: str | None = None
+    samples: int | None = None
+    id_accuracy: Mapping[str, float] = MappingProxyType({})
+    sources: Mapping[str, tuple[str, str]] = MappingProxyType({})
+
+    def source(self, key: str, x: Tensor) -> Source:
+        """A data set's entry in the report."""
+        name, source = self.sources.get(key, (key, "given as a tensor"))
+        return Source(name=name, n=len(x), sha256=sha256_of_tensors({"images": x}), source=source)
 
 
 def versions() -> dict[str, str]:

@@ -1,7 +1,7 @@
 """The cells of one evaluation, OOD set by OOD set; searches that several detectors share are done once."""
 
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -40,6 +40,7 @@ class Run:
     results: list[Result] = field(default_factory=list)
     skipped: list[Skipped] = field(default_factory=list)
     _id_scores: dict[str, Tensor] = field(default_factory=dict)
+    _steady: dict[str, dict[str, bool]] = field(default_factory=dict)
     _id_sides: dict[tuple[ThreatModel, str], tuple[Side, float]] = field(default_factory=dict)
     _done: int = 0
     _total: int = 0
@@ -53,6 +54,7 @@ class Run:
         """
         sets = self._sets(threats)
         self._id_scores = {name: self._score(name, self.id, "id") for name in self.detectors}
+        self._steady = {name: self._steadiness(name) for name in self.detectors}
         self._total = sum(
             self._cost(x, limits, first=i == 0) for i, (_, x, own) in enumerate(sets) for limits in each(own)
         )
@@ -61,16 +63,16 @@ class Run:
 
     def _sets(self, threats: Sequence[Threat]) -> list[tuple[str, Tensor, list[Threat]]]:
         """(name, images, threats) of every OOD set; a threat with start images of its own has them for its OOD set."""
-        on_ood = [t for t in threats if members_of(t)[0].start == "ood"]
-        sets = [(name, x, on_ood) for name, x in self.ood.items() if on_ood]
+        by_start: dict[str, list[Threat]] = {}
         for t in threats:
-            start = members_of(t)[0].start
-            if start == "ood":
-                continue
+            by_start.setdefault(members_of(t)[0].start, []).append(t)
+        on_ood = by_start.pop("ood", [])
+        sets = [(name, x, on_ood) for name, x in self.ood.items() if on_ood]
+        for start, own in by_start.items():
             if start not in self.starts:
                 raise ValueError(f"`starts` must hold images for start {start!r}, got {list(self.starts)}. Add them.")
             check_images(self.starts[start], start, like=self.id)
-            sets.append((start, self.starts[start], [t]))
+            sets.append((start, self.starts[start], own))
         return sets
 
     def _cost(self, x: Tensor, limits: ThreatModel, *, first: bool) -> int:
@@ -86,13 +88,24 @@ class Run:
     def _score(self, name: str, x: Tensor, what: str) -> Tensor:
         return score(self.detectors[name], name, x, batch_size=self.batch_size, what=what)
 
+    def _steadiness(self, name: str) -> dict[str, bool]:
+        """Whether ID scores repeat, in the same batch and one row at a time, up to rounding."""
+        first = self.id[: self.batch_size]
+        before = self._id_scores[name][: len(first)]
+        slack = 1e-3 * (before.amax() - before.amin()) + 1e-5 * before.abs().amax()
+        alone = torch.cat([self._score(name, row[None], "id") for row in first[:4]])
+        return {
+            "repeatable": bool(((self._score(name, first, "id") - before).abs() <= slack).all()),
+            "row_independent": bool(((alone - before[: len(alone)]).abs() <= slack).all()),
+        }
+
     def _groups(self, limits: ThreatModel) -> tuple[dict[Quarry, list[str]], dict[str, str]]:
         """Detectors that share a search, and those that the threat does not fit, with the reason."""
         groups: dict[Quarry, list[str]] = {}
         unfit: dict[str, str] = {}
         for name, d in self.detectors.items():
             try:
-                groups.setdefault(quarry(d, limits), []).append(name)
+                groups.setdefault(quarry(d, limits, blind=is_blind(limits)), []).append(name)
             except Unfit as reason:
                 unfit[name] = str(reason)
         return groups, unfit
@@ -114,12 +127,14 @@ class Run:
                 if not members:
                     continue
                 outcome = worst(members) if isinstance(threat, Suite) else members[threat.name]
+                blind = [m for m in left[name] if same_limits(m, threat)]
+                floors = [left_auroc(clean[name], outcomes[m][name], like=threat) for m in blind]
                 found = indicators(
                     outcome,
                     matching=any(m.aim in ("match", "quantile") for m in members_of(threat)),
-                    random=min((a for m, a in left[name].items() if same_limits(m, threat)), default=None),
+                    random=min(floors, default=None),
                     full_box=min((a for m, a in left[name].items() if m.norm == "linf" and m.eps == 1), default=None),
-                )
+                )._replace(**self._steady[name])
                 parts = {m.name: left[name][m] for m in members_of(threat)} if isinstance(threat, Suite) else None
                 result = record(name, threat, ood_name, clean[name], outcome, parts, found)
                 self.results.append(result)
@@ -135,13 +150,9 @@ class Run:
                 Skipped(detector=detector, network=network, threat=limits.name, ood=ood_name, reason=reason)
             )
         outcomes: dict[str, Outcome] = {}
-        for prey, names in groups.items():
+        for prey, names, spent in self._searches(groups, limits, x):
             self._label = f"{limits.name} on {ood_name}: {', '.join(names)}"
-            white_box = ATTACKS[limits.attack].build(limits).white_box
-            spent = limits
-            if white_box and not differentiable(prey.f, x):  # nothing to differentiate: search blindly, and say so
-                white_box = False
-                spent = limits.model_copy(update={"attack": "random-search", "step_size": None})
+            white_box = not is_blind(spent)
             ood = self._attack_ood(prey, spent, names, ood_name, x, clean) if limits.attacks_ood else {}
             ids = self._attack_id(prey, spent, names, x) if limits.attacks_id else {}
             for name in names:
@@ -157,6 +168,17 @@ class Run:
                     shared_with=names,
                 )
         return outcomes
+
+    def _searches(
+        self, groups: dict[Quarry, list[str]], limits: ThreatModel, x: Tensor
+    ) -> Iterator[tuple[Quarry, list[str], ThreatModel]]:
+        """(quarry, detectors, limits) of each search: where there is nothing to differentiate, a blind one each."""
+        for prey, names in groups.items():
+            if is_blind(limits) or differentiable(prey.f, x):
+                yield prey, names, limits
+                continue
+            blind = limits.model_copy(update={"attack": "random-search", "step_size": None})
+            yield from ((quarry(self.detectors[name], blind, blind=True), [name], blind) for name in names)
 
     def _attack_ood(
         self, prey: Quarry, limits: ThreatModel, names: list[str], ood_name: str, x: Tensor, clean: dict[str, Clean]
@@ -275,16 +297,26 @@ def each(threats: Iterable[Threat]) -> list[ThreatModel]:
     return list(dict.fromkeys(m for t in threats for m in members_of(t)))
 
 
-def left_auroc(clean: Clean, outcome: Outcome) -> float:
-    """AUROC after one threat model."""
-    return auroc(outcome.id.scores if outcome.id else clean.id, outcome.ood.scores if outcome.ood else clean.ood)
+def left_auroc(clean: Clean, outcome: Outcome, *, like: Threat | None = None) -> float:
+    """AUROC after one threat model; with `like`, of the sides alone that this one attacks."""
+    on_id, on_ood = (True, True) if like is None else (members_of(like)[0].attacks_id, members_of(like)[0].attacks_ood)
+    return auroc(
+        outcome.id.scores if outcome.id and on_id else clean.id,
+        outcome.ood.scores if outcome.ood and on_ood else clean.ood,
+    )
+
+
+def is_blind(limits: ThreatModel) -> bool:
+    """Whether the search uses no gradient."""
+    return not ATTACKS[limits.attack].build(limits).white_box
 
 
 def same_limits(random: ThreatModel, threat: Threat) -> bool:
-    """Whether `random` is a random search with the limits of `threat`, which is something else."""
+    """Whether `random` is a random search with the limits of `threat`, on its sides at least, and something else."""
     one = members_of(threat)[0]
-    shared = all(getattr(random, f) == getattr(one, f) for f in ("norm", "eps", "attacks_id", "attacks_ood"))
-    return shared and random.attack == "random-search" and random != threat
+    covers = random.attacks_id >= one.attacks_id and random.attacks_ood >= one.attacks_ood
+    same = (random.norm, random.eps) == (one.norm, one.eps)
+    return covers and same and random.attack == "random-search" and random != threat
 
 
 def describe(limits: ThreatModel) -> str:

@@ -36,6 +36,7 @@ def score(detector: Detector, name: str, x: Tensor, *, batch_size: int, what: st
     if not torch.equal(first, x[:batch_size]):
         raise ValueError(f"detector {name!r} must leave its images alone, got changes in place. Work on a copy.")
     scores = torch.cat(parts).detach().cpu()
+    scores = scores if scores.is_floating_point() else scores.float()
     if not scores.isfinite().all():
         bad = int((~scores.isfinite()).sum())
         raise ValueError(

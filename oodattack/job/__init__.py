@@ -6,9 +6,8 @@ import torch
 
 from oodattack.detector import Detector
 from oodattack.detectors import DETECTORS
-from oodattack.evaluation import Progress, evaluate
-from oodattack.evaluation.provenance import source_of
-from oodattack.job.ask import DEFAULT_DETECTORS, DEFAULT_THREATS, Job
+from oodattack.evaluation import Progress, Provenance, evaluate
+from oodattack.job.ask import DEFAULT_DETECTORS, DEFAULT_THREATS, ON_A_MODEL, Job
 from oodattack.job.detectors import build_detector, split_name
 from oodattack.job.folder import run_directory, write_sheet
 from oodattack.job.images import fit_images, load_images
@@ -30,7 +29,9 @@ def run(job: Job, *, progress: Progress | None = None) -> tuple[Report, Path]:
         ValueError: anything that the user can put right; one line.
     """
     threats = [read_threat(t) for t in job.threats or DEFAULT_THREATS]
-    names = list(dict.fromkeys(job.detectors or DEFAULT_DETECTORS))
+    if job.model is None and (job.weights or job.mean or job.std):
+        raise ValueError("`--weights`, `--mean`, `--std` must come with --model, got no model. Add it, or drop them.")
+    names = list(dict.fromkeys(job.detectors or (ON_A_MODEL if job.model else DEFAULT_DETECTORS)))
     wanted = [split_name(name, job) for name in names]
     device = checked_device(job.device)
     with run_directory(job.out) as out:
@@ -65,14 +66,16 @@ def run_in(
         batch_size=job.batch_size,
         progress=progress,
         watch=lambda shown: write_sheet(shown, out),
-        provenance={
-            "command": job.command,
-            "samples": job.samples,
-            "id": source_of(images.id.name, images.id.x, source=images.id.source),
-            "targets": images.targets and source_of("reference", images.targets.x, source=images.targets.source),
-            "ood": [source_of(i.name, i.x, source=i.source) for i in images.ood],
-            "id_accuracy": {name: n.accuracy for name, n in networks.items() if n.accuracy is not None},
-        },
+        provenance=Provenance(
+            command=job.command,
+            samples=job.samples,
+            id_accuracy={name: n.accuracy for name, n in networks.items() if n.accuracy is not None},
+            sources={
+                "id": (images.id.name, images.id.source),
+                "targets": (f"{images.id.name} (reference)", images.id.source),
+                **{i.name: (i.name, i.source) for i in images.ood},
+            },
+        ),
     )
     report.save(out / "report.json")
     return report

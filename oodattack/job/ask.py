@@ -14,6 +14,7 @@ DEFAULT_DETECTORS = (
     "energy@greg",
     "energy@greg+",
 )
+ON_A_MODEL = ("msp", "max-logit", "energy", "odin")  # the default with --model: they need no fit and no norm layers
 DEFAULT_THREATS = ("liang-logit", "linf-8-255", "flagship", "sanity-full-box")
 DEFAULT_OOD = ("digits-6-9", "far-mix")
 DEFAULT_ID, DEFAULT_OOD_EACH = 500, 200  # images; ID ones cost a scoring pass, OOD ones a search

@@ -68,7 +68,7 @@ class Result(Record):
     deployed: Deployed
     mape: Mape | None
     distance: float = Field(description="largest perturbation, in input units of the threat's norm")
-    queries: float = Field(description="detector calls per attacked input, mean")
+    queries: float = Field(description="calls of what the search differentiates, per attacked input, mean")
     seconds: float
     members: dict[str, float] | None = Field(description="attacked AUROC of each member of a suite")
     indicators: dict[str, float | bool | None]

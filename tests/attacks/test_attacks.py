@@ -127,6 +127,15 @@ def test_last_iterate_is_returned_even_when_it_is_worse():
     assert best.x_adv.item() == pytest.approx(0.5)
 
 
+def test_last_iterates_of_several_restarts_compete_by_row():
+    x = torch.rand(8, 1, 2, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    fields = dict(iterate="last", step_size=2.0, queries=2)
+    bumpy = lambda z, _rows: (40 * z).sin().flatten(1).sum(1)
+    threats = [limits("pgd", restarts=k, **fields | {"queries": 2 * k}) for k in (1, 4)]
+    values = [run(threat, x, bumpy, keep_clean=False).value for threat in threats]
+    assert (values[1] >= values[0]).all() and (values[1] > values[0]).any()
+
+
 def test_clean_point_is_kept_when_nothing_beats_it():
     x = torch.full((2, 1, 2, 2), 0.5, dtype=torch.float64)
     worse_elsewhere = lambda z, _rows: -(z - 0.5).abs().flatten(1).sum(1)

@@ -293,7 +293,7 @@ BAD = {
     ),
     "samples": (given(samples="1"), ["--samples", "1", "x>=2", "oodattack run --help"]),
     "samples in words": (given(samples="few"), ["--samples", "'few'", "integer", "oodattack run --help"]),
-    "seed": (given(seed="-1"), ["--seed", "-1", "x>=0"]),
+    "seed": (given(seed="-1"), ["--seed", "-1", "0<=x<="]),
     "option": ([*USER, "--detecter", "energy"], ["--detecter", "--detector", "oodattack run --help"]),
     "option without value": (["run", "--threat"], ["--threat", "requires an argument"]),
     "command": (["rum"], ["No such command", "rum"]),

@@ -290,7 +290,7 @@ def test_a_network_of_the_user_with_weights_and_normalisation(tmp_path, capsys, 
     generator = np.random.default_rng(0)
     images = generator.integers(0, 255, (12, 32, 32, 3), dtype=np.uint8)
     np.savez(tmp_path / "id.npz", images=images, labels=np.arange(12) % 4)
-    np.savez(tmp_path / "ood.npz", images=images[::-1][:4])
+    np.savez(tmp_path / "ood.npz", images=255 - images[:4])
     monkeypatch.chdir(tmp_path)
     asked = (
         "run --model torchvision:resnet18 --weights net.pth --mean 0.5,0.4,0.3 --std 0.2,0.2,0.2 --detector energy "

@@ -21,7 +21,7 @@ GREY = (128, 128, 128)
 def result():
     x = torch.rand(4, 1, 4, 4, generator=torch.Generator().manual_seed(0))
     return evaluate(
-        {"sum@net": lambda x: x.flatten(1).sum(1)}, id=x[:2], ood={"far": x}, threats=[LIMITS], seed=0
+        {"sum@net": lambda x: x.flatten(1).sum(1)}, id=x[:2], ood={"far": x[2:]}, threats=[LIMITS], seed=0
     ).results[0]
 
 
