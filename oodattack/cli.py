@@ -1,5 +1,6 @@
 """Command line: a function a command. The only place that reads argv and prints."""
 
+import os
 import shlex
 import sys
 from contextlib import nullcontext, redirect_stdout
@@ -191,6 +192,10 @@ def _progress() -> "Progress":
 
 def main(argv: list[str] | None = None) -> int:
     """Run a command. Exit codes: 0 done, 1 a regression or failed verification, 2 wrong use, 130 interrupted."""
+    if "OMP_WAIT_POLICY" not in os.environ:
+        # Threads that wait for one another by spinning make a run up to 50 times slower when something else shares
+        # the cores; giving up after 1000 turns costs about a tenth on a quiet machine. Read when torch is imported.
+        os.environ.setdefault("GOMP_SPINCOUNT", "1000")
     try:
         cli.main(argv, prog_name="oodattack", standalone_mode=False)
     except click.exceptions.Abort:

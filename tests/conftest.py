@@ -1,3 +1,7 @@
+import os
+
+os.environ.setdefault("GOMP_SPINCOUNT", "1000")  # as the command line does, before torch is imported
+
 import pytest
 import torch
 

@@ -25,8 +25,11 @@ def load_images(job: Job, threats: list[Threat]) -> Loaded:
     _, channels, size, width = id_images.x.shape
     look: dict[str, Any] = {"channels": channels, "size": size, "seed": job.seed}
     targets = data.load("digits", part="reference", **look) if job.id == "digits" else None
-    names = job.ood or (DEFAULT_OOD if job.id == "digits" else ())
-    if not names and any(members_of(t)[0].start == "ood" for t in threats):
+    needs_ood = any(members_of(t)[0].start == "ood" for t in threats)
+    if job.ood and not needs_ood:
+        raise ValueError("`--ood` must be used by a threat, but all of them bring their own start images. Drop it.")
+    names = job.ood or (DEFAULT_OOD if job.id == "digits" and needs_ood else ())
+    if not names and needs_ood:
         raise ValueError(
             "`--ood` must name a data set, got none. Add one, such as npz:PATH; see `oodattack list datasets`."
         )

@@ -52,7 +52,7 @@ def contact_sheet(
         ("target ID image" if mape is not None else "an ID image", reference),
         ("start (OOD)" if side == "ood" else "start (ID)", start),
         ("adversarial", x_adv),
-        (f"difference\ntimes {times:.3g}", 0.5 + delta * times / 2),
+        (f"difference\ntimes {times:.3g}\n(grey: none)", 0.5 + delta * times / 2),
     ]
     width = LEFT + max(len(start), 4) * (TILE + GAP) + GAP
     sheet = Image.new("RGB", (width, TOP + len(rows) * (TILE + GAP) + BOTTOM), PAPER)

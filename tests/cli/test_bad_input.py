@@ -116,6 +116,12 @@ def given(**options: str) -> list[str]:
     return words
 
 
+def without(flag: str, words: list[str]) -> list[str]:
+    """The same command without a flag and its value."""
+    at = words.index(flag)
+    return [*words[:at], *words[at + 2 :]]
+
+
 def network(**options: str) -> list[str]:
     return given(**({"detector": "msp", "model": "mine:net"} | options))
 
@@ -279,10 +285,14 @@ BAD = {
         ["itself.toml: `members` must not name the suite itself", "Drop it"],
     ),
     "picture": (
-        given(threat="picture.toml"),
+        without("--ood", given(threat="picture.toml")),
         ["`picture:broken.png` must be a readable picture", "got", "Save it as PNG"],
     ),
-    "no picture": (given(threat="no-picture.toml"), ["`picture:nowhere.png` must name a file", "Check the path"]),
+    "no picture": (
+        without("--ood", given(threat="no-picture.toml")),
+        ["`picture:nowhere.png` must name a file", "Check the path"],
+    ),
+    "ood that no threat uses": (given(threat="picture.toml"), ["`--ood` must be used by a threat", "Drop it"]),
     "out below a file": (
         given(out="file/run"),
         ["`--out` must be a writable folder", "got 'file/run'", "Choose another"],
