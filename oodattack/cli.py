@@ -3,14 +3,14 @@
 import os
 import shlex
 import sys
-from contextlib import nullcontext, redirect_stdout
+from contextlib import contextmanager, nullcontext, redirect_stdout
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 if TYPE_CHECKING:
-    from rich.progress import Progress
+    from collections.abc import Callable, Iterator
 
 SEED = click.IntRange(0, 2**63 - 1)  # what a random generator takes
 EXAMPLE = {
@@ -85,15 +85,7 @@ def run(as_json: bool, id_: str, **options: Any) -> None:
     """
     from oodattack import job
 
-    with _progress() as bars, redirect_stdout(sys.stderr) if as_json else nullcontext():
-        tasks: dict[str, Any] = {}
-
-        def progress(label: str, done: int, total: int) -> None:
-            key = label if label.startswith("training") else "attack"
-            if key not in tasks:
-                tasks[key] = bars.add_task(label, total=total)
-            bars.update(tasks[key], description=label, completed=done, total=total)
-
+    with _progress() as progress, redirect_stdout(sys.stderr) if as_json else nullcontext():
         asked = job.Job(id=id_, command=shlex.join(["oodattack", *sys.argv[1:]]), **options)
         report, folder = job.run(asked, progress=progress)
     if as_json:
@@ -161,33 +153,33 @@ def train(objective: str, seed: int, out: Path) -> None:
     """Train the small network on digits 0-5 with one of the objectives."""
     from oodattack import job
 
-    with _progress() as bars:
-        task = bars.add_task(objective, total=None)
-        accuracy = job.train(
-            objective,
-            seed=seed,
-            out=out,
-            progress=lambda label, i, n: bars.update(task, description=label, completed=i, total=n),
-        )
+    with _progress() as progress:
+        accuracy = job.train(objective, seed=seed, out=out, progress=progress)
     click.echo(f"{out}: {objective}, accuracy {accuracy:.4f} on held-out digits 0-5")
 
 
-def _progress() -> "Progress":
-    """Progress bars with an ETA, on standard error where that is a terminal."""
+@contextmanager
+def _progress() -> "Iterator[Callable[[str, int, int], None] | None]":
+    """Progress bars with an ETA on standard error; nothing at all where that is no terminal."""
     from rich.console import Console
-    from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
+    from rich.progress import BarColumn, Progress, TaskID, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
     console = Console(file=sys.stderr)
-    return Progress(
-        TextColumn("{task.description:<34.34}"),
-        BarColumn(bar_width=18),
-        TaskProgressColumn(),
-        TextColumn("ETA"),
-        TimeRemainingColumn(),
-        console=console,
-        transient=True,
-        disable=not console.is_interactive,  # or it would print an empty line
-    )
+    if not console.is_interactive:
+        yield None
+        return
+    text = TextColumn("{task.description:<34.34}")
+    columns = (text, BarColumn(bar_width=18), TaskProgressColumn(), TextColumn("ETA"), TimeRemainingColumn())
+    tasks: dict[str, TaskID] = {}
+    with Progress(*columns, console=console, transient=True) as bars:
+
+        def progress(label: str, done: int, total: int) -> None:
+            key = label if label.startswith("training") else "attack"
+            if key not in tasks:
+                tasks[key] = bars.add_task(label, total=total)
+            bars.update(tasks[key], description=label, completed=done, total=total)
+
+        yield progress
 
 
 def main(argv: list[str] | None = None) -> int:
