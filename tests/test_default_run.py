@@ -38,7 +38,8 @@ def test_matching_the_logits_leaves_chance(done):
     assert {f"{r.detector}@{r.network}" for r in matched} == set(LOGIT_DETECTORS)
     assert {r.ood for r in matched} == {"digits-6-9", "far-mix"}
     for r in matched:
-        assert r.clean.auroc > 0.75, r.detector  # there is something to lose
+        # there is something to lose; odin@gq on far OOD varies with the torch release: .92 with 2.15, .82 with 2.6
+        assert r.clean.auroc > (0.75 if r.network == "gq" else 0.85), (r.detector, r.network)
         assert abs(r.attacked.auroc - 0.5) <= 0.03, (r.detector, r.network, r.ood, r.attacked.auroc)
         assert r.mape is not None and r.mape.median <= 0.01
         assert r.distance <= 10 * (1 + 1e-6)
