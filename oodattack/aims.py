@@ -41,6 +41,41 @@ def quantile(score: Score, level: Tensor) -> Loss:
     return lambda x, _rows: -(real(score(x)) - level).abs()
 
 
+def cross(score: Score, level: Tensor) -> Loss:
+    """level - score(x), >= 0 where a threshold accepts x.
+
+    Args:
+        score: any detector.
+        level: the threshold, a scalar.
+    """
+    return lambda x, _rows: level - real(score(x))
+
+
+def more_of_a_class(logits: Latent, label: Tensor) -> Loss:
+    """f_c(x), the logit of one class a row: every score of logits falls when one of them grows far enough.
+
+    Args:
+        logits: (B, C, H, W) -> (B, K).
+        label: c of all rows, shape (N,).
+    """
+    return lambda x, rows: logits(x).gather(1, label[rows, None]).squeeze(1)
+
+
+def less_of_every_class(logits: Latent) -> Loss:
+    """-max_k f_k(x): the network should be sure of nothing."""
+    return lambda x, _rows: -logits(x).amax(dim=1)
+
+
+def misclassify(logits: Latent, label: Tensor) -> Loss:
+    """max_{k != y} f_k(x) - f_y(x), the margin by which the label is missed. Arguments as `more_of_a_class`."""
+
+    def loss(x: Tensor, rows: Tensor) -> Tensor:
+        f, y = logits(x), label[rows, None]
+        return f.scatter(1, y, -float("inf")).amax(dim=1) - f.gather(1, y).squeeze(1)
+
+    return loss
+
+
 def close_enough(z_in: Tensor) -> Tensor:
     """Loss of `match` at which MAPE <= `CLOSE` is certain, shape (N,): mean |d| <= sqrt(mean d^2)."""
     reach = CLOSE * z_in.abs().amax(dim=1)

@@ -11,6 +11,8 @@ from oodattack.geometry import RowRandom
 from oodattack.threat import ThreatModel
 
 CHECK = 5  # queries between two confirmations that rows are finished
+MILESTONES = tuple(k * 10**n for n in range(6) for k in (1, 2, 5))  # queries at which the best so far is written down
+STOPPED = ("queries spent", "target reached", "ball binds", "stationary", "step too small")  # why a row left
 Loss = Callable[[Tensor, Tensor], Tensor]  # inputs (B, ...) and their row numbers (B,) -> values (B,) to maximise
 
 
@@ -28,11 +30,19 @@ class Attack(NamedTuple):
     start(x, threat, random, steps) -> (x_adv, state): the first point and what the step remembers; `steps` is the
     number of queries this restart may spend. step(seen, x, threat, random, state) -> (x_adv, state): the next point.
     Points may leave the threat model: the loop projects them. A state is a NamedTuple whose tensors have one entry a
-    row; anything else in it is shared by all rows.
+    row; anything else in it is shared by all rows. Where a state's `stopped` (B,) is not 0 the row is finished, and
+    the number says why, see `STOPPED`.
     """
 
     start: Callable[[Tensor, ThreatModel, RowRandom, int], tuple[Tensor, Any]]
     step: Callable[[Seen, Tensor, ThreatModel, RowRandom, Any], tuple[Tensor, Any]]
+    white_box: bool = True
+
+
+class Whole(NamedTuple):
+    """A search with a loop of its own, such as another library's. `search` is `maximise` without `attack`."""
+
+    search: Callable[..., "Found"]
     white_box: bool = True
 
 
@@ -46,6 +56,9 @@ class Found(NamedTuple):
     zero_gradients: Tensor  # (B,), those of these whose gradient was exactly zero
     non_finite: Tensor  # (B,), queries whose value or gradient was not finite
     clean_best: Tensor  # (B,), True where nothing beat the clean input
+    stopped: Tensor  # (B,), why the row left, an index of `STOPPED`
+    history: Tensor | None = None  # (B, milestones up to the last query), best loss so far
+    restarts: Tensor | None = None  # (B, restarts), best loss of each
 
 
 def maximise(
@@ -58,6 +71,8 @@ def maximise(
     keep_clean: bool,
     enough: Tensor | None = None,
     confirm: Callable[[Tensor, Tensor], Tensor] | None = None,
+    judge: Callable[[Tensor, Tensor], Tensor] | None = None,
+    crossing: bool = False,
     progress: Callable[[int], None] | None = None,
 ) -> Found:
     """Search for the allowed inputs with the largest loss.
@@ -71,7 +86,10 @@ def maximise(
         keep_clean: the clean input is a candidate, and costs the first query.
         enough: shape (B,); a row whose best value has reached it is finished and leaves the batch. None: never.
         confirm: (inputs, row numbers) -> (B,), asked every few queries about rows that have reached `enough`: only
-            those it confirms are finished. None: all of them are.
+            those it confirms are finished. None: all of them are. Costs a query.
+        judge: (inputs, row numbers) -> (B,), values to keep the best by and to compare with `enough`, where the loss
+            is another function. Asked every few queries and of the last point, at the cost of a query each.
+        crossing: the loss is >= 0 beyond a threshold, and the best point is the nearest one there.
         progress: told the number of row-queries just spent or saved.
 
     Returns:
@@ -85,27 +103,16 @@ def maximise(
     if not (low >= 0 and high <= 1):
         raise ValueError(f"`x` must be in [0, 1], got [{low:.3g}, {high:.3g}]. Move mean/std inside the detector.")
     rows = torch.arange(len(x), device=x.device)
-    search = _Search(loss, x, threat, attack, enough, confirm, progress or (lambda _: None))
+    search = _Search(loss, x, threat, attack, enough, confirm, judge, crossing, progress or (lambda _: None))
+    draws = threat.draws or 1
     if keep_clean:
-        search.note(query(loss, x, rows, needs_grad=False), rows)
-        if not search.value.isfinite().all():
-            bad = int((~search.value.isfinite()).sum())
-            raise FloatingPointError(f"the loss must be finite on clean inputs, got {bad} of {len(x)} that are not.")
-        search.clean_best.fill_(True)
-    left = threat.queries - int(keep_clean)
+        search.clean(rows)
+    left = threat.queries // draws - int(keep_clean)
     for restart in range(threat.restarts):
         steps = left // (threat.restarts - restart)
         left -= steps
         search.restart(random, steps, first=restart == 0)
-    return Found(
-        threat.settle(search.x_adv, x),
-        search.value,
-        search.queries,
-        search.gradients,
-        search.zero_gradients,
-        search.non_finite,
-        search.clean_best,
-    )
+    return search.found()
 
 
 class _Search:
@@ -119,57 +126,120 @@ class _Search:
         attack: Attack,
         enough: Tensor | None,
         confirm: Callable[[Tensor, Tensor], Tensor] | None,
+        judge: Callable[[Tensor, Tensor], Tensor] | None,
+        crossing: bool,
         progress: Callable[[int], None],
     ) -> None:
-        self.loss, self.x, self.threat, self.attack, self.progress = loss, x, threat, attack, progress
-        self.confirm = confirm
+        self.loss, self.x, self.threat, self.attack = loss, x, threat, attack
+        self.confirm, self.judge, self.crossing, self.progress = confirm, judge, crossing, progress
+        self.draws = threat.draws or 1
         self.done = torch.zeros(len(x), dtype=torch.bool, device=x.device)
         self.enough = x.new_full((len(x),), float("inf")) if enough is None else enough
         self.x_adv = x.clone()
         self.value = x.new_full((len(x),), -float("inf"))
-        counters = torch.zeros(4, len(x), dtype=torch.long, device=x.device)
-        self.queries, self.gradients, self.zero_gradients, self.non_finite = counters
+        self.merit = self.value.clone()  # what the best is the best by
+        counters = torch.zeros(5, len(x), dtype=torch.long, device=x.device)
+        self.queries, self.gradients, self.zero_gradients, self.non_finite, self.stopped = counters
         self.clean_best = torch.zeros(len(x), dtype=torch.bool, device=x.device)
+        self.now = self.value.clone()  # best merit of the restart that runs
+        self.t = 0
+        self.history: list[Tensor] = []
+        self.restarts: list[Tensor] = []
+
+    def clean(self, rows: Tensor) -> None:
+        """The clean inputs as candidates."""
+        seen = query(self.judge or self.loss, self.x, rows, needs_grad=False)
+        self.note(seen, rows)
+        self._tick()
+        if not self.value.isfinite().all():
+            bad = int((~self.value.isfinite()).sum())
+            raise FloatingPointError(f"the loss must be finite on clean inputs, got {bad} of {len(rows)} that are not.")
+        self.clean_best.fill_(True)
 
     def note(self, seen: Seen, rows: Tensor, *, replace: bool = False) -> None:
         """Keep each row's better point (or, with `replace`, the newer one)."""
-        self.queries[rows] += 1
-        better = torch.ones_like(seen.value, dtype=torch.bool) if replace else seen.value > self.value[rows]
+        self.spend(rows)
+        value = seen.value.to(self.value.dtype)
+        merit = self._merit(seen.x_adv, value, rows) if self.crossing else value
+        better = torch.ones_like(merit, dtype=torch.bool) if replace else merit > self.merit[rows]
         won = rows[better]
-        self.value[won] = seen.value[better].to(self.value.dtype)
+        self.value[won], self.merit[won] = value[better], merit[better]
         self.x_adv[won] = seen.x_adv[better]
         self.clean_best[won] = False
-        self.progress(len(rows))
+        self.now[rows] = torch.maximum(self.now[rows], merit)
+
+    def _merit(self, x_adv: Tensor, value: Tensor, rows: Tensor) -> Tensor:
+        """Larger is better: the nearest point beyond the threshold, or else the one that came closest to it."""
+        beyond = value >= 0
+        near = torch.finfo(value.dtype).max / (1 + self.threat.distance(x_adv, self.x[rows]).to(value.dtype))
+        return near.where(beyond, value)
+
+    def spend(self, rows: Tensor) -> None:
+        """Count one query of each of these rows."""
+        self.queries[rows] += self.draws
+        self.progress(len(rows) * self.draws)
 
     def restart(self, random: RowRandom, steps: int, *, first: bool) -> None:
         """One run of the attack's steps on all unfinished rows."""
+        self.now.fill_(-float("inf"))
         self._finish(torch.arange(len(self.x), device=self.x.device), check=True)
         rows = (~self.done).nonzero().flatten()
-        self.progress((len(self.x) - len(rows)) * steps)
-        if not len(rows) or not steps:
-            return
-        random, x = random.take(rows), self.x[rows]
+        self.progress((len(self.x) - len(rows)) * steps * self.draws)
+        if len(rows) and steps:
+            self._run(random.take(rows), rows, steps, first=first)
+        self.restarts.append(self.now.where(self.now.isfinite(), self.merit))
+
+    def _run(self, random: RowRandom, rows: Tensor, steps: int, *, first: bool) -> None:
+        x = self.x[rows]
         x_adv, state = self.attack.start(x, self.threat, random, steps)
-        for i in range(steps):
+        i = 0
+        while i < steps:
             last = i + 1 == steps  # nobody steps on from there: no gradient
+            judged = self.judge is not None and not last and (i % CHECK == CHECK - 1 or i + 2 == steps)
             point = self.threat.project(x_adv, x)
-            seen = self._count(query(self.loss, point, rows, needs_grad=self.attack.white_box and not last), rows)
-            if self.threat.iterate == "best" or last:
+            ask = self.judge if last and self.judge else self.loss
+            seen = self._count(query(ask, point, rows, needs_grad=self.attack.white_box and not last), rows)
+            if (self.threat.iterate == "best" and self.judge is None) or last:
                 self.note(seen, rows, replace=first and self.threat.iterate == "last")
             else:
-                self.queries[rows] += 1
-                self.progress(len(rows))
+                self.spend(rows)
+            i += 1
+            self._tick()
             if last:
                 return
-            self._finish(rows, check=i % CHECK == 0)
-            if self.done[rows].any():
-                kept = (~self.done[rows]).nonzero().flatten()
-                self.progress((len(rows) - len(kept)) * (steps - i - 1))
+            if judged and i + 1 < steps:
+                self.note(query(self.judge, point, rows, needs_grad=False), rows)  # type: ignore[arg-type]
+                i += 1
+                self._tick()
+            self._finish(rows, check=i % CHECK == 1)
+            kept = self._kept(rows, state, steps - i)
+            if kept is not None:
                 if not len(kept):
                     return
                 rows, x, random = rows[kept], x[kept], random.take(kept)
                 seen, state = _take(seen, kept), _take(state, kept)
             x_adv, state = self.attack.step(seen, x, self.threat, random, state)
+        return
+
+    def _kept(self, rows: Tensor, state: Any, left: int) -> Tensor | None:
+        """Which of the rows go on, as indices; None where all do."""
+        out = self.done[rows]
+        stopped = getattr(state, "stopped", None)
+        if stopped is not None:
+            self.stopped[rows] = stopped.where(~out, self.stopped[rows])
+            out = out | (stopped > 0)
+        if not out.any():
+            return None
+        kept = (~out).nonzero().flatten()
+        self.progress((len(rows) - len(kept)) * left * self.draws)
+        return kept
+
+    def _tick(self) -> None:
+        """One query further: write down the best so far at a milestone."""
+        self.t += 1
+        due = milestones(self.threat.queries)
+        while len(self.history) < len(due) and self.t * self.draws >= due[len(self.history)]:
+            self.history.append(self.value.clone())
 
     def _finish(self, rows: Tensor, *, check: bool) -> None:
         """Mark the rows that have reached `enough`; where that must be confirmed, only when it is time to `check`."""
@@ -178,6 +248,8 @@ class _Search:
             self.done[reached] = True
         elif len(reached) and self.confirm and check:
             self.done[reached] = self.confirm(self.x_adv[reached], reached)
+            self.queries[reached] += 1
+        self.stopped[reached[self.done[reached]]] = STOPPED.index("target reached")
 
     def _count(self, seen: Seen, rows: Tensor) -> Seen:
         """Count zero gradients and non-finite numbers; make the latter harmless without hiding them."""
@@ -194,6 +266,28 @@ class _Search:
             self.zero_gradients[rows] += (largest == 0).long()
         self.non_finite[rows] += bad.long()
         return Seen(seen.x_adv, value, grad)
+
+    def found(self) -> Found:
+        """The result, exactly inside the threat model."""
+        while len(self.history) < len(milestones(self.threat.queries)):  # all rows left before
+            self.history.append(self.value)
+        return Found(
+            self.threat.settle(self.x_adv, self.x),
+            self.value,
+            self.queries,
+            self.gradients,
+            self.zero_gradients,
+            self.non_finite,
+            self.clean_best,
+            self.stopped,
+            torch.stack(self.history, dim=1) if self.threat.iterate == "best" else None,
+            torch.stack(self.restarts, dim=1),
+        )
+
+
+def milestones(queries: int) -> tuple[int, ...]:
+    """Queries at which the best so far is written down: 1, 2, 5, 10, 20, ... and the last."""
+    return (*[m for m in MILESTONES if m < queries], queries)
 
 
 def query(loss: Loss, x: Tensor, rows: Tensor, *, needs_grad: bool) -> Seen:

@@ -70,7 +70,17 @@ def _numbers(_context: click.Context, option: click.Parameter, value: str | None
     help="Of the searches and of what is drawn.",
 )
 @click.option(
-    "--batch-size", type=click.IntRange(min=1), default=256, show_default=True, help="Rows attacked at a time."
+    "--batch-size", type=click.IntRange(min=1), metavar="N", help="Rows attacked at a time.  [default: what fits]"
+)
+@click.option(
+    "--precision",
+    type=click.Choice(["full", "bfloat16"]),
+    default="full",
+    show_default=True,
+    help="Of the search; the result is always scored in full.",
+)
+@click.option(
+    "--dtype", type=click.Choice(["float32", "float64"]), default="float32", show_default=True, help="Of everything."
 )
 @click.option("--device", default="cpu", show_default=True, help="Where to compute: cpu, cuda, cuda:1, mps.")
 @click.option(

@@ -1,17 +1,26 @@
-"""Attack-failure indicators and what they allow one to say: broken, holds or inconclusive."""
+"""Attack-failure indicators and what they allow one to say: broken, holds or inconclusive.
 
+In the spirit of Carlini et al., "On Evaluating Adversarial Robustness", arXiv:1902.06705, and of Pintor et al.,
+"Indicators of Attack Failure", NeurIPS 2022, arXiv:2106.09947; the thresholds are this package's own.
+"""
+
+from collections.abc import Iterator
 from typing import Literal, NamedTuple
 
 Verdict = Literal["broken", "holds", "inconclusive"]
 
 LEFT = 0.75  # share of the clean advantage over chance below which a detector counts as broken
-ZERO_GRADIENTS = 0.1  # share of queries
+ZERO_GRADIENTS = 0.1  # share of queries: one step in ten that went nowhere
 STUCK = 0.5  # share of rows on which nothing beat the clean input
+RISING = 0.75  # share of rows that a working search improves; the rest may start at a corner that is already best
 RANK_CORRELATION = 0.9
+BEATEN = 0.01  # AUROC by which a rival must be stronger: less is luck of the random starts
+UNFINISHED = 0.01  # AUROC still lost in the second half of the queries: twice as many would find as much again
+SPREAD = 0.05  # AUROC between restarts: more means that the result hangs on the start
 
 
 class Indicators(NamedTuple):
-    """How an attack went. None: not measured in this run.
+    """How an attack went. None: not measured in this run, and no reason for or against.
 
     Attributes:
         white_box: the search used gradients.
@@ -24,6 +33,16 @@ class Indicators(NamedTuple):
         full_box_auroc: AUROC left when the attacker may use the whole box.
         repeatable: scoring the same ID inputs twice gave the same scores.
         row_independent: so did scoring one of them alone.
+        gradient_trouble: what `probe.trouble` says of the score's gradient; None also where a surrogate stands in.
+        rising_share: share of attacked rows whose search ended above the loss of its own first step (not of the clean
+            input), rows that were finished there included.
+        unfinished_drop: AUROC left after half of the queries minus AUROC left at the end.
+        white_box_auroc: AUROC left by the gradient search on the score itself, to compare rivals with; None where that
+            is the attacked AUROC, as for anything but a suite.
+        black_box_auroc: lowest AUROC left by a black-box search within the same limits.
+        smaller_eps_auroc: lowest AUROC left by a threat of smaller radius, same norm and sides.
+        transfer_auroc: lowest AUROC left, within the same limits, by a search on another score.
+        restart_spread: AUROC left by the weakest restart minus that of the strongest.
     """
 
     white_box: bool
@@ -35,33 +54,76 @@ class Indicators(NamedTuple):
     full_box_auroc: float | None = None
     repeatable: bool = True
     row_independent: bool = True
+    gradient_trouble: str | None = None
+    rising_share: float | None = None
+    unfinished_drop: float | None = None
+    white_box_auroc: float | None = None
+    black_box_auroc: float | None = None
+    smaller_eps_auroc: float | None = None
+    transfer_auroc: float | None = None
+    restart_spread: float | None = None
 
 
 def failures(attacked: float, found: Indicators) -> list[str]:
     """Reasons to distrust a high attacked AUROC, in words. Empty: none was found."""
-    reasons = []
-    if not found.white_box:
-        reasons.append("the search used no gradient")
+    return [*_of_the_score(found), *_of_the_search(found), *_of_rivals(attacked, found), *_of_the_box(found)]
+
+
+def _of_the_score(found: Indicators) -> Iterator[str]:
+    """Properties of the detector that lead a search astray."""
     if not found.repeatable:
-        reasons.append("the score changes from call to call")
+        yield "the score changes from call to call"
     if not found.row_independent:
-        reasons.append("the score of a row depends on its batch")
-    if (found.zero_gradient_share or 0) > ZERO_GRADIENTS:
-        reasons.append(f"{found.zero_gradient_share:.0%} of gradients were zero")
-    if found.non_finite_share > 0:
-        reasons.append(f"{found.non_finite_share:.1%} of queries were not finite")
-    if (found.clean_best_share or 0) > STUCK:
-        reasons.append(f"nothing beat the clean input on {found.clean_best_share:.0%} of rows")
+        yield "the score of a row depends on its batch"
+    if found.gradient_trouble is not None:
+        yield f"the gradient of the score is not to be relied on: {found.gradient_trouble}"
     correlation = found.surrogate_rank_correlation
     if correlation is not None and correlation < RANK_CORRELATION:
-        reasons.append(f"the surrogate orders inputs unlike the score (rank correlation {correlation:.2f})")
-    if found.random_auroc is not None and found.random_auroc < attacked:
-        reasons.append(f"random search was stronger (AUROC {found.random_auroc:.3f})")
+        yield f"the surrogate orders inputs unlike the score (rank correlation {correlation:.2f})"
+
+
+def _of_the_search(found: Indicators) -> Iterator[str]:
+    """What the search did on its way."""
+    if not found.white_box:
+        yield "the search used no gradient"
+    if (found.zero_gradient_share or 0) > ZERO_GRADIENTS:
+        yield f"{found.zero_gradient_share:.0%} of gradients were zero"
+    if found.non_finite_share > 0:
+        yield f"{found.non_finite_share:.1%} of queries were not finite"
+    if (found.clean_best_share or 0) > STUCK:
+        yield f"nothing beat the clean input on {found.clean_best_share:.0%} of rows"
+    if found.rising_share is not None and found.rising_share < RISING:
+        yield f"the loss rose above its first value on {found.rising_share:.0%} of rows only"
+    if (found.unfinished_drop or 0) > UNFINISHED:
+        yield f"more queries would lower it further (the second half took AUROC {found.unfinished_drop:.3f})"
+    if (found.restart_spread or 0) > SPREAD:
+        yield f"restarts disagree (by AUROC {found.restart_spread:.3f})"
+
+
+def _of_rivals(attacked: float, found: Indicators) -> Iterator[str]:
+    """Searches that should be weaker and were not.
+
+    A suite's own number is never beaten by its members; that a blind one beat the gradient search still says that
+    gradients mislead, and nobody knows by how much.
+    """
+    gradient = attacked if found.white_box_auroc is None else found.white_box_auroc
+    if found.random_auroc is not None and (found.random_auroc < attacked or found.random_auroc < gradient - BEATEN):
+        yield f"random search was stronger (AUROC {found.random_auroc:.3f})"
+    for rival, auroc, than in (
+        ("a black-box search", found.black_box_auroc, gradient),
+        ("a search on another score", found.transfer_auroc, gradient),
+        ("a smaller radius", found.smaller_eps_auroc, attacked),
+    ):
+        if auroc is not None and auroc < than - BEATEN:
+            yield f"{rival} was stronger (AUROC {auroc:.3f} against {than:.3f})"
+
+
+def _of_the_box(found: Indicators) -> Iterator[str]:
+    """An attacker with the whole box may copy an ID image."""
     if found.full_box_auroc is None:
-        reasons.append("no sanity-full-box run beside it shows that the search works (add that threat)")
+        yield "no sanity-full-box run beside it shows that the search works (add that threat)"
     elif found.full_box_auroc > 0.5:
-        reasons.append(f"with the whole box the search still left AUROC {found.full_box_auroc:.3f}")
-    return reasons
+        yield f"with the whole box the search still left AUROC {found.full_box_auroc:.3f}"
 
 
 def verdict(clean: float, attacked: float, found: Indicators) -> tuple[Verdict, str]:

@@ -4,9 +4,12 @@ import pytest
 
 from oodattack.diagnose import Indicators, failures, verdict
 
+# beside 0.9 after the attack: every rival was weaker, or stronger by no more than luck
 FINE = Indicators(
-    white_box=True, zero_gradient_share=0.0, clean_best_share=0.0, random_auroc=0.95, full_box_auroc=0.0
-)  # and 0.9 after the attack: random search was weaker
+    white_box=True, zero_gradient_share=0.0, clean_best_share=0.0, random_auroc=0.95, full_box_auroc=0.0,
+    rising_share=1.0, unfinished_drop=0.0, white_box_auroc=0.9, black_box_auroc=0.95, smaller_eps_auroc=0.95,
+    transfer_auroc=0.95, restart_spread=0.0,
+)  # fmt: skip
 
 
 @pytest.mark.parametrize(
@@ -30,11 +33,21 @@ WRONG = {
     "black box": ({"white_box": False}, "the search used no gradient"),
     "random score": ({"repeatable": False}, "changes from call to call"),
     "batch": ({"row_independent": False}, "depends on its batch"),
+    "gradient": ({"gradient_trouble": "no gradient"}, "the gradient of the score is not to be relied on: no gradient"),
     "zero gradients": ({"zero_gradient_share": 0.11}, "11% of gradients were zero"),
     "not finite": ({"non_finite_share": 0.001}, "0.1% of queries were not finite"),
     "stuck": ({"clean_best_share": 0.51}, "nothing beat the clean input on 51% of rows"),
+    "not rising": ({"rising_share": 0.74}, "the loss rose above its first value on 74% of rows only"),
+    "unfinished": (
+        {"unfinished_drop": 0.011},
+        "more queries would lower it further (the second half took AUROC",
+    ),
+    "restarts": ({"restart_spread": 0.06}, "restarts disagree (by AUROC 0.060)"),
     "bad surrogate": ({"surrogate_rank_correlation": 0.89}, "rank correlation 0.89"),
-    "random is stronger": ({"random_auroc": 0.89}, "random search was stronger (AUROC 0.890)"),
+    "random is stronger": ({"random_auroc": 0.899}, "random search was stronger (AUROC 0.899)"),
+    "black box is stronger": ({"black_box_auroc": 0.88}, "a black-box search was stronger (AUROC 0.880 against 0.900)"),
+    "transfer is stronger": ({"transfer_auroc": 0.88}, "a search on another score was stronger (AUROC 0.880"),
+    "less is more": ({"smaller_eps_auroc": 0.88}, "a smaller radius was stronger (AUROC 0.880 against 0.900)"),
     "no sanity run": ({"full_box_auroc": None}, "no sanity-full-box run"),
     "sanity run failed": ({"full_box_auroc": 0.51}, "with the whole box the search still left AUROC 0.510"),
 }
@@ -50,13 +63,24 @@ def test_each_indicator_alone_forbids_holds(changes, words):
     assert verdict(1.0, 0.7, found)[0] == "broken"  # a drop is a drop, however it was found
 
 
+def test_every_indicator_can_forbid_holds():
+    # white_box_auroc is what rivals are compared with, and no reason by itself
+    assert {name for changes, _ in WRONG.values() for name in changes} == set(Indicators._fields) - {"white_box_auroc"}
+
+
 EDGES = {
     "zero gradients": {"zero_gradient_share": 0.1},
     "stuck": {"clean_best_share": 0.5},
+    "rising": {"rising_share": 0.75},
+    "unfinished": {"unfinished_drop": 0.01},
+    "fewer queries were luckier": {"unfinished_drop": -0.2},
+    "restarts": {"restart_spread": 0.05},
     "surrogate": {"surrogate_rank_correlation": 0.9},
     "random": {"random_auroc": 0.9},
+    "black box": {"black_box_auroc": 0.891},
+    "transfer": {"transfer_auroc": 0.891},
+    "smaller radius": {"smaller_eps_auroc": 0.891},
     "sanity": {"full_box_auroc": 0.5},
-    "not measured": {"zero_gradient_share": None, "clean_best_share": None, "random_auroc": None},
 }
 
 
@@ -66,6 +90,27 @@ def test_on_the_edge_is_no_failure(changes):
     assert verdict(1.0, 0.9, FINE._replace(**changes))[0] == "holds"
 
 
+def test_what_was_not_measured_is_no_reason_but_for_the_sanity_run():
+    assert failures(0.9, Indicators(white_box=True, full_box_auroc=0.0)) == []
+    assert len(failures(0.9, Indicators(white_box=True))) == 1
+
+
+@pytest.mark.parametrize("rival", ["black_box_auroc", "transfer_auroc", "random_auroc"])
+def test_a_suite_is_not_beaten_by_its_members_but_its_gradient_search_may_be(rival):
+    # the suite's number is its blind member's, 0.90; the gradient search beside it left 0.95
+    found = FINE._replace(white_box_auroc=0.95, **{rival: 0.90})
+    assert verdict(1.0, 0.90, found)[0] == "inconclusive"
+    assert verdict(1.0, 0.90, found._replace(white_box_auroc=0.905))[0] == "holds"
+
+
+def test_without_a_white_box_number_rivals_are_compared_with_the_attacked_one():
+    found = FINE._replace(white_box_auroc=None, black_box_auroc=0.92)
+    assert failures(0.9, found) == []
+    assert "black-box" in failures(0.94, found)[0]
+
+
 def test_all_reasons_are_named():
-    worst = Indicators(False, 1.0, 1.0, 1.0, 0.0, 0.1, 1.0, False, False)
-    assert verdict(1.0, 0.9, worst)[1].count("; ") == 8  # 9 reasons
+    worst = Indicators(
+        False, 1.0, 1.0, 1.0, 0.0, 0.1, 1.0, False, False, "no gradient", 0.0, 0.1, 0.9, 0.1, 0.1, 0.1, 0.1
+    )
+    assert verdict(1.0, 0.9, worst)[1].count("; ") == 15  # 16 reasons

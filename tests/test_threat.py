@@ -10,7 +10,9 @@ from oodattack.data import START_PICTURES
 from oodattack.threat import (
     STARTS,
     Suite,
+    Sweep,
     ThreatModel,
+    each_radius,
     file_hash,
     members_of,
     preset_folder,
@@ -94,7 +96,9 @@ def test_the_wheel_carries_the_threat_models():
 def test_no_field_has_a_default(field, write):
     text = "\n".join(line for line in LINF.splitlines() if not line.startswith(f"{field} ="))
     path = write(text)
-    with pytest.raises(ValueError, match=f"^{path}: `{field}` must be given, got nothing. Add it") as caught:
+    with pytest.raises(
+        ValueError, match=f"^{path}: `{field}` (must be given|is needed with .*), got [nN]o.* Add it"
+    ) as caught:
         read_threat(path)
     assert "\n" not in str(caught.value)
 
@@ -121,10 +125,10 @@ WRONG = {
     "eps in words": ({"eps": '"small"'}, "`eps` must be a valid number, got 'small'"),
     "eps by zero": ({"eps": '"1/0"'}, "`eps` must be a valid number, got '1/0'"),
     "eps true": ({"eps": "true"}, "`eps` must be a valid number, got True"),
-    "norm": ({"norm": '"l3"'}, "`norm` must be 'linf', 'l2' or 'l1', got 'l3'"),
-    "aim": ({"aim": '"seek"'}, "`aim` must be 'hide', .*'quantile', got 'seek'"),
+    "norm": ({"norm": '"l3"'}, "`norm` must be 'linf', 'l2', 'l1' or 'patch', got 'l3'"),
+    "aim": ({"aim": '"seek"'}, "`aim` must be 'hide', .*'cross', got 'seek'"),
     "start": ({"start": '"spiral"'}, "`start` must be one of ood, .* or picture:PATH, got 'spiral'"),
-    "attack": ({"attack": '"fgsm"'}, "`attack` must be 'pgd', .*got 'fgsm'"),
+    "attack": ({"attack": '"fgsm"'}, "`attack` must be one of pgd, .*torchattacks:NAME, got 'fgsm'"),
     "queries in quotes": ({"queries": '"50"'}, "`queries` must be a valid integer, got '50'"),
     "queries broken": ({"queries": "50.5"}, "`queries` must be a valid integer, got 50.5"),
     "too few queries": ({"queries": "1"}, "`queries` must be >= 2 a restart, got 1 for 1. Raise it"),
@@ -141,6 +145,25 @@ WRONG = {
     ),
     "pgd without step": ({"attack": '"pgd"'}, "`step_size` is needed with attack = pgd or adamax, got None"),
     "step of 3 eps": ({"attack": '"pgd"\nstep_size = 3'}, "`step_size` must .*less than or equal to 2, got 3"),
+    "match aim with objective": (
+        {"aim": '"match"\nmatch = "latent"\npaired = true'},
+        "`objective` belongs only to aim = hide or raise or both, got 'score'. Drop it",
+    ),
+    "severity": ({"attack": '"apgd"\nseverity = 3'}, '`severity` belongs only to attack = "corruptions", got 3'),
+    "severity 6": ({"attack": '"corruptions"\nseverity = 6'}, "`severity` must .*less than or equal to 5, got 6"),
+    "limit": ({"attack": '"stadv"'}, "`limit` is needed with attack = affine or colour or stadv or recolor, got None"),
+    "draws": ({"queries": "15\ndraws = 10"}, "`queries` must be >= 2 a restart, got 15 for 1 of 10 draws. Raise it"),
+    "cross by apgd": (
+        {"objective": '"score"', "aim": '"cross"'},
+        "`objective` belongs only to",
+    ),
+    "fmn that hides": ({"attack": '"fmn"'}, "`aim` 'hide' must not be one of fmn, .*, got 'fmn'"),
+    "misclassify and raise": (
+        {"aim": '"raise"', "objective": '"misclassify"'},
+        "`objective` misclassify needs aim = hide, got 'raise'",
+    ),
+    "half a pixel": ({"norm": '"patch"', "eps": "2.5"}, r"`eps` must be a whole number of pixels for patch, got 2\.5"),
+    "torchattacks nobody": ({"attack": '"torchattacks:"'}, "`attack` must be one of pgd, "),
     "unknown field": ({"aim": '"hide"\ndirection = "hide"'}, r"`direction` must be a known field \(norm, eps, .*\)"),
     "own name": ({"aim": '"hide"\nname = "x"'}, "`name` is the file's own name, got 'x'. Drop the field"),
 }
@@ -165,9 +188,12 @@ FILES = {
     "not TOML": ("norm: linf", "threat file must be readable TOML, got TOMLDecodeError: .*Correct the file"),
     "members no list": (
         'members = "linf-8-255"\nsource = "s"',
-        "`members` must be a list of threat names, got 'linf-8-255'",
+        "`members` must be a list of threat names or of tables, got 'linf-8-255'",
     ),
-    "members no names": ("members = [1, 2]\nsource = 's'", r"`members` must be a list of threat names, got \[1, 2\]"),
+    "members no names": (
+        "members = [1, 2]\nsource = 's'",
+        r"`members` must be a list of threat names or of tables, got \[1, 2\]",
+    ),
     "no members": ("members = []\nsource = 's'", "`members` must .*at least 1 item"),
     "itself": (
         'members = ["mine.toml"]\nsource = "s"',
@@ -176,7 +202,7 @@ FILES = {
     "itself by name": ('members = ["mine"]\nsource = "s"', "`members` must not name the suite itself"),
     "a suite": (
         'members = ["flagship"]\nsource = "s"',
-        "`members` must be single threat models, got the suite 'flagship'",
+        "`members` must be single threat models, got 'flagship', which is several",
     ),
     "unknown": ('members = ["nothing"]\nsource = "s"', None),
     "disagree": (
@@ -200,7 +226,7 @@ def test_wrong_files_are_refused(text, message, write):
 def test_suites_that_name_one_another_are_refused(write):
     write('members = ["two.toml"]\nsource = "s"', "one.toml")
     path = write('members = ["one.toml"]\nsource = "s"', "two.toml")
-    with pytest.raises(ValueError, match="`members` must be single threat models, got the suite 'one'"):
+    with pytest.raises(ValueError, match="`members` must be single threat models, got 'one', which is several"):
         read_threat(path)
 
 
@@ -244,8 +270,9 @@ def test_hash_follows_fields_and_not_comments(write):
     assert sha("# another comment\n" + LINF + "\n# one more") == plain
     assert sha(changed(LINF, eps=str(8 / 255))) == plain  # written otherwise, the same number
     changes = {
-        "norm": '"l2"', "eps": '"7/255"', "aim": '"raise"', "start": '"noise"', "init": '"clean"',
-        "attack": '"random-search"', "queries": "49", "restarts": "2", "iterate": '"last"', "source": '"another"',
+        "norm": '"l2"', "eps": '"7/255"', "aim": '"raise"', "objective": '"logits"', "start": '"noise"',
+        "init": '"clean"', "attack": '"random-search"', "queries": "49", "restarts": "2", "iterate": '"last"',
+        "source": '"another"',
     }  # fmt: skip
     assert set(changes) == set(FIELDS)
     assert len({plain, *(sha(changed(LINF, **{field: value})) for field, value in changes.items())}) == 1 + len(FIELDS)
@@ -270,7 +297,7 @@ def test_sides_and_targets():
 
 
 def test_starts_are_those_that_the_data_room_draws():
-    assert set(STARTS) == {"ood", "noise", *START_PICTURES}
+    assert set(STARTS) == {"ood", "id", "noise", *START_PICTURES}
 
 
 @pytest.mark.parametrize("norm", ["linf", "l2", "l1"])
@@ -288,3 +315,75 @@ def test_settled_points_are_allowed(norm):
 def test_a_threat_model_cannot_be_changed():
     with pytest.raises(ValueError, match="frozen"):
         read_threat("linf-8-255").eps = 1
+
+
+SUITE = """
+norm = "linf"
+eps = "8/255"
+aim = "hide"
+start = "ood"
+init = "ball"
+restarts = 1
+iterate = "best"
+queries = 60
+source = "test"
+
+[[members]]
+name = "white"
+attack = "apgd"
+objective = "score"
+queries = 20
+
+[[members]]
+name = "near"
+attack = "fmn"
+aim = "cross"
+init = "clean"
+queries = 10
+"""
+
+
+def test_members_of_a_suite_complete_the_fields_at_its_top(write):
+    suite = read_threat(write(SUITE, "aa.toml"))
+    white, near = members_of(suite)
+    assert (suite.queries, white.queries, near.queries) == (60, 20, 10)
+    assert (white.name, white.aim, white.objective) == ("aa/white", "hide", "score")
+    assert (near.name, near.aim, near.objective, near.init) == ("aa/near", "cross", None, "clean")
+    assert white.eps == near.eps == 8 / 255
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ('objective = "score"', 'objective = "scores"', "member 'white': `objective` must be 'score', .*got 'scores'"),
+        ('name = "white"', "", r"`members` must each have a `name`, got \{'attack': 'apgd'"),
+        ('name = "white"', 'name = "near"', r"`members` must differ in name, got \['wrong/near', 'wrong/near'\]"),
+        (
+            'iterate = "best"',
+            'iterate = "last"',
+            "`members` that share `queries` must hide, raise or cross and keep the",
+        ),
+        ("queries = 60", "queries = 1", "`queries` must be greater than or equal to 2, got 1"),
+    ],
+)
+def test_wrong_suites_with_tables_are_refused(old, new, message, write):
+    assert old in SUITE
+    path = write(SUITE.replace(old, new, 1), "wrong.toml")
+    with pytest.raises(ValueError, match=f"^{path}: {message}") as caught:
+        read_threat(path)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_list_of_radii_is_a_sweep(write):
+    sweep = read_threat(write(changed(LINF, eps='["1/255", "2/255", 0.5]')))
+    assert isinstance(sweep, Sweep)
+    assert [m.eps for m in sweep.members] == [1 / 255, 2 / 255, 0.5]
+    assert [m.name for m in sweep.members] == ["mine@1/255", "mine@2/255", "mine@0.5"]
+    assert each_radius(sweep) == sweep.members
+    for wrong, message in (
+        ("[0.5, 0.1]", "`eps` must rise"),
+        ("[0.1]", "`members` must .*at least 2 items"),
+        ("[]", "at least 2"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            read_threat(write(changed(LINF, eps=wrong)))

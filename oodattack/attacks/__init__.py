@@ -3,12 +3,25 @@
 from collections.abc import Callable
 from typing import NamedTuple
 
-from oodattack.attack import Attack
+from oodattack.attack import Attack, Whole
 from oodattack.attacks.adamax import adamax
+from oodattack.attacks.affine import affine
 from oodattack.attacks.apgd import apgd
+from oodattack.attacks.colour import colour
+from oodattack.attacks.corruptions import corruptions
+from oodattack.attacks.ddn import ddn
+from oodattack.attacks.fmn import fmn
+from oodattack.attacks.hop_skip_jump import hop_skip_jump
+from oodattack.attacks.lbfgs import lbfgs
+from oodattack.attacks.nes import nes
 from oodattack.attacks.pgd import pgd
 from oodattack.attacks.random_search import random_search
-from oodattack.threat import ThreatModel
+from oodattack.attacks.rays import rays
+from oodattack.attacks.recolor import recolor
+from oodattack.attacks.spsa import spsa
+from oodattack.attacks.square import square
+from oodattack.attacks.stadv import stadv
+from oodattack.threat import OUTSIDE, ThreatModel
 
 
 class Row(NamedTuple):
@@ -25,6 +38,16 @@ def _step_size(threat: ThreatModel) -> float:
     return threat.step_size
 
 
+def _limit(threat: ThreatModel) -> float:
+    assert threat.limit is not None
+    return threat.limit
+
+
+def _severity(threat: ThreatModel) -> int:
+    assert threat.severity is not None
+    return threat.severity
+
+
 ATTACKS = {
     row.name: row
     for row in (
@@ -33,8 +56,73 @@ ATTACKS = {
         ),
         Row("apgd", "arXiv:2003.01690, Alg. 1", "momentum, step halved when a row stalls", lambda t: apgd()),
         Row("adamax", "arXiv:2009.08016, Alg. 1", "Adamax on delta", lambda t: adamax(step_size=_step_size(t))),
+        Row(
+            "lbfgs", "this package", "L-BFGS along what binds, with bursts of momentum; for matching", lambda t: lbfgs()
+        ),
         Row("random-search", "floor", "independent uniform draws, no gradient", lambda t: random_search()),
+        Row("square", "arXiv:1912.00049, Alg. 1-3", "random square windows, no gradient", lambda t: square()),
+        Row("nes", "arXiv:1804.08598", "ascent on a gradient estimated from normal probes", lambda t: nes()),
+        Row("spsa", "arXiv:1802.05666", "Adam on a gradient estimated from random signs", lambda t: spsa()),
+        Row("fmn", "arXiv:2102.12827, Alg. 1", "smallest perturbation that crosses the threshold", lambda t: fmn()),
+        Row("ddn", "arXiv:1811.09600, Alg. 1", "the same in l2, direction and norm apart", lambda t: ddn()),
+        Row("rays", "arXiv:2006.12792", "the same in linf from decisions alone: sign flips", lambda t: rays()),
+        Row(
+            "hop-skip-jump",
+            "arXiv:1904.02144",
+            "the same from decisions alone: gradient estimated at the boundary",
+            lambda t: hop_skip_jump(),
+        ),
+        Row(
+            "corruptions",
+            "arXiv:1903.12261",
+            "worst of the common corruptions of one severity",
+            lambda t: corruptions(severity=_severity(t)),
+        ),
+        Row("affine", "arXiv:1712.02779", "worst rotation and shift, no gradient", lambda t: affine(limit=_limit(t))),
+        Row(
+            "colour",
+            "in the spirit of ColorJitter",
+            "worst hue, saturation, brightness and contrast, no gradient",
+            lambda t: colour(limit=_limit(t)),
+        ),
+        Row("stadv", "arXiv:1801.02612", "ascent on a flow field", lambda t: stadv(limit=_limit(t))),
+        Row("recolor", "arXiv:1906.00001", "ascent on one map of colours", lambda t: recolor(limit=_limit(t))),
     )
 }
 
-__all__ = ["ATTACKS", "Row", "adamax", "apgd", "pgd", "random_search"]
+
+def find_attack(threat: ThreatModel) -> Attack | Whole:
+    """The search that a threat model names.
+
+    Raises:
+        ValueError: torchattacks has no such attack.
+    """
+    if threat.attack.startswith(OUTSIDE):
+        from oodattack.attacks.torchattacks_adapter import from_torchattacks
+
+        return from_torchattacks(threat.attack.removeprefix(OUTSIDE))
+    return ATTACKS[threat.attack].build(threat)
+
+
+__all__ = [
+    "ATTACKS",
+    "Row",
+    "adamax",
+    "affine",
+    "apgd",
+    "colour",
+    "corruptions",
+    "ddn",
+    "find_attack",
+    "fmn",
+    "hop_skip_jump",
+    "lbfgs",
+    "nes",
+    "pgd",
+    "random_search",
+    "rays",
+    "recolor",
+    "spsa",
+    "square",
+    "stadv",
+]

@@ -3,6 +3,7 @@
 from torch import Tensor
 
 from oodattack.attack import Attack, Seen
+from oodattack.attacks.starts import noise
 from oodattack.geometry import RowRandom, ball
 from oodattack.threat import ThreatModel
 
@@ -11,7 +12,7 @@ def random_search() -> Attack:
     """x_t = x + uniform draw in the ball, each t anew; the loop keeps the best. Uses no gradient."""
 
     def draw(x: Tensor, threat: ThreatModel, random: RowRandom) -> Tensor:
-        return x + ball(random, x.shape[1:], threat.eps, threat.norm).to(x)
+        return x + noise(random, x, threat, ball)
 
     def start(x: Tensor, threat: ThreatModel, random: RowRandom, _steps: int) -> tuple[Tensor, None]:
         return draw(x, threat, random), None

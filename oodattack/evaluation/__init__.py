@@ -5,15 +5,19 @@ from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
+import torch
 from torch import Tensor
 
 from oodattack.detector import Detector
+from oodattack.evaluation.batch import Batch, automatic
 from oodattack.evaluation.cell import Shown
 from oodattack.evaluation.check import check_detector, check_disjoint, check_images
 from oodattack.evaluation.provenance import Provenance, sha256_of, versions
-from oodattack.evaluation.run import Progress, Run
+from oodattack.evaluation.run import Run
+from oodattack.evaluation.search import Precision
+from oodattack.evaluation.setup import Progress, Setup
 from oodattack.report import Report, Spec
-from oodattack.threat import Suite, Threat, ThreatModel, file_hash, members_of, read_threat
+from oodattack.threat import Suite, Sweep, Threat, ThreatModel, file_hash, members_of, read_threat
 
 __all__ = ["Progress", "Provenance", "Shown", "check_detector", "check_images", "evaluate"]
 
@@ -27,7 +31,8 @@ def evaluate(
     seed: int,
     targets: Tensor | None = None,
     starts: Mapping[str, Tensor] | None = None,
-    batch_size: int = 256,
+    batch_size: int | None = None,
+    precision: Precision = "full",
     progress: Progress | None = None,
     watch: Callable[[Shown], None] | None = None,
     provenance: Provenance | None = None,
@@ -43,7 +48,10 @@ def evaluate(
         targets: ID images beside `id`, for matching and quantiles. None: every other row of `id` becomes a target,
             and only the rest is evaluated.
         starts: name -> images (N, C, H, W) for threat models whose `start` is not "ood".
-        batch_size: rows attacked at a time; changes nothing but rounding.
+        batch_size: rows attacked at a time; changes nothing but rounding. None: chosen to fit. Where the device runs
+            out of memory all the same, it falls.
+        precision: of the searches: that of the images ("full"), or "bfloat16" in the network's layers. Whatever comes
+            out is scored in full.
         progress: called with (label, done, all) as row-queries are spent.
         watch: called once a cell with a few of its images.
         provenance: what only the caller knows, for the report's `spec`.
@@ -56,7 +64,7 @@ def evaluate(
             unknown threat.
     """
     detectors = dict(detector) if isinstance(detector, Mapping) else {_name(detector): detector}
-    read = distinct([t if isinstance(t, ThreatModel | Suite) else read_threat(t) for t in threats])
+    read = distinct([t if isinstance(t, ThreatModel | Suite | Sweep) else read_threat(t) for t in threats])
     needs_ood = any(members_of(t)[0].start == "ood" for t in read)
     if not detectors or not read or (needs_ood and not ood):
         raise ValueError("`detector`, `ood` and `threats` must name at least one each, got none of one. Add it.")
@@ -70,8 +78,12 @@ def evaluate(
         check_disjoint(x, name, id)
     for name, d in detectors.items():
         check_detector(d, name)
-    run = Run(detectors, id, dict(ood), targets, dict(starts or {}), seed, batch_size, progress, watch)
-    run.all(read)
+    batch = automatic(next(iter(detectors.values())), id) if batch_size is None else Batch(batch_size)
+    setup = Setup(detectors, id, dict(ood), targets, dict(starts or {}), seed, batch, precision, progress)
+    run = Run(setup, watch)
+    with torch.random.fork_rng(devices=[id.device] if id.device.type == "cuda" else []):
+        torch.manual_seed(seed)  # for detectors that use random numbers of their own, and other libraries' attacks
+        run.all(read)
     if not run.results:
         no = run.skipped[0]
         why = f"{no.threat} on {no.detector}: {no.reason}"
@@ -85,14 +97,23 @@ def evaluate(
         ood=[known.source(name, x) for name, x in ood.items()],
         id_accuracy=dict(known.id_accuracy),
         seed=seed,
-        batch_size=batch_size,
+        batch_size=batch.size,
+        precision=precision,
         device=str(id.device),
         detectors=list(detectors),
         networks={name.partition("@")[2] or name: sha256_of(d) for name, d in detectors.items()},
         threats={t.name: file_hash(t) for t in read},
     )
     created = datetime.now(UTC).isoformat(timespec="seconds")
-    return Report(schema=1, created=created, spec=spec, versions=versions(), results=run.results, skipped=run.skipped)
+    return Report(
+        schema=1,
+        created=created,
+        spec=spec,
+        versions=versions(),
+        results=run.results,
+        skipped=run.skipped,
+        curves=run.curves,
+    )
 
 
 def distinct(threats: list[Threat]) -> list[Threat]:

@@ -1,88 +1,22 @@
 """One cell, detector x threat x OOD set: from scores before and after to a record of the report."""
 
+import math
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from oodattack import metrics
+from oodattack.attack import STOPPED
 from oodattack.diagnose import Indicators, verdict
-from oodattack.report import Deployed, Mape, Metrics, Result
+from oodattack.evaluation.floors import Floors
+from oodattack.evaluation.outcome import Outcome, Side
+from oodattack.report import Crossing, Deployed, Mape, Metrics, Result
 from oodattack.report.record import Direction
-from oodattack.threat import Suite, Threat
+from oodattack.threat import Threat, ThreatModel, members_of
 
 DRAWS = 2000  # of the bootstrap
 BOOTSTRAP_SEED = 0  # intervals are part of the report, not of the attack: they do not move with the run's seed
-
-
-class Side(NamedTuple):
-    """One attacked set under one threat model and one detector. Tensors on the CPU, one entry a row."""
-
-    scores: Tensor  # of the returned images, scored afresh
-    scores_8bit: Tensor  # of the same images rounded to 8 bits
-    distance: Tensor  # in the threat's norm
-    queries: Tensor
-    gradients: Tensor
-    zero_gradients: Tensor
-    non_finite: Tensor
-    clean_best: Tensor  # True where nothing beat the clean input
-    mape: Tensor | None  # for matching
-    shown: Tensor  # a few of the images, for contact sheets
-
-
-class Outcome(NamedTuple):
-    """What one threat model did to one detector on one OOD set."""
-
-    ood: Side | None
-    id: Side | None
-    seconds: float
-    attack: str
-    white_box: bool
-    surrogate: str | None
-    rank_correlation: float | None
-    shared_with: list[str]
-
-
-def worst(outcomes: dict[str, Outcome]) -> Outcome:
-    """Each row at its worst over a suite's members: lowest OOD score, highest ID score."""
-    first = next(iter(outcomes.values()))
-    correlations = [o.rank_correlation for o in outcomes.values() if o.rank_correlation is not None]
-    return Outcome(
-        ood=_worst_side([o.ood for o in outcomes.values() if o.ood], sign=-1),
-        id=_worst_side([o.id for o in outcomes.values() if o.id], sign=1),
-        seconds=sum(o.seconds for o in outcomes.values()),
-        attack=f"per-row worst of {', '.join(outcomes)}",
-        white_box=any(o.white_box for o in outcomes.values()),
-        surrogate=next((o.surrogate for o in outcomes.values() if o.surrogate), None),
-        rank_correlation=min(correlations, default=None),
-        shared_with=first.shared_with,
-    )
-
-
-def _worst_side(sides: list[Side], sign: int) -> Side | None:
-    if not sides:
-        return None
-    scores = torch.stack([side.scores for side in sides])  # (members, N)
-    pick = (sign * scores).argmax(dim=0)
-    rows = torch.arange(len(pick))
-    shown = show_rows(len(pick))
-    return Side(
-        scores=scores[pick, rows],
-        scores_8bit=sign * (sign * torch.stack([s.scores_8bit for s in sides])).amax(dim=0),
-        distance=torch.stack([s.distance for s in sides])[pick, rows],
-        queries=torch.stack([s.queries for s in sides]).sum(dim=0),
-        gradients=torch.stack([s.gradients for s in sides]).sum(dim=0),
-        zero_gradients=torch.stack([s.zero_gradients for s in sides]).sum(dim=0),
-        non_finite=torch.stack([s.non_finite for s in sides]).sum(dim=0),
-        clean_best=torch.stack([s.clean_best for s in sides]).all(dim=0),
-        mape=None,
-        shown=torch.stack([s.shown for s in sides])[pick[shown], torch.arange(len(shown))],
-    )
-
-
-def show_rows(n: int, most: int = 8) -> Tensor:
-    """Rows shown in contact sheets: evenly spaced, so that nobody picked them."""
-    return torch.linspace(0, n - 1, min(n, most)).round().long()
 
 
 def numbers(id_scores: Tensor, ood_scores: Tensor) -> Metrics:
@@ -112,7 +46,7 @@ def deployed(clean_id: Tensor, id_scores: Tensor, ood_scores: Tensor) -> Deploye
     return Deployed(threshold=threshold, id_tpr=accepted[0], fpr=accepted[1])
 
 
-def indicators(outcome: Outcome, *, matching: bool, random: float | None, full_box: float | None) -> Indicators:
+def indicators(outcome: Outcome, *, matching: bool, floors: Floors, trouble: str | None) -> Indicators:
     """How the search went, over all attacked rows."""
     sides = [side for side in (outcome.ood, outcome.id) if side]
     queries = sum(int(side.queries.sum()) for side in sides)
@@ -122,12 +56,40 @@ def indicators(outcome: Outcome, *, matching: bool, random: float | None, full_b
     return Indicators(
         white_box=outcome.white_box,
         zero_gradient_share=zero if outcome.white_box else None,
-        non_finite_share=sum(int(side.non_finite.sum()) for side in sides) / queries,
+        non_finite_share=sum(int(side.non_finite.sum()) for side in sides) / max(queries, 1),
         clean_best_share=None if matching else stuck,
         surrogate_rank_correlation=outcome.rank_correlation,
-        random_auroc=random,
-        full_box_auroc=full_box,
+        random_auroc=floors.random,
+        full_box_auroc=floors.full_box,
+        gradient_trouble=trouble if outcome.surrogate is None and outcome.white_box else None,
+        rising_share=_rising(outcome),
+        unfinished_drop=_unfinished(outcome),
+        white_box_auroc=floors.white_box if outcome.members else None,
+        black_box_auroc=floors.black_box,
+        smaller_eps_auroc=floors.smaller_eps,
+        transfer_auroc=floors.transfer,
+        restart_spread=outcome.restart_spread,
     )
+
+
+def _rising(outcome: Outcome) -> float | None:
+    """Share of rows that ended above the loss of their second query, or were finished before; None without a record."""
+    rose = []
+    for side, sign in ((outcome.ood, -1), (outcome.id, 1)):
+        if side is not None:
+            if side.history is None or side.history.shape[1] < 3:  # milestones 1, 2 and the last
+                return None
+            later = sign * side.history[:, -1] > sign * side.history[:, 1]
+            rose.append(later | (side.stopped == STOPPED.index("target reached")))
+    return torch.cat(rose).double().mean().item() if rose else None
+
+
+def _unfinished(outcome: Outcome) -> float | None:
+    """AUROC that the second half of the queries brought; None where the search kept no curve."""
+    if not outcome.curve or len(outcome.curve) < 3:
+        return None
+    half = outcome.curve[-1][0] / 2
+    return max(a for q, a in outcome.curve if q >= half) - outcome.curve[-1][1]
 
 
 class Shown(NamedTuple):
@@ -158,7 +120,6 @@ def record(
     ood_name: str,
     clean: Clean,
     outcome: Outcome,
-    members: dict[str, float] | None,
     found: Indicators,
 ) -> Result:
     """The record of one cell."""
@@ -188,20 +149,40 @@ def record(
         mape=None
         if off is None
         else Mape(median=off.median().item(), p90=off.double().quantile(0.9).item(), max=off.max().item()),
+        crossing=crossing(clean.id, outcome),
+        stopped=stopped(sides) if any(m.aim == "match" for m in members_of(threat)) else None,
         distance=max(side.distance.max().item() for side in sides),
         queries=torch.cat([side.queries for side in sides]).double().mean().item(),
         seconds=outcome.seconds,
-        members=members,
+        members=outcome.members,
         indicators=found._asdict(),
         verdict=decision,
         reason=reason,
     )
 
 
+def crossing(clean_id: Tensor, outcome: Outcome) -> Crossing | None:
+    """Smallest perturbations that the deployed threshold accepts; rows where none was found count as infinite."""
+    found = outcome.ood.crossing if outcome.ood else None
+    if found is None:
+        return None
+    some = found.double().isfinite()
+    at = [found.double().quantile(q, interpolation="lower").item() for q in (0.1, 0.5, 0.9)]
+    p10, median, p90 = (value if math.isfinite(value) else None for value in at)
+    threshold = metrics.id_threshold(clean_id, tpr=0.95)
+    return Crossing(threshold=threshold, share=some.double().mean().item(), p10=p10, median=median, p90=p90)
+
+
+def stopped(sides: list[Side]) -> dict[str, float]:
+    """Share of rows by the reason for which their search ended."""
+    codes = torch.cat([side.stopped for side in sides])
+    return {reason: (codes == i).double().mean().item() for i, reason in enumerate(STOPPED) if (codes == i).any()}
+
+
 def direction(threat: Threat) -> Direction:
     """The aim of a threat model; a suite's is the one its members share, or that of the side they attack."""
-    if not isinstance(threat, Suite):
-        return threat.aim
+    if isinstance(threat, ThreatModel):
+        return "misclassify" if threat.objective == "misclassify" else threat.aim
     aims = {member.aim for member in threat.members}
     if len(aims) == 1:
         return aims.pop()

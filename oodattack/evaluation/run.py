@@ -1,50 +1,34 @@
 """The cells of one evaluation, OOD set by OOD set; searches that several detectors share are done once."""
 
-import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Sequence
 
 import torch
 from torch import Tensor
 
-from oodattack.aims import in_batches, rows_of
-from oodattack.attack import Found
-from oodattack.attacks import ATTACKS
-from oodattack.detector import Detector
-from oodattack.evaluation.cell import Clean, Outcome, Shown, Side, indicators, numbers, record, show_rows, worst
+from oodattack.aims import in_batches
+from oodattack.evaluation.cell import Clean, Shown, indicators, numbers, record
 from oodattack.evaluation.check import check_images
-from oodattack.evaluation.plan import Quarry, Unfit, differentiable, quarry
-from oodattack.evaluation.score import score, side_of
-from oodattack.evaluation.search import Goal, search
-from oodattack.geometry import row_random
+from oodattack.evaluation.curves import eps_curves, queries_curve, search_curve
+from oodattack.evaluation.floors import Floors, covers, floors, of_turns
+from oodattack.evaluation.outcome import Outcome, Side, show_rows, worst
+from oodattack.evaluation.plan import Quarry, Unfit, blinded, is_blind, quarry
+from oodattack.evaluation.schedule import front, scheduled, turn
+from oodattack.evaluation.setup import Setup
+from oodattack.evaluation.sides import Hunted, attack_id, attack_ood
 from oodattack.metrics import auroc, rank_correlation
-from oodattack.report import Result, Skipped
-from oodattack.threat import Suite, Threat, ThreatModel, members_of
-
-Progress = Callable[[str, int, int], None]  # (what is running, row-queries done, row-queries in all)
+from oodattack.report import Curve, Result, Skipped
+from oodattack.threat import OUTSIDE, Suite, Sweep, Threat, ThreatModel, each_radius, members_of
 
 
-@dataclass
 class Run:
-    """The state of one call of `evaluate`: what has been searched and scored so far."""
+    """One call of `evaluate`: what has been searched and scored so far."""
 
-    detectors: dict[str, Detector]
-    id: Tensor
-    ood: dict[str, Tensor]
-    targets: Tensor | None
-    starts: dict[str, Tensor]
-    seed: int
-    batch_size: int
-    progress: Progress | None
-    watch: Callable[[Shown], None] | None
-    results: list[Result] = field(default_factory=list)
-    skipped: list[Skipped] = field(default_factory=list)
-    _id_scores: dict[str, Tensor] = field(default_factory=dict)
-    _steady: dict[str, dict[str, bool]] = field(default_factory=dict)
-    _id_sides: dict[tuple[ThreatModel, str], tuple[Side, float]] = field(default_factory=dict)
-    _done: int = 0
-    _total: int = 0
-    _label: str = ""
+    def __init__(self, setup: Setup, watch: Callable[[Shown], None] | None) -> None:
+        self.setup, self.watch = setup, watch
+        self.results: list[Result] = []
+        self.skipped: list[Skipped] = []
+        self.curves: list[Curve] = []
+        self._id_sides: dict[tuple[ThreatModel, str], tuple[Side, float]] = {}
 
     def all(self, threats: Sequence[Threat]) -> None:
         """Run every cell.
@@ -52,112 +36,127 @@ class Run:
         Raises:
             ValueError: scores that are not finite or not one a row; start images that are missing.
         """
+        setup = self.setup
         sets = self._sets(threats)
-        self._id_scores = {name: self._score(name, self.id, "id") for name in self.detectors}
-        self._steady = {name: self._steadiness(name) for name in self.detectors}
-        self._total = sum(
-            self._cost(x, limits, first=i == 0) for i, (_, x, own) in enumerate(sets) for limits in each(own)
-        )
+        setup.begin()
+        setup.total = sum(self._cost(x, own, first=i == 0) for i, (_, x, own) in enumerate(sets))
         for ood_name, x, own in sets:
             self._set(ood_name, x, own)
 
     def _sets(self, threats: Sequence[Threat]) -> list[tuple[str, Tensor, list[Threat]]]:
         """(name, images, threats) of every OOD set; a threat with start images of its own has them for its OOD set."""
+        setup = self.setup
         by_start: dict[str, list[Threat]] = {}
         for t in threats:
             by_start.setdefault(members_of(t)[0].start, []).append(t)
         on_ood = by_start.pop("ood", [])
-        sets = [(name, x, on_ood) for name, x in self.ood.items() if on_ood]
+        sets = [(name, x, on_ood) for name, x in setup.ood.items() if on_ood]
+        if "id" in by_start:  # ID images beside the evaluated ones
+            assert setup.targets is not None  # `evaluate` has seen to it
+            setup.starts.setdefault("id", setup.targets)
         for start, own in by_start.items():
-            if start not in self.starts:
-                raise ValueError(f"`starts` must hold images for start {start!r}, got {list(self.starts)}. Add them.")
-            check_images(self.starts[start], start, like=self.id)
-            sets.append((start, self.starts[start], own))
+            if start not in setup.starts:
+                held = list(setup.starts)
+                raise ValueError(f"`starts` must hold images for start {start!r}, got {held}. Add them.")
+            check_images(setup.starts[start], start, like=setup.id)
+            sets.append((start, setup.starts[start], own))
         return sets
 
-    def _cost(self, x: Tensor, limits: ThreatModel, *, first: bool) -> int:
-        """Row-queries of one threat model on one OOD set, if no row ends early; ID rows are attacked once."""
-        rows = (len(x) if limits.attacks_ood else 0) + (len(self.id) if limits.attacks_id and first else 0)
-        return len(self._groups(limits)[0]) * limits.queries * rows
-
-    def _advance(self, queries: int) -> None:
-        self._done += queries
-        if self.progress:
-            self.progress(self._label, min(self._done, self._total), self._total)
-
-    def _score(self, name: str, x: Tensor, what: str) -> Tensor:
-        return score(self.detectors[name], name, x, batch_size=self.batch_size, what=what)
-
-    def _steadiness(self, name: str) -> dict[str, bool]:
-        """Whether ID scores repeat, in the same batch and one row at a time, up to rounding."""
-        first = self.id[: self.batch_size]
-        before = self._id_scores[name][: len(first)]
-        slack = 1e-3 * (before.amax() - before.amin()) + 1e-5 * before.abs().amax()
-        alone = torch.cat([self._score(name, row[None], "id") for row in first[:4]])
-        return {
-            "repeatable": bool(((self._score(name, first, "id") - before).abs() <= slack).all()),
-            "row_independent": bool(((alone - before[: len(alone)]).abs() <= slack).all()),
-        }
+    def _cost(self, x: Tensor, threats: Sequence[Threat], *, first: bool) -> int:
+        """Row-queries of the threats on one OOD set, if no row ends early; ID rows are attacked once."""
+        cost = 0
+        for limits in each(threats):
+            rows = (len(x) if limits.attacks_ood else 0) + (len(self.setup.id) if limits.attacks_id and first else 0)
+            cost += len(self._groups(limits)[0]) * limits.queries * rows
+        for suite in shared_budgets(threats):
+            one = suite.members[0]
+            rows = (len(x) if one.attacks_ood else 0) + (len(self.setup.id) if one.attacks_id else 0)
+            cost += len(self.setup.detectors) * (suite.queries or 0) * rows
+        return cost
 
     def _groups(self, limits: ThreatModel) -> tuple[dict[Quarry, list[str]], dict[str, str]]:
         """Detectors that share a search, and those that the threat does not fit, with the reason."""
         groups: dict[Quarry, list[str]] = {}
         unfit: dict[str, str] = {}
-        for name, d in self.detectors.items():
+        for name, d in self.setup.detectors.items():
             try:
-                groups.setdefault(quarry(d, limits, blind=is_blind(limits)), []).append(name)
+                groups.setdefault(quarry(d, limits, blind=self.setup.blind(name, limits)), []).append(name)
             except Unfit as reason:
                 unfit[name] = str(reason)
         return groups, unfit
 
     def _set(self, ood_name: str, x: Tensor, threats: list[Threat]) -> None:
         """All detectors and threats on one OOD set."""
+        setup = self.setup
         clean = {}
-        for name in self.detectors:
-            scores = self._score(name, x, ood_name)
-            clean[name] = Clean(self._id_scores[name], scores, numbers(self._id_scores[name], scores))
-        outcomes = {limits: self._limits(limits, ood_name, x, clean) for limits in each(threats)}
-        left = {
-            name: {m: left_auroc(clean[name], done[name]) for m, done in outcomes.items() if name in done}
-            for name in self.detectors
-        }
+        for name in setup.detectors:
+            scores = setup.score(name, x, ood_name)
+            clean[name] = Clean(setup.id_scores[name], scores, numbers(setup.id_scores[name], scores))
+        outcomes: dict[Threat, dict[str, Outcome]] = {}
+        for limits in each(threats):
+            outcomes[limits] = self._limits(limits, ood_name, x, clean)
+        for suite in shared_budgets(threats):
+            outcomes[suite] = self._shared_budget(suite, ood_name, x, clean)
         for threat in threats:
-            for name in self.detectors:
-                members = {m.name: outcomes[m][name] for m in members_of(threat) if name in outcomes[m]}
-                if not members:
-                    continue
-                outcome = worst(members) if isinstance(threat, Suite) else members[threat.name]
-                blind = [m for m in left[name] if same_limits(m, threat)]
-                floors = [left_auroc(clean[name], outcomes[m][name], like=threat) for m in blind]
-                found = indicators(
-                    outcome,
-                    matching=any(m.aim in ("match", "quantile") for m in members_of(threat)),
-                    random=min(floors, default=None),
-                    full_box=min((a for m, a in left[name].items() if m.norm == "linf" and m.eps == 1), default=None),
-                )._replace(**self._steady[name])
-                parts = {m.name: left[name][m] for m in members_of(threat)} if isinstance(threat, Suite) else None
-                result = record(name, threat, ood_name, clean[name], outcome, parts, found)
-                self.results.append(result)
-                if self.watch:
-                    self.watch(self._show(result, name, threat, x, clean[name], outcome))
+            for judged in each_radius(threat):
+                for name in setup.detectors:
+                    self._cell(
+                        judged, name, ood_name, x, clean[name], {t: o[name] for t, o in outcomes.items() if name in o}
+                    )
+            if isinstance(threat, Sweep):
+                self.curves += eps_curves(threat, [r for r in self.results if r.ood == ood_name])
+
+    def _cell(
+        self, threat: Threat, name: str, ood_name: str, x: Tensor, clean: Clean, outcomes: dict[Threat, Outcome]
+    ) -> None:
+        """The record of one detector, threat and OOD set."""
+        if isinstance(threat, Suite) and threat.queries is None:
+            members = {m: outcomes[m] for m in threat.members if m in outcomes}
+            if not members:
+                return
+            outcome = worst({m.name: o for m, o in members.items()})
+            outcome = outcome._replace(members={m.name: left_auroc(clean, o) for m, o in members.items()})
+        elif threat in outcomes:
+            outcome = outcomes[threat]
+        else:
+            return
+        lowest = self._floors(threat, clean, outcomes)
+        if isinstance(threat, Suite) and threat.queries is not None and outcome.members:
+            blind = {turn(m): is_blind(m) for m in threat.members}
+            lowest = of_turns(lowest, outcome.members, blind, clean.metrics.auroc)
+        found = indicators(
+            outcome,
+            matching=any(m.aim in ("match", "quantile") for m in members_of(threat)),
+            floors=lowest,
+            trouble=self.setup.trouble[name],
+        )._replace(**self.setup.steady[name])  # type: ignore[arg-type]
+        result = record(name, threat, ood_name, clean, outcome, found)
+        self.results.append(result)
+        if outcome.curve:
+            self.curves.append(search_curve(result, outcome))
+        if self.watch:
+            self.watch(self._show(result, name, threat, x, clean, outcome))
+
+    def _floors(self, threat: Threat, clean: Clean, outcomes: dict[Threat, Outcome]) -> Floors:
+        singles = {t: o for t, o in outcomes.items() if isinstance(t, ThreatModel)}
+        left = {m: left_auroc(clean, o) for m, o in singles.items()}
+        like = {m: left_auroc(clean, o, like=threat) for m, o in singles.items() if covers(m, threat)}
+        return floors(threat, left, like)
 
     def _limits(self, limits: ThreatModel, ood_name: str, x: Tensor, clean: dict[str, Clean]) -> dict[str, Outcome]:
         """One threat model on one OOD set: a search for each group of detectors, then each detector's own scores."""
         groups, unfit = self._groups(limits)
         for name, reason in unfit.items():
-            detector, _, network = name.partition("@")
-            self.skipped.append(
-                Skipped(detector=detector, network=network, threat=limits.name, ood=ood_name, reason=reason)
-            )
+            self._skip(name, limits, ood_name, reason)
         outcomes: dict[str, Outcome] = {}
-        for prey, names, spent in self._searches(groups, limits, x):
-            self._label = f"{limits.name} on {ood_name}: {', '.join(names)}"
-            white_box = not is_blind(spent)
+        for prey, names, spent in self._searches(groups, limits):
+            self.setup.label = f"{limits.name} on {ood_name}: {', '.join(names)}"
             ood = self._attack_ood(prey, spent, names, ood_name, x, clean) if limits.attacks_ood else {}
             ids = self._attack_id(prey, spent, names, x) if limits.attacks_id else {}
             for name in names:
                 sides = [side for side in (ood.get(name), ids.get(name)) if side]
-                outcomes[name] = Outcome(
+                white_box = not is_blind(spent)
+                outcome = Outcome(
                     ood=ood[name][0] if ood else None,
                     id=ids[name][0] if ids else None,
                     seconds=sum(seconds for _, seconds in sides),
@@ -167,124 +166,108 @@ class Run:
                     rank_correlation=self._agreement(prey, name, x, clean[name]) if white_box else None,
                     shared_with=names,
                 )
+                outcomes[name] = queries_curve(self.setup, prey, spent, x, outcome)
         return outcomes
 
     def _searches(
-        self, groups: dict[Quarry, list[str]], limits: ThreatModel, x: Tensor
-    ) -> Iterator[tuple[Quarry, list[str], ThreatModel]]:
+        self, groups: dict[Quarry, list[str]], limits: ThreatModel
+    ) -> list[tuple[Quarry, list[str], ThreatModel]]:
         """(quarry, detectors, limits) of each search: where there is nothing to differentiate, a blind one each."""
+        searches = []
         for prey, names in groups.items():
-            if is_blind(limits) or differentiable(prey.f, x):
-                yield prey, names, limits
+            own = [n for n in names if prey.surrogate is None and self.setup.trouble[n] == "no gradient"]
+            if (
+                is_blind(limits)
+                or not own
+                or limits.aim in ("match", "quantile")
+                or limits.objective in ("logits", "class-logits")
+            ):
+                searches.append((prey, names, limits))
                 continue
-            blind = limits.model_copy(update={"attack": "random-search", "step_size": None})
-            yield from ((quarry(self.detectors[name], blind, blind=True), [name], blind) for name in names)
+            blind = blinded(limits)
+            searches += [(quarry(self.setup.detectors[n], blind, blind=True), [n], blind) for n in names]
+        return searches
 
     def _attack_ood(
         self, prey: Quarry, limits: ThreatModel, names: list[str], ood_name: str, x: Tensor, clean: dict[str, Clean]
     ) -> dict[str, tuple[Side, float]]:
-        """Search once on the OOD rows, then let each detector of the group score what came out."""
-        start = time.perf_counter()
-        target = self._targets(limits, ood_name, len(x))
-        goal = Goal("ood", z_in=rows_of(in_batches(prey.f, target, self.batch_size))) if target is not None else None
-        if goal is None:
-            passed = self.targets if limits.aim == "quantile" and self.targets is not None else self.id
-            confirm = self._confirm(prey, limits, {n: clean[n].id.min() for n in names}, sign=-1)
-            goal = Goal("ood", beaten=in_batches(prey.f, passed, self.batch_size), confirm=confirm)
-        found = self._search(prey, limits, x, goal, ood_name)
-        seconds = time.perf_counter() - start
-        return {n: (self._side(n, limits, x, found, clean[n].ood, target, sign=-1), seconds) for n in names}
+        target = self.setup.target_rows(limits, ood_name, len(x))
+        rows = Hunted(ood_name, x, {n: clean[n].ood for n in names}, range(len(x)), target)
+        found = attack_ood(self.setup, prey, limits, names, rows)
+        return {n: (scored.side, seconds) for n, (scored, seconds) in found.items()}
 
     def _attack_id(
         self, prey: Quarry, limits: ThreatModel, names: list[str], x: Tensor
     ) -> dict[str, tuple[Side, float]]:
         """Search once on the ID rows for all OOD sets: the goal is to pass every one of them."""
+        setup = self.setup
         if any((limits, name) not in self._id_sides for name in names):
-            start = time.perf_counter()
-            others = [x, *self.ood.values()]
-            beaten = torch.cat([in_batches(prey.f, other, self.batch_size) for other in others])
-            tops = {n: torch.cat([self._score(n, other, "OOD") for other in others]).max() for n in names}
-            confirm = self._confirm(prey, limits, tops, sign=1)
-            found = self._search(prey, limits, self.id, Goal("id", beaten=beaten, confirm=confirm), "id")
-            seconds = time.perf_counter() - start
-            for n in names:
-                side = self._side(n, limits, self.id, found, self._id_scores[n], None, sign=1)
-                self._id_sides[limits, n] = (side, seconds)
+            rows = Hunted("id", setup.id, {n: setup.id_scores[n] for n in names}, range(len(setup.id)))
+            found = attack_id(setup, prey, limits, names, rows, [x, *setup.ood.values()])
+            for n, (scored, seconds) in found.items():
+                self._id_sides[limits, n] = (scored.side, seconds)
         return {n: self._id_sides[limits, n] for n in names}
 
-    def _confirm(
-        self, prey: Quarry, limits: ThreatModel, bounds: dict[str, Tensor], *, sign: int
-    ) -> Callable[[Tensor], Tensor] | None:
-        """Whether images pass every bound on the detectors' own scores; None where the quarry's order is theirs."""
-        if prey.exact or limits.aim == "quantile":
-            return None
+    def _shared_budget(self, suite: Suite, ood_name: str, x: Tensor, clean: dict[str, Clean]) -> dict[str, Outcome]:
+        """A suite whose members share their queries: detector by detector, for each has rows of its own left."""
+        setup, one = self.setup, suite.members[0]
+        crossing = any(m.aim == "cross" for m in suite.members)
+        outcomes = {}
+        for name in setup.detectors:
+            sides = []
+            for sign, images, own, other in (
+                (-1, x, clean[name].ood, clean[name].id),
+                (1, setup.id, clean[name].id, clean[name].ood),
+            ):
+                if not (one.attacks_ood if sign < 0 else one.attacks_id):
+                    continue
+                rounded = setup.score(name, images, "images in 8 bits", rounded=True)
+                sides.append(
+                    front(
+                        ood_name if sign < 0 else f"id against {ood_name}", images, own, rounded, other,
+                        sign=sign, budget=suite.queries or 0, crossing=crossing and sign < 0, others=[x],
+                    )
+                )  # fmt: skip
+            try:
+                outcomes[name] = scheduled(setup, suite, name, sides, self._agreement_of(name, x, clean[name]))
+            except Unfit as reason:
+                self._skip(name, suite, ood_name, str(reason))
+        return outcomes
 
-        def passes(images: Tensor) -> Tensor:
-            passed = [sign * self._score(n, images, "images") > sign * bound for n, bound in bounds.items()]
-            return torch.stack(passed).all(dim=0).to(images.device)
-
-        return passes
-
-    def _search(self, prey: Quarry, limits: ThreatModel, x: Tensor, goal: Goal, set_name: str) -> Found:
-        return search(
-            prey,
-            limits,
-            x,
-            goal,
-            seed=self.seed,
-            key=f"{set_name}/{limits.name}",
-            batch_size=self.batch_size,
-            progress=self._advance,
+    def _skip(self, name: str, threat: Threat, ood_name: str, reason: str) -> None:
+        detector, _, network = name.partition("@")
+        self.skipped.append(
+            Skipped(detector=detector, network=network, threat=threat.name, ood=ood_name, reason=reason)
         )
 
-    def _targets(self, limits: ThreatModel, ood_name: str, n: int) -> Tensor | None:
-        """The ID image that each of n rows is to match, or None for other aims; the same for every detector."""
-        if limits.aim != "match":
-            return None
-        rows = torch.arange(n, device=self.id.device)
-        if limits.paired:
-            return self.id[rows % len(self.id)]
-        assert self.targets is not None  # `evaluate` has seen to it
-        order = row_random(self.seed, f"{ood_name}/targets", range(len(self.targets)), self.id.device, torch.float32)
-        shuffled = order.uniform((1,)).flatten().argsort()  # every target is used before one is used twice
-        return self.targets[shuffled[rows % len(self.targets)]]
-
-    def _side(
-        self,
-        name: str,
-        limits: ThreatModel,
-        x: Tensor,
-        found: Found,
-        clean: Tensor,
-        target: Tensor | None,
-        *,
-        sign: int,
-    ) -> Side:
-        fields = {"clean": clean, "target": target, "sign": sign, "batch_size": self.batch_size}
-        return side_of(self.detectors[name], name, limits, x, found, **fields)  # type: ignore[arg-type]
-
     def _agreement(self, prey: Quarry, name: str, x: Tensor, clean: Clean) -> float | None:
+        """Rank correlation of a surrogate with the score, where the search follows one."""
+        return None if prey.exact or prey.judge is not None else self._agreement_of(name, x, clean)
+
+    def _agreement_of(self, name: str, x: Tensor, clean: Clean) -> float | None:
         """Rank correlation of a surrogate score with the detector's own over clean ID and OOD inputs."""
-        score = getattr(getattr(self.detectors[name], "surrogate", None), "score", None)
-        if prey.exact or score is None:
+        stand_in = getattr(self.setup.detectors[name], "surrogate", None)
+        if stand_in is None or stand_in.exact or name in self.setup.no_surrogate:
             return None
-        soft = torch.cat([in_batches(score, images, self.batch_size).cpu() for images in (self.id, x)])
+        size = self.setup.batch.size
+        soft = torch.cat([in_batches(stand_in.score, images, size).cpu() for images in (self.setup.id, x)])
         return rank_correlation(soft, torch.cat([clean.id, clean.ood]))
 
     def _show(self, result: Result, name: str, threat: Threat, x: Tensor, clean: Clean, outcome: Outcome) -> Shown:
         """The rows of a cell that contact sheets show."""
+        setup = self.setup
         which = "ood" if outcome.ood else "id"
-        side, images, before = (outcome.ood, x, clean.ood) if outcome.ood else (outcome.id, self.id, clean.id)
+        side, images, before = (outcome.ood, x, clean.ood) if outcome.ood else (outcome.id, setup.id, clean.id)
         assert side is not None
         rows = show_rows(len(images))
-        target = self._targets(members_of(threat)[0], result.ood, len(images)) if result.mape else None
-        reference = self.id[torch.arange(len(rows)) % len(self.id)] if target is None else target[rows.to(x.device)]
+        target = setup.target_rows(members_of(threat)[0], result.ood, len(images)) if result.mape else None
+        reference = setup.id[torch.arange(len(rows)) % len(setup.id)] if target is None else target[rows.to(x.device)]
         return Shown(
             result=result,
             reference=reference.cpu(),
             start=images[rows.to(x.device)].cpu(),
             x_adv=side.shown,
-            reference_scores=self._score(name, reference, "ID images"),
+            reference_scores=setup.score(name, reference, "ID images"),
             start_scores=before[rows],
             x_adv_scores=side.scores[rows],
             mape=None if side.mape is None else side.mape[rows],
@@ -293,8 +276,13 @@ class Run:
 
 
 def each(threats: Iterable[Threat]) -> list[ThreatModel]:
-    """The single threat models behind threats, each once, in order."""
-    return list(dict.fromkeys(m for t in threats for m in members_of(t)))
+    """The single threat models behind threats that do not share a budget, each once, in order."""
+    return list(dict.fromkeys(m for t in threats if t not in shared_budgets([t]) for m in members_of(t)))
+
+
+def shared_budgets(threats: Iterable[Threat]) -> list[Suite]:
+    """The suites whose members share their queries."""
+    return [t for t in threats if isinstance(t, Suite) and t.queries is not None]
 
 
 def left_auroc(clean: Clean, outcome: Outcome, *, like: Threat | None = None) -> float:
@@ -306,23 +294,18 @@ def left_auroc(clean: Clean, outcome: Outcome, *, like: Threat | None = None) ->
     )
 
 
-def is_blind(limits: ThreatModel) -> bool:
-    """Whether the search uses no gradient."""
-    return not ATTACKS[limits.attack].build(limits).white_box
-
-
-def same_limits(random: ThreatModel, threat: Threat) -> bool:
-    """Whether `random` is a random search with the limits of `threat`, on its sides at least, and something else."""
-    one = members_of(threat)[0]
-    covers = random.attacks_id >= one.attacks_id and random.attacks_ood >= one.attacks_ood
-    same = (random.norm, random.eps) == (one.norm, one.eps)
-    return covers and same and random.attack == "random-search" and random != threat
-
-
 def describe(limits: ThreatModel) -> str:
     """The search in words."""
     step = "" if limits.step_size is None else f", step {limits.step_size:g} eps"
+    draws = "" if limits.draws is None else f", {limits.draws} draws a value"
+    on = "" if limits.objective in (None, "score") else f" on {limits.objective}"
+    remark = ""
+    if limits.attack.startswith(OUTSIDE):
+        from oodattack.attacks.torchattacks_adapter import remark as said
+
+        what = said(limits.attack.removeprefix(OUTSIDE))
+        remark = f" ({what})" if what else ""
     return (
-        f"{limits.attack}{step}, {limits.queries} queries, {limits.restarts} restart"
-        f"{'s' if limits.restarts > 1 else ''}, {limits.iterate} iterate"
+        f"{limits.attack}{on}{step}{draws}, {limits.queries} queries, {limits.restarts} restart"
+        f"{'s' if limits.restarts > 1 else ''}, {limits.iterate} iterate{remark}"
     )

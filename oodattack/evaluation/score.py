@@ -6,34 +6,45 @@ from torch import Tensor
 from oodattack.aims import in_batches, mape, rows_of
 from oodattack.attack import Found
 from oodattack.detector import Detector
-from oodattack.evaluation.cell import Side, show_rows
+from oodattack.evaluation.batch import Batch, in_blocks
+from oodattack.evaluation.goal import TPR
+from oodattack.evaluation.outcome import Scored, Side, show_rows
 from oodattack.evaluation.plan import measured
 from oodattack.lookup import summary
+from oodattack.metrics import id_threshold
 from oodattack.threat import ThreatModel
 
 
-def score(detector: Detector, name: str, x: Tensor, *, batch_size: int, what: str) -> Tensor:
-    """The untouched detector's scores of all rows, on the CPU.
+def score(detector: Detector, name: str, x: Tensor, *, batch: Batch, what: str, rounded: bool = False) -> Tensor:
+    """The untouched detector's scores of all rows, or of all rows rounded to 8 bits, on the CPU.
 
     Raises:
         ValueError: the detector fails, changes its input, or returns anything but one finite score a row.
     """
-    first = x[:batch_size].clone()
+    first = x[: batch.size].clone()
+
+    def work(rows: slice) -> Tensor:
+        block = (x[rows] * 255).round() / 255 if rounded else x[rows]
+        part = detector(block)
+        if not isinstance(part, Tensor) or part.shape != block.shape[:1]:
+            got = tuple(part.shape) if isinstance(part, Tensor) else type(part).__name__
+            raise ValueError(
+                f"detector {name!r} must return one score a row, shape ({len(block)},), got {got}. "
+                "Return a flat tensor."
+            )
+        return part.detach()
+
     try:
         with torch.no_grad():
-            parts = [detector(rows) for rows in x.split(batch_size)]
+            parts = in_blocks(len(x), batch, work)
     except Exception as error:  # whatever a user's detector does
+        if isinstance(error, ValueError) and "must return one score a row" in str(error):
+            raise
         shape = tuple(x.shape[1:])
         raise ValueError(
             f"detector {name!r} must score images {shape}, got {summary(error)}. Correct detector or images."
         ) from error
-    for part, rows in zip(parts, x.split(batch_size), strict=True):
-        if not isinstance(part, Tensor) or part.shape != rows.shape[:1]:
-            got = tuple(part.shape) if isinstance(part, Tensor) else type(part).__name__
-            raise ValueError(
-                f"detector {name!r} must return one score a row, shape ({len(rows)},), got {got}. Return a flat tensor."
-            )
-    if not torch.equal(first, x[:batch_size]):
+    if not torch.equal(first, x[: len(first)]):
         raise ValueError(f"detector {name!r} must leave its images alone, got changes in place. Work on a copy.")
     scores = torch.cat(parts).detach().cpu()
     scores = scores if scores.is_floating_point() else scores.float()
@@ -45,7 +56,7 @@ def score(detector: Detector, name: str, x: Tensor, *, batch_size: int, what: st
     return scores
 
 
-def side_of(
+def scored(
     detector: Detector,
     name: str,
     limits: ThreatModel,
@@ -55,8 +66,10 @@ def side_of(
     clean: Tensor,
     target: Tensor | None,
     sign: int,
-    batch_size: int,
-) -> Side:
+    batch: Batch,
+    accepted: Tensor | None,
+    alone: bool,
+) -> Scored:
     """One detector's own view of the returned images; a clean image that is worse for it counts as returned.
 
     Args:
@@ -68,30 +81,49 @@ def side_of(
         clean: the detector's scores of `x`, shape (N,).
         target: ID image that each row was to match, or None.
         sign: 1 where a higher score is worse (ID rows), -1 where a lower one is (OOD rows).
-        batch_size: images per forward pass.
+        batch: images per forward pass.
+        accepted: clean ID scores that set the threshold to cross, or None.
+        alone: nobody else looks at `found`, so its images may be changed in place.
     """
-    x_adv, clean_best = found.x_adv, found.clean_best
-    scores = score(detector, name, x_adv, batch_size=batch_size, what=f"{limits.name} images")
-    if limits.aim in ("hide", "raise", "both") and limits.iterate == "best":
+    x_adv = found.x_adv if alone else found.x_adv.clone()
+    clean_best = found.clean_best
+    scores = score(detector, name, x_adv, batch=batch, what=f"{limits.name} images")
+    distance = limits.distance(x_adv, x).cpu()
+    crossing = None
+    if accepted is not None:  # the nearest accepted image; it is not the one with the lowest score
+        threshold = id_threshold(accepted, tpr=TPR)
+        crossing = distance.masked_fill(scores.double() > threshold, float("inf"))
+        crossing = crossing.masked_fill(clean.double() <= threshold, 0.0)
+    if (
+        limits.aim in ("hide", "raise", "both", "cross")
+        and limits.iterate == "best"
+        and limits.objective != "misclassify"
+    ):
         undo = sign * clean > sign * scores
         clean_best = clean_best | undo.to(clean_best.device)
         scores = clean.where(undo, scores)
-        x_adv = x.where(undo.to(x.device).view(-1, 1, 1, 1), x_adv)
+        x_adv[undo.to(x.device)] = x[undo.to(x.device)]
+        distance = distance.masked_fill(undo, 0)
     own = None
     if target is not None:
         f = measured(detector, limits)
-        z_in, z_out = (rows_of(in_batches(f, images, batch_size)) for images in (target, x_adv))
+        z_in, z_out = (rows_of(in_batches(f, images, batch.size)) for images in (target, x_adv))
         own = mape(z_in, z_out).cpu()
-    rounded = (x_adv * 255).round() / 255
-    return Side(
+    in_8_bits = score(detector, name, x_adv, batch=batch, what=f"{limits.name} images in 8 bits", rounded=True)
+    side = Side(
         scores=scores,
-        scores_8bit=score(detector, name, rounded, batch_size=batch_size, what=f"{limits.name} images in 8 bits"),
-        distance=limits.distance(x_adv, x).cpu(),
+        scores_8bit=in_8_bits,
+        distance=distance,
         queries=found.queries.cpu(),
         gradients=found.gradients.cpu(),
         zero_gradients=found.zero_gradients.cpu(),
         non_finite=found.non_finite.cpu(),
         clean_best=clean_best.cpu(),
+        stopped=found.stopped.cpu(),
         mape=own,
+        crossing=crossing,
+        history=None if found.history is None else sign * found.history.cpu(),
+        restarts=None if found.restarts is None else sign * found.restarts.cpu(),
         shown=x_adv[show_rows(len(x_adv)).to(x.device)].cpu(),
     )
+    return Scored(side, x_adv)

@@ -1,36 +1,22 @@
 """One search: a quarry, a threat model, a set of images. Returns images that are known to obey the threat model."""
 
-from collections.abc import Callable
-from typing import NamedTuple
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from typing import Literal
 
 import torch
 from torch import Tensor
 
-from oodattack import aims
-from oodattack.attack import Found, Loss, maximise
-from oodattack.attacks import ATTACKS
+from oodattack.attack import Found, Loss, Whole, maximise
+from oodattack.attacks import find_attack
 from oodattack.detector import searching
+from oodattack.evaluation.batch import Batch, in_blocks
+from oodattack.evaluation.goal import Goal, Objective, objective
 from oodattack.evaluation.plan import Quarry
-from oodattack.geometry import row_random
+from oodattack.geometry import RowRandom, row_random
 from oodattack.threat import ThreatModel
 
-BEYOND = 0.01  # a hidden row is finished this many ID standard deviations beyond the most extreme score it can pass
-
-
-class Goal(NamedTuple):
-    """What the search needs to know besides images and limits, in the quarry's own scale.
-
-    Attributes:
-        side: "ood" (hide, match, quantile) or "id" (raise).
-        beaten: scores that the attacked rows want to pass: ID scores for side "ood", OOD scores for side "id".
-        z_in: latents of each row's target, for matching.
-        confirm: images -> (B,), whether the detectors themselves let each pass; for quarries that are not exact.
-    """
-
-    side: str
-    beaten: Tensor | None = None
-    z_in: Tensor | None = None
-    confirm: Callable[[Tensor], Tensor] | None = None
+Precision = Literal["full", "bfloat16"]
 
 
 def search(
@@ -39,78 +25,136 @@ def search(
     x: Tensor,
     goal: Goal,
     *,
+    numbers: Sequence[int],
     seed: int,
     key: str,
-    batch_size: int,
+    batch: Batch,
+    precision: Precision,
     progress: Callable[[int], None],
 ) -> Found:
-    """Attack all rows of `x` in blocks of `batch_size`.
+    """Attack all rows of `x`, block by block.
 
-    Every random number comes from (seed, key, row), so the blocks do not matter beyond rounding.
+    Every random number comes from (seed, key, number of the row), so the blocks do not matter beyond rounding.
 
     Raises:
         RuntimeError: a returned image leaves the threat model, which would be a bug.
+        ValueError: one image alone does not fit in memory.
     """
-    attack = ATTACKS[threat.attack].build(threat)
-    parts = []
-    for first in range(0, len(x), batch_size):
-        rows = range(first, min(first + batch_size, len(x)))
-        block = x[rows.start : rows.stop]
-        loss, enough = objective(prey, threat, goal, rows)
-        found = maximise(
-            fast(loss),
-            block,
-            threat,
-            attack,
-            row_random(seed, key, rows, x.device, x.dtype),
-            keep_clean=threat.aim in ("hide", "raise", "both"),
-            enough=enough if threat.iterate == "best" else None,
-            confirm=None if goal.confirm is None else lambda images, _rows: goal.confirm(images),  # type: ignore[misc]
-            progress=progress,
-        )
+    x_adv = torch.empty_like(x)  # filled block by block: two copies of all images would be one too many
+
+    def work(rows: slice) -> Found:
+        block = x[rows]
+        random = row_random(seed, key, numbers[rows], x.device, x.dtype)
+        found = _block(prey, threat, block, goal, rows, random, precision, progress)
         verify(found.x_adv, block, threat)
-        parts.append(found)
-    return Found(*[torch.cat(columns) for columns in zip(*parts, strict=True)])
+        x_adv[rows] = found.x_adv
+        return found._replace(x_adv=x_adv[:0])
+
+    return joined(in_blocks(len(x), batch, work))._replace(x_adv=x_adv)
 
 
-def fast(loss: Loss) -> Loss:
-    """The same loss on folded copies of the networks, see `detector.searching`."""
+def _block(
+    prey: Quarry,
+    threat: ThreatModel,
+    x: Tensor,
+    goal: Goal,
+    rows: slice,
+    random: RowRandom,
+    precision: Precision,
+    progress: Callable[[int], None],
+) -> Found:
+    """One block: a call of `maximise` for each loss, on the rows that are not finished yet."""
+    asked = objective(prey, threat, goal, x, rows)
+    if len(asked.losses) == 1:
+        return _once(asked, 0, threat, x, goal, torch.arange(len(x), device=x.device), random, precision, progress)
+    share = threat.model_copy(update={"queries": max(2, threat.queries // len(asked.losses)), "restarts": 1})
+    best: Found | None = None
+    for i in range(len(asked.losses)):
+        still = torch.arange(len(x), device=x.device)
+        if best is not None and asked.enough is not None:
+            still = (best.value < asked.enough).nonzero().flatten()
+            progress((len(x) - len(still)) * share.queries)
+        if len(still):
+            found = _once(asked, i, share, x[still], goal, still, random.take(still), precision, progress)
+            best = found if best is None else better(best, found, still)
+    assert best is not None
+    return best
+
+
+def _once(
+    asked: Objective,
+    which: int,
+    threat: ThreatModel,
+    x: Tensor,
+    goal: Goal,
+    still: Tensor,
+    random: RowRandom,
+    precision: Precision,
+    progress: Callable[[int], None],
+) -> Found:
+    """One loss on some rows of a block; the loss knows rows by their place in the block."""
+    loss, judge, attack = asked.losses[which], asked.judge, find_attack(threat)
+    options = {
+        "keep_clean": threat.aim in ("hide", "raise", "both", "cross") and threat.objective != "misclassify",
+        "enough": asked.enough[still] if asked.enough is not None and threat.iterate == "best" else None,
+        "confirm": None if goal.confirm is None else lambda images, _rows: goal.confirm(images),  # type: ignore[misc]
+        "judge": None if judge is None else lambda z, rows: judge(z, still[rows]),
+        "crossing": asked.crossing,
+        "progress": progress,
+    }
+    fast_loss = fast(averaged(lambda z, rows: loss(z, still[rows]), threat.draws or 1), precision)
+    if isinstance(attack, Whole):
+        return attack.search(fast_loss, x, threat, random, **options)
+    return maximise(fast_loss, x, threat, attack, random, **options)  # type: ignore[arg-type]
+
+
+def joined(parts: Sequence[Found]) -> Found:
+    """Blocks, one after the other."""
+    return Found(*[None if c[0] is None else torch.cat(c) for c in zip(*parts, strict=True)])  # type: ignore[arg-type]
+
+
+def better(best: Found, found: Found, rows: Tensor) -> Found:
+    """Of two searches the better point of each row, and the queries of both; the second is of some rows only."""
+    won = found.value > best.value[rows]
+    x_adv, value, clean, stopped = (part.clone() for part in (best.x_adv, best.value, best.clean_best, best.stopped))
+    x_adv[rows[won]], value[rows[won]], clean[rows[won]] = found.x_adv[won], found.value[won], found.clean_best[won]
+    stopped[rows] = found.stopped
+    counts = {}
+    for name in ("queries", "gradients", "zero_gradients", "non_finite"):
+        counts[name] = getattr(best, name).index_add(0, rows, getattr(found, name))
+    return best._replace(
+        x_adv=x_adv, value=value, clean_best=clean, stopped=stopped, history=None, restarts=None, **counts
+    )
+
+
+def fast(loss: Loss, precision: Precision = "full") -> Loss:
+    """The same loss on folded copies of the networks, see `detector.searching`, or in reduced precision as well."""
     search = object()
 
     def folded(x: Tensor, rows: Tensor) -> Tensor:
-        with searching(search):
-            return loss(x, rows)
+        with ExitStack() as stack:
+            stack.enter_context(searching(search))
+            if precision == "bfloat16":
+                stack.enter_context(torch.autocast(x.device.type, dtype=torch.bfloat16))
+            return loss(x, rows).to(x.dtype)
 
     return folded
 
 
-def objective(prey: Quarry, threat: ThreatModel, goal: Goal, rows: range) -> tuple[Loss, Tensor | None]:
-    """The loss of one block, and the value at which a row of it is finished.
+def averaged(loss: Loss, draws: int) -> Loss:
+    """Expectation over transformation: the mean of several calls, for detectors that use random numbers.
 
-    A row that is to hide is finished once its score is below every score it can pass: AUROC cannot fall further
-    through it. Where the quarry does not order inputs as the detector does, `goal.confirm` has the last word.
+    Athalye et al., "Synthesizing Robust Adversarial Examples", arXiv:1707.07397, section 2.
     """
-    if threat.aim == "match":
-        assert goal.z_in is not None
-        z_in = goal.z_in[rows.start : rows.stop]
-        return aims.match(prey.f, z_in), aims.close_enough(z_in)
-    assert goal.beaten is not None
-    spread = goal.beaten.std(correction=0)  # 0, not NaN, of a single score
-    if threat.aim == "quantile":
-        assert threat.quantile is not None
-        level = goal.beaten.quantile(threat.quantile)
-        return aims.quantile(prey.f, level), (-aims.CLOSE * spread).expand(len(rows))
-    if goal.side == "id":
-        loss, enough = aims.lift(prey.f), goal.beaten.max() + BEYOND * spread
-    else:
-        loss, enough = aims.hide(prey.f), -(goal.beaten.min() - BEYOND * spread)
-    return loss, enough.expand(len(rows))
+    if draws == 1:
+        return loss
+    return lambda x, rows: torch.stack([loss(x, rows) for _ in range(draws)]).mean(dim=0)
 
 
 def verify(x_adv: Tensor, x: Tensor, threat: ThreatModel) -> None:
     """Raise if any image leaves the ball or the box. Rounding may cost two units in the last place of a pixel."""
     ulp = 2 * torch.finfo(x.dtype).eps
-    slack = {"linf": ulp, "l2": ulp * x[0].numel() ** 0.5, "l1": ulp * x[0].numel()}[threat.norm]
+    slack = {"l2": ulp * x[0].numel() ** 0.5, "l1": ulp * x[0].numel()}.get(threat.norm, ulp)
     worst = threat.distance(x_adv, x).max().item()
     if not worst <= threat.eps * (1 + 1e-6) + slack:
         raise RuntimeError(f"attack left the {threat.norm} ball: {worst:.6g} > eps {threat.eps:.6g}. This is a bug.")

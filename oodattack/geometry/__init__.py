@@ -10,6 +10,7 @@ from oodattack.geometry.balls import (
     project_roughly,
     project_then_clamp,
 )
+from oodattack.geometry.patch import patch_side, project_patch, project_patch_then_clamp
 from oodattack.geometry.row_random import RowRandom, ball, row_random, sphere
 from oodattack.geometry.steepest import STEEPEST, steepest_l1, steepest_l2, steepest_linf
 
@@ -20,9 +21,12 @@ __all__ = [
     "ball",
     "nearest_allowed",
     "norm_of",
+    "patch_side",
     "project_l1",
     "project_l2",
     "project_linf",
+    "project_patch",
+    "project_patch_then_clamp",
     "project_roughly",
     "project_then_clamp",
     "row_random",

@@ -65,6 +65,7 @@ STEEPEST: dict[str, Callable[[Tensor], Tensor]] = {
     "linf": steepest_linf,
     "l2": steepest_l2,
     "l1": steepest_l1,
+    "patch": steepest_linf,  # pixels are free there
 }
 
 

@@ -50,20 +50,24 @@ def run_in(
     """The part of `run` that comes after everything that can be checked at once, in a run directory."""
     images = load_images(job, threats)
     networks = load_networks([n for _, n in wanted if n is not None], job, images.id, progress)
+    dtype = torch.float64 if job.dtype == "float64" else torch.float32
     fit = fit_images(job) if any(d in DETECTORS and DETECTORS[d].fits for d, _ in wanted) else None
+    fit = fit and (fit[0].to(device, dtype), fit[1].to(device))
     detectors: dict[str, Detector] = {}
     for name, (detector, network) in zip(names, wanted, strict=True):
         key = name if network is None else f"{detector}@{network}"
-        detectors[key] = build_detector(detector, None if network is None else networks[network].net, fit, device)
+        net = None if network is None else networks[network].net.to(dtype)
+        detectors[key] = build_detector(detector, net, fit, device, dtype)
     report = evaluate(
         detectors,
-        id=images.id.x.to(device),
-        ood={i.name: i.x.to(device) for i in images.ood},
-        targets=None if images.targets is None else images.targets.x.to(device),
-        starts={start: x.to(device) for start, x in images.starts.items()},
+        id=images.id.x.to(device, dtype),
+        ood={i.name: i.x.to(device, dtype) for i in images.ood},
+        targets=None if images.targets is None else images.targets.x.to(device, dtype),
+        starts={start: x.to(device, dtype) for start, x in images.starts.items()},
         threats=threats,
         seed=job.seed,
         batch_size=job.batch_size,
+        precision=job.precision,  # type: ignore[arg-type]
         progress=progress,
         watch=lambda shown: write_sheet(shown, out),
         provenance=Provenance(

@@ -36,6 +36,8 @@ class Job:
     samples: int | None = None
     seed: int = 0
     device: str = "cpu"
-    batch_size: int = 256
+    batch_size: int | None = None
+    precision: str = "full"
+    dtype: str = "float32"
     out: Path | None = None
     command: str | None = None

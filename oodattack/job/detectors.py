@@ -38,21 +38,25 @@ def split_name(name: str, job: Job) -> tuple[str, str | None]:
 
 
 def build_detector(
-    name: str, net: Classifier | None, fit: tuple[Tensor, Tensor] | None, device: torch.device
+    name: str,
+    net: Classifier | None,
+    fit: tuple[Tensor, Tensor] | None,
+    device: torch.device,
+    dtype: torch.dtype = torch.float32,
 ) -> Detector:
     """A detector of the table on a network, or user code."""
     if net is None:
-        return user_detector(name, device)
+        return user_detector(name, device, dtype)
     empty = torch.empty(0)
     x, y = fit or (empty, empty)
     try:
-        return DETECTORS[name].build(net, (x.to(device), y.to(device))).to(device)
+        return DETECTORS[name].build(net, (x.to(device), y.to(device))).to(device, dtype)
     except RuntimeError as error:  # such as images that the network does not take
         why = summary(error)
         raise ValueError(f"detector {name!r} must fit the network, got {why}. Check --model and --fit.") from error
 
 
-def user_detector(source: str, device: torch.device) -> Detector:
+def user_detector(source: str, device: torch.device, dtype: torch.dtype = torch.float32) -> Detector:
     """What `pkg.mod:name` stands for: a detector, or a class or function that needs no arguments to make one."""
     found: Any = user_callable(source)
     if not isinstance(found, nn.Module):
@@ -67,4 +71,4 @@ def user_detector(source: str, device: torch.device) -> Detector:
             raise ValueError(f"`{source}` must make a detector, got {summary(error)}. Correct it.") from error
     if not callable(found):
         raise ValueError(f"`{source}` must give a detector, got {type(found).__name__}. Return a callable x -> scores.")
-    return found.to(device) if isinstance(found, nn.Module) else found
+    return found.to(device, dtype) if isinstance(found, nn.Module) else found

@@ -37,7 +37,7 @@ def load_images(job: Job, threats: list[Threat]) -> Loaded:
         raise ValueError(f"`--id` images must be square to go with built-in sets, got {size} x {width}. Crop them.")
     n = job.samples or DEFAULT_OOD_EACH
     ood = [at_most(name, n, **look) for name in dict.fromkeys(names)]
-    starts = dict.fromkeys(m.start for t in threats for m in members_of(t) if m.start != "ood")
+    starts = dict.fromkeys(m.start for t in threats for m in members_of(t) if m.start not in ("ood", "id"))
     made = {s: data.start_images(s, n, **look) for s in starts}
     return Loaded(id_images, targets, ood, made)
 

@@ -1,6 +1,8 @@
 """What came out, as data, and its renderings."""
 
 from oodattack.report.record import (
+    Crossing,
+    Curve,
     Deployed,
     Mape,
     Metrics,
@@ -12,4 +14,16 @@ from oodattack.report.record import (
     read_report,
 )
 
-__all__ = ["Deployed", "Mape", "Metrics", "Report", "Result", "Skipped", "Source", "Spec", "read_report"]
+__all__ = [
+    "Crossing",
+    "Curve",
+    "Deployed",
+    "Mape",
+    "Metrics",
+    "Report",
+    "Result",
+    "Skipped",
+    "Source",
+    "Spec",
+    "read_report",
+]

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 Schema = Literal[1]  # raised when a field changes its meaning or goes
-Direction = Literal["hide", "raise", "both", "match", "quantile"]
+Direction = Literal["hide", "raise", "both", "match", "quantile", "cross", "misclassify"]
 Share = Annotated[float, Field(ge=0, le=1)]
 
 
@@ -51,6 +51,32 @@ class Mape(Record):
     max: float
 
 
+class Crossing(Record):
+    """Smallest perturbation found, per OOD row, that the threshold for 95 % ID TPR accepts; in the threat's norm.
+
+    Rows on which none was found count as infinite; a percentile that falls on them is null.
+    """
+
+    threshold: float
+    share: Share = Field(description="share of rows on which one was found")
+    p10: float | None
+    median: float | None
+    p90: float | None
+
+
+class Curve(Record):
+    """AUROC left against the queries spent, or against the radius."""
+
+    detector: str
+    network: str
+    threat: str
+    ood: str
+    against: Literal["queries", "eps"]
+    points: list[tuple[float, Share]]
+    exact: bool = Field(description="false: AUROC of the surrogate that was searched on, not of the detector")
+    eps50: float | None = Field(description="radius that leaves AUROC 0.5, interpolated; null where none does")
+
+
 class Result(Record):
     """One detector x threat x OOD set."""
 
@@ -67,11 +93,15 @@ class Result(Record):
     attacked_8bit: Metrics = Field(description="the same images rounded to 8 bits")
     deployed: Deployed
     mape: Mape | None
+    crossing: Crossing | None = None
+    stopped: dict[str, Share] | None = Field(default=None, description="share of rows by why their search ended")
     distance: float = Field(description="largest perturbation, in input units of the threat's norm")
     queries: float = Field(description="calls of what the search differentiates, per attacked input, mean")
     seconds: float
-    members: dict[str, float] | None = Field(description="attacked AUROC of each member of a suite")
-    indicators: dict[str, float | bool | None]
+    members: dict[str, float] | None = Field(
+        description="AUROC left by each member of a suite; after its turn, where they share queries"
+    )
+    indicators: dict[str, float | bool | str | None]
     verdict: Literal["broken", "holds", "inconclusive"]
     reason: str
     certified_auroc: float | None = None
@@ -103,6 +133,7 @@ class Spec(Record):
     seed: int
     samples: int | None
     batch_size: int
+    precision: str
     device: str
     id: Source
     targets: Source | None
@@ -122,6 +153,7 @@ class Report(Record):
     versions: dict[str, str]
     results: list[Result]
     skipped: list[Skipped]
+    curves: list[Curve] = Field(default_factory=list)
 
     def table(self) -> None:
         """Print the table to the terminal."""

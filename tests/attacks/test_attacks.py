@@ -31,7 +31,7 @@ def lift(x: Tensor, _rows: Tensor) -> Tensor:
 
 def limits(name: str, norm: str = "linf", **changes) -> ThreatModel:
     fields = dict(
-        name="t", norm=norm, eps=0.1, aim="raise", start="ood", init="ball", attack=name,
+        name="t", norm=norm, eps=0.1, aim="raise", objective="score", start="ood", init="ball", attack=name,
         step_size=REACH[name][0], queries=60, restarts=1, iterate="best", source="test",
     )  # fmt: skip
     return ThreatModel(**(fields | changes))

@@ -11,8 +11,8 @@ from oodattack.report.console import bound, show
 from oodattack.threat import ThreatModel
 
 FIELDS = dict(
-    norm="linf", eps=0.1, aim="hide", start="ood", init="ball", attack="apgd", queries=5, restarts=1, iterate="best",
-    source="test",
+    norm="linf", eps=0.1, aim="hide", objective="score", start="ood", init="ball", attack="apgd", queries=5,
+    restarts=1, iterate="best", source="test",
 )  # fmt: skip
 NAMES = ["mahalanobis@ce", "energy@greg+", "si-a@ce", "pkg.mod:callable"]
 
@@ -36,7 +36,9 @@ def report():
     threats = [
         ThreatModel(name="linf-8-255", **(FIELDS | {"eps": 0.03})),  # holds
         ThreatModel(name="sanity-full-box", **(FIELDS | {"eps": 1.0})),  # broken
-        ThreatModel(name="liang-latent", **(FIELDS | {"aim": "match", "match": "latent", "paired": True})),
+        ThreatModel(
+            name="liang-latent", **(FIELDS | {"aim": "match", "objective": None, "match": "latent", "paired": True})
+        ),
         ThreatModel(name="blind", **(FIELDS | {"attack": "random-search", "eps": 0.01})),  # inconclusive
     ]
     return evaluate(detectors, id=id_, ood={"near": ood, "odd [/name]": ood[:5]}, threats=threats, seed=0)

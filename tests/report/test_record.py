@@ -18,8 +18,8 @@ from oodattack.threat import Suite, ThreatModel
 SCHEMA = Path(oodattack.__file__).parent / "report" / "schema.json"
 REWRITE = f"{Path(sys.executable).name} tests/report/test_record.py"
 FIELDS = dict(
-    norm="linf", eps=0.1, aim="hide", start="ood", init="ball", attack="apgd", queries=5, restarts=1, iterate="best",
-    source="test",
+    norm="linf", eps=0.1, aim="hide", objective="score", start="ood", init="ball", attack="apgd", queries=5,
+    restarts=1, iterate="best", source="test",
 )  # fmt: skip
 
 
@@ -46,7 +46,9 @@ def report() -> Report:
     id_, ood = torch.rand(2, 6, 1, 4, 4, generator=generator)
     hide = ThreatModel(name="hide", **FIELDS)
     lift = ThreatModel(name="lift", **(FIELDS | {"aim": "raise"}))
-    match = ThreatModel(name="match", **(FIELDS | {"aim": "match", "match": "latent", "paired": False}))
+    match = ThreatModel(
+        name="match", **(FIELDS | {"aim": "match", "objective": None, "match": "latent", "paired": False})
+    )
     threats = [hide, lift, match, Suite(name="both-ways", members=(hide,), source="test")]
     detectors = {"latent@net": Latent().eval(), "plain": brightness}
     return evaluate(detectors, id=id_, ood={"near": ood, "far": ood}, threats=threats, seed=3)

@@ -11,8 +11,8 @@ from oodattack.report.sheet import BOTTOM, GAP, LEFT, TILE, TOP, contact_sheet, 
 from oodattack.threat import ThreatModel
 
 LIMITS = ThreatModel(
-    name="t", norm="linf", eps=0.1, aim="hide", start="ood", init="ball", attack="apgd", queries=3, restarts=1,
-    iterate="best", source="test",
+    name="t", norm="linf", eps=0.1, aim="hide", objective="score", start="ood", init="ball", attack="apgd", queries=3,
+    restarts=1, iterate="best", source="test",
 )  # fmt: skip
 GREY = (128, 128, 128)
 

@@ -1,0 +1,79 @@
+"""How many rows are computed at a time, and what happens when they do not fit."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TypeVar
+
+import torch
+from torch import Tensor
+
+CPU_PIXELS = 256 * 3 * 32 * 32  # of a batch on the CPU, where larger ones bring nothing: 256 CIFAR images
+MOST = 4096  # rows
+SHARE = 0.5  # of the free memory of a GPU
+PROBE = 4  # rows
+T = TypeVar("T")
+
+
+@dataclass
+class Batch:
+    """The number of rows computed at a time; falls when the device runs out of memory, for all that follows too."""
+
+    size: int
+
+
+def automatic(f: Callable[[Tensor], Tensor], x: Tensor) -> Batch:
+    """A batch size that fits: a fixed number of pixels on the CPU, on a GPU what a small probe says.
+
+    Args:
+        f: any detector; the probe takes one forward and backward pass through it.
+        x: images, shape (N, C, H, W), on the device that will compute.
+    """
+    if x.device.type != "cuda":
+        return Batch(power_of_two(min(CPU_PIXELS / x[0].numel(), 256)))
+    torch.cuda.reset_peak_memory_stats(x.device)
+    before = torch.cuda.memory_allocated(x.device)
+    z = x[:PROBE].clone().requires_grad_()
+    with torch.enable_grad():
+        out = f(z)
+        if out.requires_grad:
+            torch.autograd.grad(out.sum(), z, allow_unused=True)
+    a_row = (torch.cuda.max_memory_allocated(x.device) - before) / len(z)
+    free, _ = torch.cuda.mem_get_info(x.device)
+    return Batch(power_of_two(min(SHARE * free / max(a_row, 1), MOST)))
+
+
+def power_of_two(most: float) -> int:
+    """The largest power of two <= `most`, at least 1."""
+    return 1 << max(0, int(most).bit_length() - 1)
+
+
+def in_blocks(n: int, batch: Batch, work: Callable[[slice], T]) -> list[T]:
+    """work(rows) over rows 0..n-1, block by block. A block that does not fit in memory is done again in halves.
+
+    Raises:
+        ValueError: one row alone does not fit.
+    """
+    parts: list[T] = []
+    first = 0
+    while first < n:
+        rows = slice(first, min(first + batch.size, n))
+        try:
+            parts.append(work(rows))
+        except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
+            if not out_of_memory(error):
+                raise
+            if batch.size == 1:
+                raise ValueError("one image must fit in memory, got none that does. Use another `device`.") from error
+            batch.size = max(1, min(batch.size, rows.stop - rows.start) // 2)
+        else:
+            first = rows.stop
+            continue
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()  # outside the handler, which keeps the failed block's tensors alive
+    return parts
+
+
+def out_of_memory(error: BaseException) -> bool:
+    """Whether an error says that memory ran out, on a GPU or a CPU."""
+    told = str(error)
+    return isinstance(error, torch.OutOfMemoryError | MemoryError) or "can't allocate memory" in told

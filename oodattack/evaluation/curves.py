@@ -1,0 +1,88 @@
+"""AUROC against queries and against eps."""
+
+from collections.abc import Sequence
+from itertools import pairwise
+
+import torch
+
+from oodattack.aims import in_batches
+from oodattack.attack import milestones
+from oodattack.evaluation.outcome import Outcome
+from oodattack.evaluation.plan import Quarry
+from oodattack.evaluation.setup import Setup
+from oodattack.metrics import auroc
+from oodattack.report import Curve, Result
+from oodattack.threat import Sweep, ThreatModel
+
+
+def queries_curve(setup: Setup, prey: Quarry, limits: ThreatModel, x: torch.Tensor, outcome: Outcome) -> Outcome:
+    """Add AUROC along the search, and how far its restarts are apart, in the scale that the search follows."""
+    sides = [side for side in (outcome.ood, outcome.id) if side]
+    if limits.aim not in ("hide", "raise", "both") or limits.objective == "misclassify":
+        return outcome
+    f = prey.judge or prey.f
+    clean = {-1: in_batches(f, x, setup.batch.size).cpu(), 1: in_batches(f, setup.id, setup.batch.size).cpu()}
+
+    def left(field: str) -> list[float]:
+        columns = {-1: outcome.ood and getattr(outcome.ood, field), 1: outcome.id and getattr(outcome.id, field)}
+        width = next(c.shape[1] for c in columns.values() if c is not None)
+        at = [{s: clean[s] if c is None else c[:, i] for s, c in columns.items()} for i in range(width)]
+        return [auroc(pair[1].double().contiguous(), pair[-1].double().contiguous()) for pair in at]
+
+    spread = None
+    if limits.restarts > 1 and all(side.restarts is not None for side in sides):
+        each = left("restarts")
+        spread = max(each) - min(each)
+    curve = None
+    if all(side.history is not None for side in sides):
+        curve = [(0.0, auroc(clean[1], clean[-1]))]
+        curve += list(zip(map(float, milestones(limits.queries)), left("history"), strict=True))
+    return outcome._replace(curve=curve, curve_is_exact=prey.exact or prey.judge is not None, restart_spread=spread)
+
+
+def search_curve(result: Result, outcome: Outcome) -> Curve:
+    """The curve of one cell for the report."""
+    return Curve(
+        detector=result.detector,
+        network=result.network,
+        threat=result.threat,
+        ood=result.ood,
+        against="queries",
+        points=outcome.curve or [],
+        exact=outcome.curve_is_exact,
+        eps50=None,
+    )
+
+
+def eps_curves(sweep: Sweep, results: Sequence[Result]) -> list[Curve]:
+    """One curve a detector from the records of a sweep's radii, with the radius that leaves AUROC 0.5."""
+    radii = {m.name: m.eps for m in sweep.members}
+    curves = []
+    for key in dict.fromkeys((r.detector, r.network) for r in results):
+        mine = [r for r in results if (r.detector, r.network) == key and r.threat in radii]
+        if not mine:
+            continue
+        points = [(0.0, mine[0].clean.auroc), *[(radii[r.threat], r.attacked.auroc) for r in mine]]
+        curves.append(
+            Curve(
+                detector=key[0],
+                network=key[1],
+                threat=sweep.name,
+                ood=mine[0].ood,
+                against="eps",
+                points=points,
+                exact=True,
+                eps50=crossing(points),
+            )
+        )
+    return curves
+
+
+def crossing(points: Sequence[tuple[float, float]], level: float = 0.5) -> float | None:
+    """Where a curve first falls to `level`, by linear interpolation; None where it does not get there."""
+    for (a, high), (b, low) in pairwise(points):
+        if high <= level:
+            return a
+        if low <= level:
+            return a + (b - a) * (high - level) / (high - low)
+    return points[-1][0] if points[-1][1] <= level else None

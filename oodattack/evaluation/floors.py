@@ -1,0 +1,75 @@
+"""What other threats of the same run say about one: floors that its search must beat."""
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+from oodattack.evaluation.plan import is_blind
+from oodattack.threat import ON_A_SCORE, Suite, Threat, ThreatModel, members_of
+
+
+class Floors(NamedTuple):
+    """Smallest AUROC left by other searches on the same detector and sets. None: there was none."""
+
+    random: float | None  # random draws within the same limits
+    black_box: float | None  # any other search without gradients within the same limits
+    transfer: float | None  # a search on another function, judged by the score, within the same limits
+    white_box: float | None  # searches on the score with gradients within the same limits
+    smaller_eps: float | None  # within a smaller ball of the same norm
+    full_box: float | None  # within the whole box
+
+
+def floors(threat: Threat, left: Mapping[ThreatModel, float], like: Mapping[ThreatModel, float]) -> Floors:
+    """Sort the other searches of a run by what they say about this one.
+
+    Args:
+        threat: the one that is judged; it is left out itself, the members of a suite are not.
+        left: AUROC after each threat model of the run.
+        like: the same, counting only the sides that `threat` attacks, for those that attack them all.
+    """
+    limits = members_of(threat)[0]
+    on_score = {m: a for m, a in like.items() if m.objective != "misclassify"}
+    within = {m: a for m, a in on_score.items() if bounds(m) == bounds(limits)}
+    others = {m: a for m, a in within.items() if m != threat}
+    smaller = [a for m, a in on_score.items() if bounds(m) == (*bounds(limits)[:-1], m.eps) and m.eps < limits.eps]
+    boxes = [a for m, a in left.items() if bounds(m)[:3] == ("linf", None, None) and m.eps == 1 and m.aim in ON_A_SCORE]
+
+    def least(chosen: list[float]) -> float | None:
+        return min(chosen, default=None)
+
+    return Floors(
+        random=least([a for m, a in others.items() if m.attack == "random-search"]),
+        black_box=least([a for m, a in others.items() if is_blind(m) and m.attack != "random-search"]),
+        transfer=least([a for m, a in others.items() if m.objective == "logits" and not is_blind(m)]),
+        white_box=least([a for m, a in within.items() if m.objective == "score" and not is_blind(m)]),
+        smaller_eps=least(smaller) if not isinstance(threat, Suite) else None,
+        full_box=least(boxes),
+    )
+
+
+def bounds(limits: ThreatModel) -> tuple[str, float | None, int | None, str, float]:
+    """What an attacker may do to an image, however it searches: the radius comes last."""
+    return limits.norm, limits.limit, limits.severity, limits.start, limits.eps
+
+
+def covers(member: ThreatModel, threat: Threat) -> bool:
+    """Whether a threat model attacks every side that `threat` does."""
+    one = members_of(threat)[0]
+    return member.attacks_id >= one.attacks_id and member.attacks_ood >= one.attacks_ood
+
+
+def of_turns(found: Floors, members: Mapping[str, float], blind: Mapping[str, bool], clean: float) -> Floors:
+    """The same for a suite whose members take turns: what its blind ones still found after its gradient searches.
+
+    Args:
+        found: what other threats say.
+        members: AUROC left after each turn, in order.
+        blind: member -> whether it uses no gradient.
+        clean: AUROC before the first turn.
+    """
+    white = [auroc for name, auroc in members.items() if not blind[name]]
+    before, drop = clean, 0.0
+    for name, auroc in members.items():
+        drop = max(drop, before - auroc) if blind[name] and white else drop
+        before = auroc
+    least = min(white, default=None)
+    return found if least is None else found._replace(white_box=least, black_box=least - drop)

@@ -1,0 +1,109 @@
+"""What one search is after: losses to maximise, and when a row is finished."""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from oodattack import aims
+from oodattack.aims import in_batches, rows_of
+from oodattack.attack import Loss
+from oodattack.evaluation.plan import Quarry
+from oodattack.metrics import id_threshold
+from oodattack.threat import ThreatModel
+
+BEYOND = 0.01  # a row is finished this many standard deviations beyond the most extreme score that it can pass
+TPR = 0.95  # of the deployed threshold
+
+
+class Goal(NamedTuple):
+    """What the search needs to know besides images and limits.
+
+    Attributes:
+        side: "ood" (hide, match, quantile, cross) or "id" (raise).
+        beaten: scores that the attacked rows want to pass, in the scale of the quarry or, where it has one, of its
+            judge: ID scores for side "ood", OOD scores for side "id".
+        targets: shape (N, R, D), for objectives on a latent: what each row is to match, R choices of it.
+        confirm: images -> (B,), whether the detectors themselves let each pass; for quarries that are not exact.
+    """
+
+    side: str
+    beaten: Tensor | None = None
+    targets: Tensor | None = None
+    confirm: Callable[[Tensor], Tensor] | None = None
+
+
+class Objective(NamedTuple):
+    """What `maximise` is given for one block of rows.
+
+    Attributes:
+        losses: one after the other, each with a share of the queries.
+        enough: value at which a row is finished, shape (B,), or None.
+        judge: see `maximise`.
+        crossing: see `maximise`.
+    """
+
+    losses: list[Loss]
+    enough: Tensor | None
+    judge: Loss | None = None
+    crossing: bool = False
+
+
+def objective(prey: Quarry, threat: ThreatModel, goal: Goal, x: Tensor, rows: slice) -> Objective:
+    """The losses of one block.
+
+    A row that is to hide is finished once its score is below every score it can pass: AUROC cannot fall further
+    through it. Where the quarry does not order inputs as the detector does, `goal.confirm` has the last word.
+
+    Args:
+        prey: what is differentiated.
+        threat: says what for.
+        goal: the rest.
+        x: the clean images of the block.
+        rows: where they are in `goal.targets`.
+    """
+    if threat.aim == "match":
+        z_in = _targets(goal, rows)[:, 0]
+        return Objective([aims.match(prey.f, z_in)], aims.close_enough(z_in))
+    if threat.objective == "misclassify":
+        return Objective([aims.misclassify(prey.f, prey.f(x).argmax(dim=1).detach())], None)
+    assert goal.beaten is not None
+    spread = goal.beaten.std(correction=0)  # 0, not NaN, of a single score
+    if threat.aim == "quantile":
+        assert threat.quantile is not None
+        level = goal.beaten.quantile(threat.quantile)
+        return Objective([aims.quantile(prey.f, level)], (-aims.CLOSE * spread).expand(len(x)))
+    if threat.aim == "cross":
+        level = goal.beaten.new_tensor(id_threshold(goal.beaten.cpu(), tpr=TPR))
+        return Objective([aims.cross(prey.f, level)], None, crossing=True)
+    enough = goal.beaten.max() + BEYOND * spread if goal.side == "id" else -(goal.beaten.min() - BEYOND * spread)
+    toward = aims.lift if goal.side == "id" else aims.hide
+    judge = None if prey.judge is None else toward(prey.judge)
+    return Objective(_followed(prey, threat, goal, x, rows), enough.expand(len(x)), judge)
+
+
+def _followed(prey: Quarry, threat: ThreatModel, goal: Goal, x: Tensor, rows: slice) -> list[Loss]:
+    """The losses of the aims hide and raise, by `threat.objective`."""
+    if threat.objective == "latent":
+        z = _targets(goal, rows)
+        return [aims.match(prey.f, z[:, r]) for r in range(z.shape[1])]
+    if threat.objective == "class-logits":
+        if goal.side == "id":
+            return [aims.less_of_every_class(prey.f)]
+        with torch.no_grad():
+            ranked = prey.f(x).topk(min(threat.restarts, prey.f(x[:1]).shape[1]), dim=1).indices
+        return [aims.more_of_a_class(prey.f, ranked[:, r]) for r in range(ranked.shape[1])]
+    return [(aims.lift if goal.side == "id" else aims.hide)(prey.f)]
+
+
+def _targets(goal: Goal, rows: slice) -> Tensor:
+    assert goal.targets is not None
+    return goal.targets[rows]
+
+
+def nearest(f: Callable[[Tensor], Tensor], x: Tensor, others: Tensor, *, count: int, batch_size: int) -> Tensor:
+    """Latents of the `count` images of `others` that are nearest to each row in latent space, (N, count, D)."""
+    z, candidates = (rows_of(in_batches(f, images, batch_size)) for images in (x, others))
+    picked = torch.cdist(z.double(), candidates.double()).topk(min(count, len(others)), dim=1, largest=False).indices
+    return candidates[picked]

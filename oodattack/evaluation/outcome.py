@@ -1,0 +1,103 @@
+"""What came out of the searches on one set: one entry a row, on the CPU."""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+
+class Side(NamedTuple):
+    """One attacked set under one threat model and one detector. Tensors on the CPU, one entry a row."""
+
+    scores: Tensor  # of the returned images, scored afresh
+    scores_8bit: Tensor  # of the same images rounded to 8 bits
+    distance: Tensor  # in the threat's norm
+    queries: Tensor
+    gradients: Tensor
+    zero_gradients: Tensor
+    non_finite: Tensor
+    clean_best: Tensor  # True where nothing beat the clean input
+    stopped: Tensor  # index of `attack.STOPPED`
+    mape: Tensor | None  # for matching
+    crossing: Tensor | None  # smallest distance that the deployed threshold accepts, infinite where none was found
+    history: Tensor | None  # (N, milestones), best score so far in the scale that the search follows
+    restarts: Tensor | None  # (N, restarts), best score of each, in that scale
+    shown: Tensor  # a few of the images, for contact sheets
+
+
+class Scored(NamedTuple):
+    """A side and all of its images, which are dropped as soon as nobody goes on from them."""
+
+    side: Side
+    x_adv: Tensor  # on the device of the search
+
+
+class Outcome(NamedTuple):
+    """What one threat model did to one detector on one OOD set."""
+
+    ood: Side | None
+    id: Side | None
+    seconds: float
+    attack: str
+    white_box: bool
+    surrogate: str | None
+    rank_correlation: float | None
+    shared_with: list[str]
+    curve: list[tuple[float, float]] | None = None  # (queries, AUROC) along the search
+    curve_is_exact: bool = True  # the scale of the search orders inputs as the detector does
+    restart_spread: float | None = None  # largest minus smallest AUROC that a single restart leaves
+    members: dict[str, float] | None = None  # of a suite: AUROC left by each member, or after its turn
+
+
+def worst(outcomes: dict[str, Outcome]) -> Outcome:
+    """Each row at its worst over a suite's members: lowest OOD score, highest ID score."""
+    first = next(iter(outcomes.values()))
+    correlations = [o.rank_correlation for o in outcomes.values() if o.rank_correlation is not None]
+    return Outcome(
+        ood=worst_side([o.ood for o in outcomes.values() if o.ood], sign=-1),
+        id=worst_side([o.id for o in outcomes.values() if o.id], sign=1),
+        seconds=sum(o.seconds for o in outcomes.values()),
+        attack=f"per-row worst of {', '.join(outcomes)}",
+        white_box=any(o.white_box for o in outcomes.values()),
+        surrogate=next((o.surrogate for o in outcomes.values() if o.surrogate), None),
+        rank_correlation=min(correlations, default=None),
+        shared_with=first.shared_with,
+    )
+
+
+def worst_side(sides: list[Side], sign: int) -> Side | None:
+    """Each row from the side where its score is worst, with the queries of all."""
+    if not sides:
+        return None
+    pick = (sign * torch.stack([side.scores for side in sides])).argmax(dim=0)
+    rows = torch.arange(len(pick))
+    shown = show_rows(len(pick))
+    crossings = [side.crossing for side in sides if side.crossing is not None]
+
+    def picked(field: str) -> Tensor:
+        return torch.stack([getattr(side, field) for side in sides])[pick, rows]
+
+    def summed(field: str) -> Tensor:
+        return torch.stack([getattr(side, field) for side in sides]).sum(dim=0)
+
+    return Side(
+        scores=picked("scores"),
+        scores_8bit=sign * (sign * torch.stack([s.scores_8bit for s in sides])).amax(dim=0),
+        distance=picked("distance"),
+        queries=summed("queries"),
+        gradients=summed("gradients"),
+        zero_gradients=summed("zero_gradients"),
+        non_finite=summed("non_finite"),
+        clean_best=torch.stack([s.clean_best for s in sides]).all(dim=0),
+        stopped=picked("stopped"),
+        mape=None,
+        crossing=torch.stack(crossings).amin(dim=0) if crossings else None,
+        history=None,
+        restarts=None,
+        shown=torch.stack([s.shown for s in sides])[pick[shown], torch.arange(len(shown))],
+    )
+
+
+def show_rows(n: int, most: int = 8) -> Tensor:
+    """Rows shown in contact sheets: evenly spaced, so that nobody picked them."""
+    return torch.linspace(0, n - 1, min(n, most)).round().long()

@@ -1,0 +1,226 @@
+"""A suite whose members share one budget: passes go to the rows that can still change the AUROC.
+
+In the spirit of AutoAttack's cascade (Croce & Hein, arXiv:2003.01690, section 5), for scores: there a row is finished
+when its class changes, here when its score has passed every score of the other side.
+"""
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from oodattack.evaluation.outcome import Outcome, Scored, Side, show_rows
+from oodattack.evaluation.plan import Quarry, Unfit, blinded, is_blind, quarry
+from oodattack.evaluation.setup import Setup
+from oodattack.evaluation.sides import Hunted, attack_id, attack_ood
+from oodattack.metrics import auroc
+from oodattack.threat import Suite, ThreatModel
+
+SURE = 2  # turns that every unfinished row gets before any is given up
+WORTH = 5e-4  # AUROC that a further round of a member must have brought to earn another one
+HOPE = 0.1  # of a row's whole movement: what it may still move when its last turns brought nothing
+
+
+@dataclass
+class Front:
+    """Where the rows of one attacked side stand. Tensors have one entry a row."""
+
+    name: str
+    x: Tensor
+    clean: Tensor
+    against: Tensor  # clean scores of the other side
+    sign: int  # 1: rows want to score high (ID), -1: low (OOD)
+    left: int  # queries to spend on all rows together
+    best: Side
+    x_adv: Tensor
+    moved: Tensor  # how far the last turn brought each row
+    turns: int = 0
+    others: Sequence[Tensor] = field(default_factory=tuple)
+
+    def passed(self, slack: Tensor | float = 0.0) -> Tensor:
+        """Share of the other side's scores that each row has passed, or would if it moved by `slack` further."""
+        ranks = torch.sort(self.sign * self.against.double()).values
+        ahead = self.sign * self.best.scores.double() + slack
+        return torch.searchsorted(ranks, ahead, right=False).double() / len(ranks)
+
+    def open_rows(self, most: int) -> Tensor:
+        """Rows that can still change the AUROC, the most promising first, at most so many."""
+        whole = self.sign * (self.best.scores - self.clean).double()
+        gain = self.passed(torch.maximum(self.moved.double(), HOPE * whole)) - self.passed()
+        unfinished = self.passed() < 1
+        if self.turns < SURE:
+            gain = gain + 2.0  # nobody is given up yet
+        gain = gain.where(unfinished, torch.zeros_like(gain))
+        order = gain.argsort(descending=True, stable=True)
+        return order[: int((gain > 0).sum())][:most]
+
+    def take(self, rows: Tensor, scored: Scored) -> None:
+        """Book what a member brought on some rows."""
+        side, best = scored.side, self.best
+        won = self.sign * side.scores > self.sign * best.scores[rows]
+        self.moved = torch.zeros_like(self.moved) if self.turns >= SURE else self.moved
+        self.moved[rows] = (self.sign * (side.scores - best.scores[rows])).clamp(min=0).to(self.moved.dtype)
+        for name in ("scores", "scores_8bit", "distance", "stopped"):
+            getattr(best, name)[rows[won]] = getattr(side, name)[won].to(getattr(best, name).dtype)
+        for name in ("queries", "gradients", "zero_gradients", "non_finite"):
+            getattr(best, name)[rows] += getattr(side, name)
+        best.clean_best[rows[won]] = False
+        if side.crossing is not None and best.crossing is not None:
+            best.crossing[rows] = torch.minimum(best.crossing[rows], side.crossing)
+        device = self.x_adv.device
+        self.x_adv[rows[won].to(device)] = scored.x_adv[won.to(device)]
+        self.left -= int(side.queries.sum())
+        self.turns += 1
+
+
+def scheduled(setup: Setup, suite: Suite, name: str, fronts: Sequence[Front], agreement: float | None) -> Outcome:
+    """Spend the budget of a suite on one detector and OOD set.
+
+    First each member in turn on the rows that are still open, then, as long as it pays, the member that has brought
+    most AUROC per query again, from other random starts.
+
+    Args:
+        setup: of the evaluation.
+        suite: with `queries`.
+        name: of the detector.
+        fronts: the attacked sides.
+        agreement: rank correlation of its surrogate, if it has one.
+
+    Raises:
+        Unfit: no member suits the detector.
+    """
+    start = time.perf_counter()
+    plan = fitting(setup, suite, name)
+    members: dict[str, float] = {}
+    curve = [(0.0, _auroc(fronts))]
+    worth: dict[ThreatModel, float] = {}
+    for limits, prey in plan.items():
+        worth[limits] = _turn(setup, limits, prey, name, fronts, curve)
+        members[turn(limits)] = curve[-1][1]
+    while worth and max(worth.values()) > 0 and any(f.left > 0 for f in fronts):
+        again = max(worth, key=lambda limits: worth[limits])
+        worth[again] = _turn(setup, again, plan[again], name, fronts, curve)
+    for f in fronts:
+        setup.advance(max(f.left, 0))
+    sides = {f.sign: f.best._replace(shown=f.x_adv[show_rows(len(f.x_adv)).to(f.x.device)].cpu()) for f in fronts}
+    used = [prey.surrogate for prey in plan.values() if prey.surrogate and prey.judge is None]
+    return Outcome(
+        ood=sides.get(-1),
+        id=sides.get(1),
+        seconds=time.perf_counter() - start,
+        attack=f"{', '.join(members)} in turn on the rows still open, {suite.queries} queries a row to share",
+        white_box=any(not is_blind(limits) for limits in plan),
+        surrogate=next(iter(used), None),
+        rank_correlation=agreement if used else None,
+        shared_with=[name],
+        curve=curve,
+        members=members,
+    )
+
+
+def fitting(setup: Setup, suite: Suite, name: str) -> dict[ThreatModel, Quarry]:
+    """The members that suit a detector, and what each of them differentiates.
+
+    Members that average draws are for scores that change from call to call; where a score has no gradient, its members
+    that need one go.
+    """
+    plan: dict[ThreatModel, Quarry] = {}
+    reason = ""
+    no_gradient = setup.trouble[name] == "no gradient"
+    for limits in suite.members:
+        if limits.draws is not None and setup.steady[name]["repeatable"]:
+            continue
+        chosen = limits
+        if no_gradient and not is_blind(limits) and (limits.objective or "score") == "score":
+            if limits.aim != "cross":
+                continue
+            chosen = blinded(limits)
+        if no_gradient and limits.objective == "latent" and getattr(setup.detectors[name], "net", None) is None:
+            continue
+        try:
+            plan[chosen] = quarry(setup.detectors[name], chosen, blind=setup.blind(name, chosen))
+        except Unfit as unfit:
+            reason = str(unfit)
+    if not plan:
+        raise Unfit(reason or "no member of the suite can be used without a gradient")
+    return plan
+
+
+def turn(limits: ThreatModel) -> str:
+    """What the report calls a member of a suite."""
+    return limits.name.partition("/")[2] or limits.name
+
+
+def _turn(
+    setup: Setup,
+    limits: ThreatModel,
+    prey: Quarry,
+    name: str,
+    fronts: Sequence[Front],
+    curve: list[tuple[float, float]],
+) -> float:
+    """One member's turn; AUROC that it brought per query, or 0 where that was not worth it."""
+    before, spent = _auroc(fronts), 0
+    setup.label = f"{limits.name} on {fronts[0].name}: {name}"
+    for front in fronts:
+        most = front.left // limits.queries
+        rows = torch.arange(len(front.x))[:most] if limits.aim == "cross" else front.open_rows(most)
+        if not len(rows):
+            continue
+        left = front.left
+        images = front.x[rows.to(front.x.device)]
+        hunted = Hunted(front.name, images, {name: front.clean[rows]}, rows.tolist(), round=front.turns)
+        if front.sign < 0:
+            found = attack_ood(setup, prey, limits, [name], hunted)
+        else:
+            found = attack_id(setup, prey, limits, [name], hunted, front.others)
+        front.take(rows, found[name][0])
+        spent += left - front.left
+    after = _auroc(fronts)
+    if spent:
+        queries = sum(int(f.best.queries.sum()) for f in fronts) / sum(len(f.x) for f in fronts)
+        curve.append((queries, after))
+    return (before - after) / spent if before - after >= WORTH else 0.0
+
+
+def _auroc(fronts: Sequence[Front]) -> float:
+    by_sign = {f.sign: f for f in fronts}
+    id_scores = by_sign[1].best.scores if 1 in by_sign else by_sign[-1].against
+    ood_scores = by_sign[-1].best.scores if -1 in by_sign else by_sign[1].against
+    return auroc(id_scores, ood_scores)
+
+
+def front(
+    name: str,
+    x: Tensor,
+    clean: Tensor,
+    clean_8bit: Tensor,
+    against: Tensor,
+    *,
+    sign: int,
+    budget: int,
+    crossing: bool,
+    others: Sequence[Tensor] = (),
+) -> Front:
+    """A side before anything was spent on it: every row at its clean image."""
+    n = len(x)
+    none = torch.zeros(n, dtype=torch.long)
+    best = Side(
+        scores=clean.clone(),
+        scores_8bit=clean_8bit.clone(),
+        distance=torch.zeros(n, dtype=torch.float64),
+        queries=none.clone(),
+        gradients=none.clone(),
+        zero_gradients=none.clone(),
+        non_finite=none.clone(),
+        clean_best=torch.ones(n, dtype=torch.bool),
+        stopped=none.clone(),
+        mape=None,
+        crossing=torch.full((n,), float("inf"), dtype=torch.float64) if crossing else None,
+        history=None,
+        restarts=None,
+        shown=x[:0].cpu(),
+    )
+    return Front(name, x, clean, against, sign, budget * n, best, x.clone(), torch.zeros(n), others=others)

@@ -1,0 +1,98 @@
+"""What all cells of one evaluation share: detectors, images, and how to compute."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from oodattack.detector import Detector
+from oodattack.evaluation.batch import Batch
+from oodattack.evaluation.plan import is_blind
+from oodattack.evaluation.score import score
+from oodattack.evaluation.search import Precision
+from oodattack.geometry import row_random
+from oodattack.probe import probe, trouble
+from oodattack.threat import ThreatModel
+
+Progress = Callable[[str, int, int], None]  # (what is running, row-queries done, row-queries in all)
+
+
+@dataclass
+class Setup:
+    """The arguments of `evaluate`, and what every cell needs of them."""
+
+    detectors: dict[str, Detector]
+    id: Tensor
+    ood: dict[str, Tensor]
+    targets: Tensor | None
+    starts: dict[str, Tensor]
+    seed: int
+    batch: Batch
+    precision: Precision
+    progress: Progress | None
+    label: str = ""
+    id_scores: dict[str, Tensor] = field(default_factory=dict)
+    steady: dict[str, dict[str, bool]] = field(default_factory=dict)
+    trouble: dict[str, str | None] = field(default_factory=dict)
+    no_surrogate: dict[str, str] = field(default_factory=dict)
+    done: int = 0
+    total: int = 0
+
+    def begin(self) -> None:
+        """Score the ID images and look each detector over."""
+        self.id_scores = {name: self.score(name, self.id, "id") for name in self.detectors}
+        self.steady = {name: self._steadiness(name) for name in self.detectors}
+        self.trouble = {name: self._trouble(name) for name in self.detectors}
+
+    def score(self, name: str, x: Tensor, what: str, *, rounded: bool = False) -> Tensor:
+        """The untouched detector's scores, on the CPU."""
+        return score(self.detectors[name], name, x, batch=self.batch, what=what, rounded=rounded)
+
+    def advance(self, queries: int) -> None:
+        """Tell the user how far it is."""
+        self.done += queries
+        if self.progress:
+            self.progress(self.label, min(self.done, self.total), self.total)
+
+    def blind(self, name: str, limits: ThreatModel) -> bool:
+        """Whether a search on this detector follows its own score without gradients, or has no surrogate to follow."""
+        return is_blind(limits) or name in self.no_surrogate
+
+    def _steadiness(self, name: str) -> dict[str, bool]:
+        """Whether ID scores repeat, in the same batch and one row at a time, up to rounding."""
+        first = self.id[: self.batch.size]
+        before = self.id_scores[name][: len(first)]
+        slack = 1e-3 * (before.amax() - before.amin()) + 1e-5 * before.abs().amax()
+        alone = torch.cat([self.score(name, row[None], "id") for row in first[:4]])
+        return {
+            "repeatable": bool(((self.score(name, first, "id") - before).abs() <= slack).all()),
+            "row_independent": bool(((alone - before[: len(alone)]).abs() <= slack).all()),
+        }
+
+    def _trouble(self, name: str) -> str | None:
+        """What is wrong with the gradient of a score, in words; a declared surrogate that works answers for itself."""
+        detector = self.detectors[name]
+        stand_in = getattr(detector, "surrogate", None)
+        if stand_in is not None:
+            try:
+                stand_in.score(self.id[:1])
+            except ValueError as reason:  # such as a network whose non-linearities it does not know
+                self.no_surrogate[name] = str(reason)
+            else:
+                return None
+        sets = [self.id, *list(self.ood.values())[:1]]
+        some = [x[torch.linspace(0, len(x) - 1, min(len(x), 8)).round().long().to(x.device)] for x in sets]
+        return trouble(probe(detector, torch.cat(some), seed=self.seed))
+
+    def target_rows(self, limits: ThreatModel, ood_name: str, n: int) -> Tensor | None:
+        """The ID image that each of n rows is to match, or None for other aims; the same for every detector."""
+        if limits.aim != "match":
+            return None
+        rows = torch.arange(n, device=self.id.device)
+        if limits.paired:
+            return self.id[rows % len(self.id)]
+        assert self.targets is not None  # `evaluate` has seen to it
+        order = row_random(self.seed, f"{ood_name}/targets", range(len(self.targets)), self.id.device, torch.float32)
+        shuffled = order.uniform((1,)).flatten().argsort()  # every target is used before one is used twice
+        return self.targets[shuffled[rows % len(self.targets)]]

@@ -1,0 +1,134 @@
+"""One search on one attacked side, OOD or ID, and what each detector of its group says of the result."""
+
+import time
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from oodattack.aims import in_batches, rows_of
+from oodattack.attack import Found
+from oodattack.evaluation.goal import Goal, nearest
+from oodattack.evaluation.outcome import Scored
+from oodattack.evaluation.plan import Quarry
+from oodattack.evaluation.score import scored
+from oodattack.evaluation.search import search
+from oodattack.evaluation.setup import Setup
+from oodattack.threat import ThreatModel
+
+
+class Hunted(NamedTuple):
+    """Rows of one set that are attacked.
+
+    Attributes:
+        name: of the set, part of the key of their random numbers.
+        x: images before the search, shape (N, C, H, W).
+        clean: detector -> its scores of `x`, shape (N,).
+        numbers: N numbers that identify the rows in the set.
+        target: ID image that each row is to match, or None.
+        round: of a suite that shares its queries; another round is another random start.
+    """
+
+    name: str
+    x: Tensor
+    clean: dict[str, Tensor]
+    numbers: Sequence[int]
+    target: Tensor | None = None
+    round: int = 0
+
+
+def attack_ood(
+    setup: Setup, prey: Quarry, limits: ThreatModel, names: list[str], rows: Hunted
+) -> dict[str, tuple[Scored, float]]:
+    """Search once on OOD rows, then let each detector of the group score what came out. Values: (sides, seconds)."""
+    start = time.perf_counter()
+    goal = _ood_goal(setup, prey, limits, names, rows)
+    found = _search(setup, prey, limits, rows, goal)
+    seconds = time.perf_counter() - start
+    return {n: (_scored(setup, n, limits, rows, found, sign=-1, alone=len(names) == 1), seconds) for n in names}
+
+
+def attack_id(
+    setup: Setup, prey: Quarry, limits: ThreatModel, names: list[str], rows: Hunted, others: Sequence[Tensor]
+) -> dict[str, tuple[Scored, float]]:
+    """Search once on ID rows; the goal is to pass every one of the OOD images in `others`."""
+    start = time.perf_counter()
+    judged = prey.judge or prey.f
+    targets = None
+    if limits.objective == "latent":
+        targets = _choices(setup, prey, limits, rows, torch.cat(list(others)))
+    beaten = torch.cat([in_batches(judged, other, setup.batch.size) for other in others])
+    tops = {n: torch.cat([setup.score(n, other, "OOD") for other in others]).max() for n in names}
+    goal = Goal("id", beaten=beaten, targets=targets, confirm=_confirm(setup, prey, limits, tops, sign=1))
+    found = _search(setup, prey, limits, rows, goal)
+    seconds = time.perf_counter() - start
+    return {n: (_scored(setup, n, limits, rows, found, sign=1, alone=len(names) == 1), seconds) for n in names}
+
+
+def _ood_goal(setup: Setup, prey: Quarry, limits: ThreatModel, names: list[str], rows: Hunted) -> Goal:
+    if rows.target is not None:
+        return Goal("ood", targets=rows_of(in_batches(prey.f, rows.target, setup.batch.size))[:, None])
+    if limits.objective == "misclassify":
+        return Goal("ood")
+    passed = setup.targets if limits.aim == "quantile" and setup.targets is not None else setup.id
+    beaten = in_batches(prey.judge or prey.f, passed, setup.batch.size)
+    targets = None
+    if limits.objective == "latent":
+        targets = _choices(setup, prey, limits, rows, setup.id if setup.targets is None else setup.targets)
+    lowest = {n: setup.id_scores[n].min() for n in names}
+    return Goal("ood", beaten=beaten, targets=targets, confirm=_confirm(setup, prey, limits, lowest, sign=-1))
+
+
+def _choices(setup: Setup, prey: Quarry, limits: ThreatModel, rows: Hunted, others: Tensor) -> Tensor:
+    """As many images of the other side as there are restarts, the nearest in latent space first."""
+    return nearest(prey.f, rows.x, others, count=limits.restarts, batch_size=setup.batch.size)
+
+
+def _confirm(
+    setup: Setup, prey: Quarry, limits: ThreatModel, bounds: dict[str, Tensor], *, sign: int
+) -> Callable[[Tensor], Tensor] | None:
+    """Whether images pass every bound on the detectors' own scores; None where the search's order is theirs."""
+    ordered = prey.judge is not None or (prey.exact and setup.precision == "full")
+    if ordered or limits.aim in ("quantile", "cross"):
+        return None
+
+    def passes(images: Tensor) -> Tensor:
+        passed = [sign * setup.score(n, images, "images") > sign * bound for n, bound in bounds.items()]
+        return torch.stack(passed).all(dim=0).to(images.device)
+
+    return passes
+
+
+def _search(setup: Setup, prey: Quarry, limits: ThreatModel, rows: Hunted, goal: Goal) -> Found:
+    again = f"/{rows.round}" if rows.round else ""
+    return search(
+        prey,
+        limits,
+        rows.x,
+        goal,
+        numbers=rows.numbers,
+        seed=setup.seed,
+        key=f"{rows.name}/{limits.name}{again}",
+        batch=setup.batch,
+        precision=setup.precision,
+        progress=setup.advance,
+    )
+
+
+def _scored(
+    setup: Setup, name: str, limits: ThreatModel, rows: Hunted, found: Found, *, sign: int, alone: bool
+) -> Scored:
+    return scored(
+        setup.detectors[name],
+        name,
+        limits,
+        rows.x,
+        found,
+        clean=rows.clean[name],
+        target=rows.target,
+        sign=sign,
+        batch=setup.batch,
+        accepted=setup.id_scores[name] if limits.aim == "cross" else None,
+        alone=alone,
+    )

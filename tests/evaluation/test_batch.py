@@ -1,0 +1,60 @@
+"""Blocks of rows, and what happens when one does not fit in memory."""
+
+import pytest
+import torch
+
+from oodattack.evaluation.batch import Batch, automatic, in_blocks, power_of_two
+
+
+def test_blocks_cover_all_rows_once_in_order():
+    batch = Batch(4)
+    assert in_blocks(10, batch, lambda rows: (rows.start, rows.stop)) == [(0, 4), (4, 8), (8, 10)]
+    assert in_blocks(0, batch, lambda rows: rows) == []
+    assert batch.size == 4
+
+
+@pytest.mark.parametrize(
+    "error", [torch.OutOfMemoryError("x"), MemoryError(), RuntimeError("... can't allocate memory: ...")]
+)
+def test_a_block_that_does_not_fit_is_done_again_in_halves(error):
+    batch, tried = Batch(8), []
+
+    def work(rows: slice) -> range:
+        tried.append(rows.stop - rows.start)
+        if tried[-1] > 3:
+            raise error
+        return range(rows.start, rows.stop)
+
+    parts = in_blocks(10, batch, work)
+    assert [row for part in parts for row in part] == list(range(10))
+    assert tried == [8, 4, 2, 2, 2, 2, 2]
+    assert batch.size == 2  # and stays there for what follows
+
+
+def test_one_row_that_does_not_fit_is_the_users_to_solve():
+    def work(_rows: slice) -> None:
+        raise torch.OutOfMemoryError("x")
+
+    with pytest.raises(ValueError, match="one image must fit in memory"):
+        in_blocks(3, Batch(2), work)
+
+
+def test_other_errors_are_not_taken_for_memory():
+    def work(_rows: slice) -> None:
+        raise RuntimeError("shapes do not match")
+
+    with pytest.raises(RuntimeError, match="shapes"):
+        in_blocks(3, Batch(2), work)
+
+
+def test_automatic_size_on_the_cpu_depends_on_the_image_alone():
+    score = lambda x: x.flatten(1).sum(1)
+    assert automatic(score, torch.zeros(3, 3, 32, 32)).size == 256
+    assert automatic(score, torch.zeros(3, 3, 224, 224)).size == 4  # 256 * 32^2 / 224^2 = 5.2
+    assert automatic(score, torch.zeros(3, 1, 8, 8)).size == 256
+    assert automatic(score, torch.zeros(1, 3, 1024, 1024)).size == 1
+
+
+@pytest.mark.parametrize(("most", "power"), [(0.3, 1), (1, 1), (5.9, 4), (8, 8), (1000, 512)])
+def test_power_of_two(most, power):
+    assert power_of_two(most) == power

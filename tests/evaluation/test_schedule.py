@@ -1,0 +1,145 @@
+"""Suites whose members share one budget."""
+
+import pytest
+import torch
+
+from oodattack.evaluation import evaluate
+from oodattack.evaluation.schedule import Front, front
+from oodattack.threat import Suite, ThreatModel
+
+SHARED = dict(norm="linf", eps=0.1, aim="hide", start="ood", init="ball", restarts=1, iterate="best", source="test")
+
+
+def member(name: str, **fields) -> ThreatModel:
+    return ThreatModel(name=name, **(SHARED | {"attack": "apgd", "objective": "score", "queries": 10} | fields))
+
+
+def suite(*members: ThreatModel, queries: int = 40) -> Suite:
+    return Suite(name="aa", members=members, queries=queries, source="test")
+
+
+def brightness(x):
+    return x.flatten(1).mean(1)
+
+
+def images(*levels: float) -> torch.Tensor:
+    """Grey images, one for each level, of slightly different pixels."""
+    noise = torch.rand(len(levels), 1, 4, 4, generator=torch.Generator().manual_seed(len(levels)), dtype=torch.float64)
+    return (torch.tensor(levels, dtype=torch.float64).view(-1, 1, 1, 1) + 0.01 * noise).clamp(0, 1)
+
+
+class Counted:
+    """Brightness that counts the rows it scores with a gradient."""
+
+    def __init__(self) -> None:
+        self.rows = 0
+
+    def __call__(self, x):
+        self.rows += len(x) if x.requires_grad else 0
+        return brightness(x)
+
+
+def run(detector, threats, ood, id_=None):
+    id_ = images(*[0.3 + 0.01 * i for i in range(8)]) if id_ is None else id_
+    return evaluate(detector, id=id_, ood={"near": ood}, threats=threats, seed=0)
+
+
+def test_rows_that_have_passed_everything_cost_no_more():
+    easy, hard = images(*[0.35] * 18), images(0.9, 0.9)  # 0.35 - 0.1 < 0.3: passes all; 0.9 - 0.1 passes none
+    full = run(Counted(), [suite(member("a"), member("b"), member("c"))], images(*[0.9] * 20)).results[0]
+    most_easy = run(Counted(), [suite(member("a"), member("b"), member("c"))], torch.cat([easy, hard])).results[0]
+    assert full.queries > 19  # two members on every row before any is given up
+    assert most_easy.queries < 0.45 * full.queries
+    assert most_easy.attacked.auroc == pytest.approx(0.1)  # 18 of 20 rows below every ID score
+
+
+def test_the_budget_is_kept_and_rows_without_hope_are_dropped():
+    result = run(
+        brightness, [suite(member("a"), member("b"), member("c"), member("d"), queries=25)], images(*[0.9] * 6)
+    ).results[0]
+    assert result.queries <= 25
+    assert result.queries == 20  # a and b; then nobody moves any further, and nothing more is spent
+    assert result.verdict == "inconclusive"  # nothing beside it shows that the search works
+
+
+def test_what_is_left_buys_further_rounds_of_what_pays():
+    ood = images(*[0.36 + 0.01 * i for i in range(20)])
+    draws = member("a", attack="random-search", queries=4)  # the more of them, the darker the darkest
+    once = run(brightness, [suite(draws, queries=4)], ood)
+    more = run(brightness, [suite(draws, queries=200)], ood)
+    assert more.results[0].attacked.auroc < once.results[0].attacked.auroc
+    assert len(more.curves[0].points) > len(once.curves[0].points) == 2
+    assert more.results[0].queries <= 200
+
+
+def test_curve_falls_and_its_end_is_the_number():
+    report = run(brightness, [suite(member("a"), member("square", attack="square"))], images(*[0.42] * 8))
+    (curve,) = report.curves
+    aurocs = [auroc for _, auroc in curve.points]
+    assert curve.against == "queries" and curve.exact
+    assert aurocs[0] == report.results[0].clean.auroc
+    assert aurocs == sorted(aurocs, reverse=True)
+    assert aurocs[-1] == report.results[0].attacked.auroc
+    assert list(report.results[0].members) == ["a", "square"]
+
+
+def test_crossing_member_measures_every_row():
+    ood = images(0.35, 0.5, 0.9)
+    near = member("fmn", attack="fmn", aim="cross", objective=None, init="clean", queries=40)
+    result = run(brightness, [suite(member("a"), near, queries=80)], ood).results[0]
+    # threshold: 95 % of the ID images are darker; the row of 0.35 is accepted as it is, that of 0.9 is out of reach
+    assert result.crossing.share == pytest.approx(
+        1 / 3 if brightness(ood)[1] - 0.1 > result.crossing.threshold else 2 / 3
+    )
+    assert result.crossing.p10 == 0
+
+
+def test_both_sides_share_one_number():
+    fields = {"aim": "both"}
+    result = run(brightness, [suite(member("a", **fields), member("b", **fields))], images(*[0.5] * 8)).results[0]
+    # 0.34 + 0.1 > 0.5 - 0.1: every pair changes sides, which neither side alone could do
+    assert result.attacked.auroc < 0.1
+    assert result.direction == "both"
+
+
+def test_draws_are_for_scores_that_change():
+    generator = torch.Generator().manual_seed(0)
+    noisy = lambda x: brightness(x) + 0.01 * torch.randn(len(x), dtype=x.dtype, generator=generator)
+    both = suite(member("a"), member("eot", draws=5, queries=50), queries=100)
+    assert list(run(brightness, [both], images(*[0.42] * 8)).results[0].members) == ["a"]
+    result = run(noisy, [both], images(*[0.42] * 8)).results[0]
+    assert list(result.members) == ["a", "eot"]
+    assert result.verdict == "broken"
+
+
+def test_members_that_need_a_gradient_go_where_there_is_none():
+    blind = lambda x: torch.from_numpy(x.detach().numpy()).flatten(1).mean(1)
+    result = run(
+        blind, [suite(member("a"), member("square", attack="square", queries=30))], images(*[0.42] * 8)
+    ).results[0]
+    assert list(result.members) == ["square"]
+    with pytest.raises(ValueError, match="no member of the suite can be used without a gradient"):
+        run(blind, [suite(member("a"))], images(*[0.42] * 8))
+
+
+def test_order_of_rows_by_hand():
+    scores = torch.tensor([0.1, 0.5, 0.9, 0.3])
+    rows = front(
+        "near",
+        torch.zeros(4, 1, 2, 2),
+        scores,
+        scores,
+        torch.tensor([0.2, 0.25, 0.45, 0.0]),
+        sign=-1,
+        budget=5,
+        crossing=False,
+    )
+    assert rows.left == 20
+    # ID scores above each row: 3 of 4, 0, 0 and 1; a row wants all of them above it
+    assert rows.passed().tolist() == [0.75, 0, 0, 0.25]
+    assert sorted(rows.open_rows(9).tolist()) == [0, 1, 2, 3]  # nobody is given up yet
+    rows.turns, rows.moved = 2, torch.tensor([0.0, 0.1, 0.1, 0.2])
+    # 0.5 - 0.1 passes 0.45: a quarter; 0.9 - 0.1 passes nothing; 0.3 - 0.2 passes two more; 0.1 has stopped moving
+    assert rows.open_rows(9).tolist() == [3, 1]
+    assert rows.open_rows(1).tolist() == [3]
+    assert isinstance(rows, Front)

@@ -1,0 +1,80 @@
+"""No trick earns a `holds`, and no honest detector is left without a verdict."""
+
+import importlib.util
+from functools import cache
+from pathlib import Path
+
+import pytest
+import torch
+
+from oodattack import evaluate
+from oodattack.probe import probe, trouble
+
+_spec = importlib.util.spec_from_file_location("fooling_detectors", Path(__file__).with_name("fooling_detectors.py"))
+fooling = importlib.util.module_from_spec(_spec)
+_spec.loader.exec_module(fooling)
+
+SUITE = "ood-aa"
+
+
+@cache
+def verdict_of(name):
+    torch.manual_seed(0)  # of the noisy ones
+    detector = (fooling.HONEST | fooling.FOOLING)[name]
+    sets = fooling.sets()
+    report = evaluate(detector, id=sets.id, ood={"ood": sets.ood}, threats=[SUITE, "sanity-full-box"], seed=0)
+    return report.results[0]
+
+
+@pytest.mark.parametrize("name", fooling.FOOLING)
+def test_every_trick_separates_the_sets_before_an_attack(name):
+    torch.manual_seed(0)
+    sets = fooling.sets()
+    scores = [fooling.FOOLING[name](x) for x in (sets.id, sets.ood)]
+    assert (scores[1][:, None] > scores[0]).double().mean() > 0.97
+
+
+@pytest.mark.parametrize("name", fooling.FOOLING)
+def test_a_trick_never_holds(name):
+    result = verdict_of(name)
+    assert result.verdict in ("broken", "inconclusive"), result.reason
+
+
+@pytest.mark.parametrize("name", fooling.HONEST)
+def test_an_honest_detector_gets_a_verdict(name):
+    result = verdict_of(name)
+    assert result.verdict in ("broken", "holds"), result.reason
+
+
+def test_both_verdicts_occur_among_the_honest():
+    assert verdict_of("brightness").verdict == "holds"  # the sets are 0.25 apart, the ball has 8/255
+    assert verdict_of("linear").verdict == "broken"  # 0.02 apart
+
+
+@pytest.mark.parametrize("name", fooling.FOOLING)
+def test_the_probe_sees_every_trick(name):
+    torch.manual_seed(0)
+    sets = fooling.sets()
+    assert trouble(probe(fooling.FOOLING[name], torch.cat([sets.id, sets.ood]), seed=0)) is not None
+
+
+@pytest.mark.parametrize("name", fooling.HONEST)
+def test_the_probe_trusts_the_honest(name):
+    sets = fooling.sets()
+    for x in (sets.id, sets.ood):
+        assert trouble(probe(fooling.HONEST[name], x, seed=0)) is None
+
+
+@pytest.mark.parametrize("height", [0.02, 0.3, 1.0])
+@pytest.mark.parametrize("rate", [1e2, 1e3, 1e4, 1e5])
+def test_a_ripple_of_any_kind_is_seen_or_does_no_harm(rate, height):
+    slant = torch.linspace(0.5, 1.5, fooling.SIZE**2)
+
+    def score(x):
+        return fooling.checker(x) + height * (rate * (x.flatten(1) * slant).sum(1)).sin()
+
+    sets = fooling.sets(24)
+    found = probe(score, torch.cat([sets.id, sets.ood]), seed=0)
+    if trouble(found) is None:
+        report = evaluate(score, id=sets.id, ood={"ood": sets.ood}, threats=[SUITE], seed=0)
+        assert report.results[0].verdict == "broken"
