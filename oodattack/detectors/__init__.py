@@ -9,13 +9,16 @@ from oodattack.detector import Classifier
 from oodattack.detectors.energy import Energy
 from oodattack.detectors.gaia_a import GaiaA
 from oodattack.detectors.gaia_z import GaiaZ
+from oodattack.detectors.gram import Gram, fit_gram
 from oodattack.detectors.mahalanobis import Mahalanobis, fit_mahalanobis
 from oodattack.detectors.mahalanobis_layers import MahalanobisLayers, fit_mahalanobis_layers
 from oodattack.detectors.max_logit import MaxLogit
 from oodattack.detectors.msp import MSP
 from oodattack.detectors.odin import ODIN
+from oodattack.detectors.png_length import PngLength
 from oodattack.detectors.si_a import SIA
 from oodattack.detectors.si_z import SIZ
+from oodattack.detectors.weighted_sum import WeightedSum, fit_weighted_sum
 
 Fit = tuple[Tensor, Tensor]  # training images (N, C, H, W) in [0, 1] and their labels (N,)
 
@@ -73,6 +76,20 @@ DETECTORS = {
             "GAIA-A over T = 2 steps a layer on 90 % of the features",
             lambda net, _: SIA(net),
         ),
+        Row(
+            "si-z+max-logit",
+            "sum of z-scores",
+            "S&I-Z and max logit as one detector",
+            lambda net, fit: fit_weighted_sum({"si-z": SIZ(net), "max-logit": MaxLogit(net)}, fit[0]),
+            fits=True,
+        ),
+        Row(
+            "gram",
+            "arXiv:1912.12510",
+            "deviation of Gram sums from their ID ranges, p = 1..5",
+            lambda net, fit: fit_gram(net, fit[0]),
+            fits=True,
+        ),
     )
 }
 
@@ -85,9 +102,14 @@ __all__ = [
     "Energy",
     "GaiaA",
     "GaiaZ",
+    "Gram",
     "Mahalanobis",
     "MahalanobisLayers",
     "MaxLogit",
+    "PngLength",
+    "WeightedSum",
+    "fit_gram",
     "fit_mahalanobis",
     "fit_mahalanobis_layers",
+    "fit_weighted_sum",
 ]

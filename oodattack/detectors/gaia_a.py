@@ -45,8 +45,11 @@ def kept_features(net: Classifier, keep: float) -> Tensor:
 class SmoothAverages:
     """GAIA-A's channel averages and score with sigmoid(beta z) in place of the ReLUs' derivative; differentiable.
 
+    Piecewise linear relatives of the ReLU are smoothed like it, see `SmoothRelu`. GELU, SiLU, ELU, Tanh and Sigmoid
+    stay as they are and autograd differentiates them twice: on a network of these, only T is approximated (by 1).
+
     Attributes:
-        net: classifier whose non-linearities are ReLUs (others are left as they are).
+        net: classifier.
         layers: names of norm layers.
         keep: share of penultimate features in the inner gradient.
         beta: steepness of the smoothed derivative.

@@ -18,6 +18,11 @@ class GaiaZ(nn.Module):
         net: classifier with norm layers.
         layers: names of norm layers. Default: all of them, shortcut ones included.
 
+    With ReLU, ReLU6, Hardtanh or Hardswish this is the share of positions that those leave open. Behind a LeakyReLU or
+    PReLU no gradient is zero: the score is 1 on every input, and its surrogate raises ValueError. Behind GELU, SiLU,
+    ELU, Tanh or Sigmoid gradients are zero only where rounding makes them so, far from z = 0: the score is 1 on most
+    networks, and differs between float32 and float64 on the others.
+
     Differs from the paper: the mean instead of a Frobenius norm, as in the authors' code (same order of scores);
     higher means more OOD where the code negates.
     """

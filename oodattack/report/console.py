@@ -19,20 +19,23 @@ def show(report: Report, console: "Console | None" = None) -> None:
     from rich.console import Console
 
     console = console or Console(file=sys.stdout)
-    sets = dict.fromkeys(r.ood for r in report.results)
-    for ood in sets:
-        console.print(table(report, ood, intervals=console.width >= WIDE))
+    swept = {c.threat for c in report.curves if c.against == "eps"}
+    single = [r for r in report.results if r.threat.rpartition("@")[0] not in swept]
+    for ood in dict.fromkeys(r.ood for r in single):
+        console.print(table(report, [r for r in single if r.ood == ood], intervals=console.width >= WIDE))
+    for threat, ood in dict.fromkeys((c.threat, c.ood) for c in report.curves if c.against == "eps"):
+        console.print(sweep(report, threat, ood))
     console.print("AUROC, OOD positive" + (", 95 % interval" if console.width >= WIDE else "") + ".  " + legend())
     for note in notes(report):
         console.print(f"[dim]-[/] {note}", highlight=False, soft_wrap=False)
 
 
-def table(report: Report, ood: str, *, intervals: bool) -> "Table":
-    """The table of one OOD set."""
+def table(report: Report, results: list[Result], *, intervals: bool) -> "Table":
+    """The table of one OOD set, from its records."""
     from rich.markup import escape
     from rich.table import Table
 
-    results = [r for r in report.results if r.ood == ood]
+    ood = results[0].ood
     threats = list(dict.fromkeys(r.threat for r in results))
     n = results[0].clean
     title = f"{n.n_id} {report.spec.id.name} (ID) against {n.n_ood} {ood} (OOD)"
@@ -46,6 +49,23 @@ def table(report: Report, ood: str, *, intervals: bool) -> "Table":
         cells = [cell(mine.get(threat), intervals=intervals) for threat in threats]
         clean = next(iter(mine.values())).clean
         out.add_row(escape(label(*name)), auroc(clean, intervals=intervals), *cells)
+    return out
+
+
+def sweep(report: Report, threat: str, ood: str) -> "Table":
+    """AUROC against eps: a row a detector, a column a radius, and the radius that leaves 0.5."""
+    from rich.markup import escape
+    from rich.table import Table
+
+    curves = [c for c in report.curves if (c.threat, c.ood, c.against) == (threat, ood, "eps")]
+    out = Table(title=escape(f"AUROC against eps: {threat} on {ood}"), title_justify="left")
+    out.add_column("detector@network", no_wrap=True)
+    for eps, _ in curves[0].points:
+        out.add_column(f"{eps:.3g}", justify="right")
+    out.add_column("eps50", justify="right")
+    for c in curves:
+        left = [f"{auroc:.3f}" for _, auroc in c.points]
+        out.add_row(escape(label(c.detector, c.network)), *left, "-" if c.eps50 is None else f"{c.eps50:.3g}")
     return out
 
 
@@ -65,10 +85,13 @@ def bound(value: float) -> str:
 
 
 def cell(result: Result | None, *, intervals: bool) -> str:
-    """AUROC left, verdict mark and, for matching, the median MAPE."""
+    """AUROC left, verdict mark and, where there is one, the median MAPE or distance to the threshold."""
     if result is None:
         return "[dim]-[/]"
     text = f"{auroc(result.attacked, intervals=intervals)} {MARK[result.verdict]}"
+    if result.crossing:
+        at = "none" if result.crossing.median is None else f"{result.crossing.median:.3g}"
+        text += f"\n[dim]distance {at}[/]"
     return text + (f"\n[dim]MAPE {100 * result.mape.median:.2g} %[/]" if result.mape else "")
 
 
@@ -97,8 +120,9 @@ def notes(report: Report) -> Iterable[str]:
         yield escape(
             f"{', '.join(dict.fromkeys(names))}: attacked through its {surrogate}{agree}; scored by the detector."
         )
+    swept = {c.threat for c in report.curves if c.against == "eps"}
     for r in report.results:
-        if r.verdict == "inconclusive":
+        if r.verdict == "inconclusive" and r.threat.rpartition("@")[0] not in swept:
             yield escape(f"{label(r.detector, r.network)} under {r.threat} on {r.ood} is inconclusive: {r.reason}.")
     skipped: dict[tuple[str, str], list[str]] = {}
     for s in report.skipped:

@@ -56,7 +56,12 @@ def callables(detector):
 
 def test_table_of_detectors():
     assert all(name == row.name and row.source and row.description for name, row in DETECTORS.items())
-    assert {name for name, row in DETECTORS.items() if row.fits} == {"mahalanobis", "mahalanobis-layers"}
+    assert {name for name, row in DETECTORS.items() if row.fits} == {
+        "mahalanobis",
+        "mahalanobis-layers",
+        "si-z+max-logit",
+        "gram",
+    }
 
 
 @EVERY

@@ -60,7 +60,16 @@ OF_DISTANCE = {
 }
 OF_ZEROS = dict.fromkeys(("gaia-z", "si-z"), (gated, SHUT, OPEN))
 OF_AVERAGES = dict.fromkeys(("gaia-a", "si-a"), (gated, BRIGHT, DIM))
-KNOWN = {**OF_LOGITS, **OF_DISTANCE, **OF_ZEROS, **OF_AVERAGES}  # detector -> network, ID input, OOD input
+
+
+def two_gates():
+    """Two channels: norm, ReLU, logits (4 a - 4 b, 4 b - 4 a)."""
+    return chain([[4.0, -4.0], [-4.0, 4.0]], norm=nn.BatchNorm2d(2), relu=nn.ReLU(), flat=nn.Flatten())
+
+
+# more open positions and a smaller logit; Gram sums of (0.5, 1) lie outside those of either cluster
+OF_BOTH = {"si-z+max-logit": (two_gates, CONFIDENT, UNDECIDED), "gram": (two_gates, NEAR, FAR)}
+KNOWN = {**OF_LOGITS, **OF_DISTANCE, **OF_ZEROS, **OF_AVERAGES, **OF_BOTH}  # detector -> network, ID input, OOD input
 
 
 def test_every_detector_has_a_known_case():

@@ -188,11 +188,16 @@ def test_a_relu_in_place_whose_result_is_ignored_still_works(build):
 def test_a_norm_without_relu_is_left_out_and_a_network_without_is_refused():
     torch.manual_seed(0)
     parts = OrderedDict(
-        a=nn.BatchNorm2d(1), relu=nn.ReLU(), b=nn.BatchNorm2d(1), act=nn.GELU(), flat=nn.Flatten(), head=nn.Linear(4, 2)
+        a=nn.BatchNorm2d(1),
+        relu=nn.ReLU(),
+        b=nn.BatchNorm2d(1),
+        act=nn.LeakyReLU(0.1),
+        flat=nn.Flatten(),
+        head=nn.Linear(4, 2),
     )
     net, x = Classifier(nn.Sequential(parts).eval()), torch.rand(3, 1, 2, 2)
     assert SoftDensity(net, ("a", "b")).latent(x).shape == (3, 1)
-    with pytest.raises(ValueError, match=r"must have ReLUs behind its norm layers for this surrogate, got none"):
+    with pytest.raises(ValueError, match="must have ReLUs behind its norm layers for this surrogate, got none"):
         SoftDensity(net, ("b",))(x)
 
 

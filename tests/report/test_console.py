@@ -8,7 +8,7 @@ from rich.console import Console
 
 from oodattack.evaluation import evaluate
 from oodattack.report.console import bound, show
-from oodattack.threat import ThreatModel
+from oodattack.threat import Sweep, ThreatModel
 
 FIELDS = dict(
     norm="linf", eps=0.1, aim="hide", objective="score", start="ood", init="ball", attack="apgd", queries=5,
@@ -88,3 +88,21 @@ def test_bounds_by_hand(value, shown):
 def test_a_report_without_results_prints(report):
     empty = report.model_copy(update={"results": []})
     assert "does not apply" in text(empty, 80)
+
+
+def test_a_sweep_has_a_table_of_its_own_and_no_columns():
+    generator = torch.Generator().manual_seed(0)
+    id_ = 0.5 * torch.rand(8, 1, 4, 4, generator=generator)
+    members = tuple(ThreatModel(name=f"radii@{eps}", **(FIELDS | {"eps": eps})) for eps in (0.1, 0.2, 0.9))
+    near = ThreatModel(name="near", **(FIELDS | dict(aim="cross", objective=None, attack="fmn", eps=1.0, queries=40)))
+    threats = [Sweep(name="radii", members=members, source="test"), near]
+    swept = evaluate({"plain@ce": Plain().eval()}, id=id_, ood={"near": id_ + 0.4}, threats=threats, seed=0)
+    out = text(swept, 100)
+    assert "AUROC against eps: radii on near" in out
+    (curve,) = [c for c in swept.curves if c.against == "eps"]
+    assert 0.1 < curve.eps50 < 0.9
+    assert f"{curve.eps50:.3g}" in out
+    assert "radii@0.1 " not in out.split("AUROC, OOD positive")[0]
+    crossing = swept.results[-1].crossing
+    assert crossing.share == 1
+    assert f"distance {crossing.median:.3g}" in out

@@ -1,0 +1,141 @@
+"""Several detectors as one: the sum of their z-scores. An attacker of the sum must deceive all parts at once."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from oodattack.detector import Detector, Score, Surrogate
+
+
+@dataclass(frozen=True)
+class ZScores:
+    """(score_i(x) - mean_i) / std_i of every part i.
+
+    Attributes:
+        scores: of the parts, each (B, C, H, W) -> (B,), higher means more OOD.
+        means: one number a part.
+        stds: one number a part, > 0.
+    """
+
+    scores: tuple[Score, ...]
+    means: tuple[float, ...]
+    stds: tuple[float, ...]
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """z-scores, shape (B, parts)."""
+        rows = zip(self.scores, self.means, self.stds, strict=True)
+        return torch.stack([(score(x).to(x.dtype) - mean) / std for score, mean, std in rows], dim=1)
+
+
+@dataclass(frozen=True)
+class Total:
+    """Sum over the parts of their z-scores."""
+
+    z: ZScores
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """Scores, shape (B,)."""
+        return self.z(x).sum(dim=1)
+
+
+class WeightedSum(nn.Module):
+    """sum_i (score_i(x) - mean_i) / std_i, with a surrogate made of those of the parts.
+
+    Args:
+        parts: name -> detector.
+        means: one number a part, in the order of `parts`; with 0 and stds of 1 this is the plain sum.
+        stds: one number a part, > 0.
+        soft_means: as `means`, for what an attack differentiates: the part's surrogate, or its score if it has none.
+            Default: `means`, for surrogates in the units of the scores.
+        soft_stds: as `stds`; default `stds`.
+
+    Raises:
+        ValueError: no parts, not one mean and std a part, or a std that is not positive.
+    """
+
+    def __init__(
+        self,
+        parts: Mapping[str, Detector],
+        means: Sequence[float],
+        stds: Sequence[float],
+        *,
+        soft_means: Sequence[float] | None = None,
+        soft_stds: Sequence[float] | None = None,
+    ) -> None:
+        super().__init__()
+        check_scales(parts, means, stds)
+        self.parts, self.name = dict(parts), "+".join(parts)
+        soft_means, soft_stds = soft_means or means, soft_stds or stds
+        check_scales(parts, soft_means, soft_stds)
+        self.z_scores = ZScores(tuple(parts.values()), tuple(means), tuple(stds))
+        stand_ins = [getattr(part, "surrogate", None) for part in parts.values()]
+        if any(stand_ins):  # else the sum has a gradient of its own
+            soft = ZScores(tuple(map(differentiable, parts.values())), tuple(soft_means), tuple(soft_stds))
+            names = [
+                stand_in.name if stand_in else f"{name} itself" for name, stand_in in zip(parts, stand_ins, strict=True)
+            ]
+            self.surrogate = Surrogate("sum of " + " and ".join(names), Total(soft), soft)
+        modules = [part for part in parts.values() if isinstance(part, nn.Module)]
+        self.registered = nn.ModuleList(modules)
+        self.training = any(module.training for module in modules)
+        nets = {id(net): net for part in parts.values() if (net := getattr(part, "net", None)) is not None}
+        if len(nets) == 1:
+            (self.net,) = nets.values()
+
+    def latent(self, x: Tensor) -> Tensor:
+        """z-scores of the parts, shape (B, parts)."""
+        return self.z_scores(x)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """OOD scores, shape (B,), unbounded."""
+        return self.latent(x).sum(dim=1)
+
+
+def differentiable(part: Detector) -> Score:
+    """The score of a detector's surrogate, or the detector itself where it has none."""
+    stand_in: Surrogate | None = getattr(part, "surrogate", None)
+    return stand_in.score if stand_in else part
+
+
+def fit_weighted_sum(parts: Mapping[str, Detector], x: Tensor, *, batch_size: int = 256) -> WeightedSum:
+    """z-score every part, and separately what an attack on it differentiates, over the same ID images.
+
+    Surrogates have scales of their own (log-odds for a softmax, densities for counts): with those of the scores, one
+    part's gradient would drown that of the others.
+
+    Args:
+        parts: name -> detector.
+        x: ID images, shape (N, C, H, W), values in [0, 1], N >= 2.
+        batch_size: images per call.
+
+    Raises:
+        ValueError: a part, or its surrogate, whose scores are all equal or not finite.
+    """
+    hard = [scale(part, name, x, batch_size) for name, part in parts.items()]
+    soft = [scale(differentiable(part), f"surrogate of {name}", x, batch_size) for name, part in parts.items()]
+    (means, stds), (soft_means, soft_stds) = zip(*hard, strict=True), zip(*soft, strict=True)
+    return WeightedSum(parts, means, stds, soft_means=soft_means, soft_stds=soft_stds)
+
+
+def scale(score: Callable[[Tensor], Tensor], name: str, x: Tensor, batch_size: int) -> tuple[float, float]:
+    """Mean and standard deviation of a score over images."""
+    with torch.no_grad():
+        found = torch.cat([score(rows).double() for rows in x.split(batch_size)])
+    mean, std = found.mean().item(), found.std().item()
+    if not 0 < std < float("inf"):
+        raise ValueError(f"`parts` must have scores that vary over ID images, got std {std} from {name}. Leave it out.")
+    return mean, std
+
+
+def check_scales(parts: Mapping[str, Detector], means: Sequence[float], stds: Sequence[float]) -> None:
+    """Raise ValueError unless there are parts, with one mean and one positive std each."""
+    if not parts:
+        raise ValueError("`parts` must have at least one detector, got none.")
+    if not len(parts) == len(means) == len(stds):
+        raise ValueError(
+            f"`means` and `stds` must have one number a part, got {len(means)} and {len(stds)} for {len(parts)}."
+        )
+    if min(stds) <= 0:
+        raise ValueError(f"`stds` must be > 0, got {list(stds)}.")
