@@ -55,21 +55,3 @@ def covers(member: ThreatModel, threat: Threat) -> bool:
     """Whether a threat model attacks every side that `threat` does."""
     one = members_of(threat)[0]
     return member.attacks_id >= one.attacks_id and member.attacks_ood >= one.attacks_ood
-
-
-def of_turns(found: Floors, members: Mapping[str, float], blind: Mapping[str, bool], clean: float) -> Floors:
-    """The same for a suite whose members take turns: what its blind ones still found after its gradient searches.
-
-    Args:
-        found: what other threats say.
-        members: AUROC left after each turn, in order.
-        blind: member -> whether it uses no gradient.
-        clean: AUROC before the first turn.
-    """
-    white = [auroc for name, auroc in members.items() if not blind[name]]
-    before, drop = clean, 0.0
-    for name, auroc in members.items():
-        drop = max(drop, before - auroc) if blind[name] and white else drop
-        before = auroc
-    least = min(white, default=None)
-    return found if least is None else found._replace(white_box=least, black_box=least - drop)

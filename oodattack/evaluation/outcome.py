@@ -46,7 +46,8 @@ class Outcome(NamedTuple):
     curve: list[tuple[float, float]] | None = None  # (queries, AUROC) along the search
     curve_is_exact: bool = True  # the scale of the search orders inputs as the detector does
     restart_spread: float | None = None  # largest minus smallest AUROC that a single restart leaves
-    members: dict[str, float] | None = None  # of a suite: AUROC left by each member, or after its turn
+    members: dict[str, float] | None = None  # of a suite: AUROC left by each member, or after its first turn
+    found_blindly: float | None = None  # AUROC that searches without gradients took after those with, in such a suite
 
 
 def worst(outcomes: dict[str, Outcome]) -> Outcome:

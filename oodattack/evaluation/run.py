@@ -9,10 +9,10 @@ from oodattack.aims import in_batches
 from oodattack.evaluation.cell import Clean, Shown, indicators, numbers, record
 from oodattack.evaluation.check import check_images
 from oodattack.evaluation.curves import eps_curves, queries_curve, search_curve
-from oodattack.evaluation.floors import Floors, covers, floors, of_turns
+from oodattack.evaluation.floors import Floors, covers, floors
 from oodattack.evaluation.outcome import Outcome, Side, show_rows, worst
 from oodattack.evaluation.plan import Quarry, Unfit, blinded, is_blind, quarry
-from oodattack.evaluation.schedule import front, scheduled, turn
+from oodattack.evaluation.schedule import front, scheduled
 from oodattack.evaluation.setup import Setup
 from oodattack.evaluation.sides import Hunted, attack_id, attack_ood
 from oodattack.metrics import auroc, rank_correlation
@@ -121,9 +121,9 @@ class Run:
         else:
             return
         lowest = self._floors(threat, clean, outcomes)
-        if isinstance(threat, Suite) and threat.queries is not None and outcome.members:
-            blind = {turn(m): is_blind(m) for m in threat.members}
-            lowest = of_turns(lowest, outcome.members, blind, clean.metrics.auroc)
+        if outcome.found_blindly is not None:
+            left = left_auroc(clean, outcome)
+            lowest = lowest._replace(white_box=left + outcome.found_blindly, black_box=left)
         found = indicators(
             outcome,
             matching=any(m.aim in ("match", "quantile") for m in members_of(threat)),

@@ -18,8 +18,9 @@ from oodattack.evaluation.sides import Hunted, attack_id, attack_ood
 from oodattack.metrics import auroc
 from oodattack.threat import Suite, ThreatModel
 
-SURE = 2  # turns that every unfinished row gets before any is given up
-WORTH = 5e-4  # AUROC that a further round of a member must have brought to earn another one
+TRIAL = 0.25  # share of the open rows on which a member shows what it brings, before it gets the others
+FEW = 16  # rows that a trial takes at least
+WORTH = 1e-3  # AUROC that a turn on all rows must have brought, in proportion on fewer, to earn another one
 HOPE = 0.1  # of a row's whole movement: what it may still move when its last turns brought nothing
 
 
@@ -35,8 +36,9 @@ class Front:
     left: int  # queries to spend on all rows together
     best: Side
     x_adv: Tensor
-    moved: Tensor  # how far the last turn brought each row
+    moved: Tensor  # how far its last turn brought each row, halved at each turn that brought less
     turns: int = 0
+    tried: dict[ThreatModel, Tensor] = field(default_factory=dict)  # how often each row has had each member
     others: Sequence[Tensor] = field(default_factory=tuple)
 
     def passed(self, slack: Tensor | float = 0.0) -> Tensor:
@@ -45,23 +47,25 @@ class Front:
         ahead = self.sign * self.best.scores.double() + slack
         return torch.searchsorted(ranks, ahead, right=False).double() / len(ranks)
 
-    def open_rows(self, most: int) -> Tensor:
-        """Rows that can still change the AUROC, the most promising first, at most so many."""
+    def open_rows(self, limits: ThreatModel) -> Tensor:
+        """Rows that can still change the AUROC: those that had this member least come first, then the promising."""
         whole = self.sign * (self.best.scores - self.clean).double()
         gain = self.passed(torch.maximum(self.moved.double(), HOPE * whole)) - self.passed()
-        unfinished = self.passed() < 1
-        if self.turns < SURE:
-            gain = gain + 2.0  # nobody is given up yet
-        gain = gain.where(unfinished, torch.zeros_like(gain))
-        order = gain.argsort(descending=True, stable=True)
-        return order[: int((gain > 0).sum())][:most]
+        if not self.turns:
+            gain = 1 - self.passed()  # nobody has been given up yet
+        order = gain.argsort(descending=True, stable=True)[: int((gain > 0).sum())]
+        return order[self.times(limits)[order].argsort(stable=True)]
+
+    def times(self, limits: ThreatModel) -> Tensor:
+        """How often each row has had a member."""
+        return self.tried.setdefault(limits, torch.zeros(len(self.x), dtype=torch.long))
 
     def take(self, rows: Tensor, scored: Scored) -> None:
         """Book what a member brought on some rows."""
         side, best = scored.side, self.best
         won = self.sign * side.scores > self.sign * best.scores[rows]
-        self.moved = torch.zeros_like(self.moved) if self.turns >= SURE else self.moved
-        self.moved[rows] = (self.sign * (side.scores - best.scores[rows])).clamp(min=0).to(self.moved.dtype)
+        gained = (self.sign * (side.scores - best.scores[rows])).clamp(min=0).to(self.moved.dtype)
+        self.moved[rows] = torch.maximum(gained, self.moved[rows] / 2)
         for name in ("scores", "scores_8bit", "distance", "stopped"):
             getattr(best, name)[rows[won]] = getattr(side, name)[won].to(getattr(best, name).dtype)
         for name in ("queries", "gradients", "zero_gradients", "non_finite"):
@@ -78,8 +82,8 @@ class Front:
 def scheduled(setup: Setup, suite: Suite, name: str, fronts: Sequence[Front], agreement: float | None) -> Outcome:
     """Spend the budget of a suite on one detector and OOD set.
 
-    First each member in turn on the rows that are still open, then, as long as it pays, the member that has brought
-    most AUROC per query again, from other random starts.
+    The first member has all rows, each of the others a trial on a few of those that are still open; from then on the
+    member that brought most AUROC per query goes on, on the rows that had it least, from other random starts.
 
     Args:
         setup: of the evaluation.
@@ -96,12 +100,17 @@ def scheduled(setup: Setup, suite: Suite, name: str, fronts: Sequence[Front], ag
     members: dict[str, float] = {}
     curve = [(0.0, _auroc(fronts))]
     worth: dict[ThreatModel, float] = {}
-    for limits, prey in plan.items():
-        worth[limits] = _turn(setup, limits, prey, name, fronts, curve)
+    blind = 0.0
+    for i, (limits, prey) in enumerate(plan.items()):
+        before = curve[-1][1]
+        worth[limits] = _turn(setup, limits, prey, name, fronts, curve, trial=i > 0)
         members[turn(limits)] = curve[-1][1]
+        blind += (before - curve[-1][1]) * (is_blind(limits) and i > 0)
     while worth and max(worth.values()) > 0 and any(f.left > 0 for f in fronts):
         again = max(worth, key=lambda limits: worth[limits])
-        worth[again] = _turn(setup, again, plan[again], name, fronts, curve)
+        before = curve[-1][1]
+        worth[again] = _turn(setup, again, plan[again], name, fronts, curve, trial=False)
+        blind += (before - curve[-1][1]) * is_blind(again)
     for f in fronts:
         setup.advance(max(f.left, 0))
     sides = {f.sign: f.best._replace(shown=f.x_adv[show_rows(len(f.x_adv)).to(f.x.device)].cpu()) for f in fronts}
@@ -110,13 +119,14 @@ def scheduled(setup: Setup, suite: Suite, name: str, fronts: Sequence[Front], ag
         ood=sides.get(-1),
         id=sides.get(1),
         seconds=time.perf_counter() - start,
-        attack=f"{', '.join(members)} in turn on the rows still open, {suite.queries} queries a row to share",
+        attack=f"{', '.join(members)} on the rows still open, {suite.queries} queries a row to share",
         white_box=any(not is_blind(limits) for limits in plan),
         surrogate=next(iter(used), None),
         rank_correlation=agreement if used else None,
         shared_with=[name],
         curve=curve,
         members=members,
+        found_blindly=blind if any(not is_blind(limits) for limits in plan) else None,
     )
 
 
@@ -160,13 +170,17 @@ def _turn(
     name: str,
     fronts: Sequence[Front],
     curve: list[tuple[float, float]],
+    *,
+    trial: bool,
 ) -> float:
     """One member's turn; AUROC that it brought per query, or 0 where that was not worth it."""
-    before, spent = _auroc(fronts), 0
+    before, spent, had = _auroc(fronts), 0, 0
     setup.label = f"{limits.name} on {fronts[0].name}: {name}"
     for front in fronts:
-        most = front.left // limits.queries
-        rows = torch.arange(len(front.x))[:most] if limits.aim == "cross" else front.open_rows(most)
+        rows = torch.arange(len(front.x)) if limits.aim == "cross" else front.open_rows(limits)
+        if trial and limits.aim != "cross":
+            rows = rows[:: max(1, round(len(rows) / max(FEW, TRIAL * len(rows))))]
+        rows = rows[: front.left // limits.queries]
         if not len(rows):
             continue
         left = front.left
@@ -177,12 +191,12 @@ def _turn(
         else:
             found = attack_id(setup, prey, limits, [name], hunted, front.others)
         front.take(rows, found[name][0])
-        spent += left - front.left
-    after = _auroc(fronts)
-    if spent:
-        queries = sum(int(f.best.queries.sum()) for f in fronts) / sum(len(f.x) for f in fronts)
-        curve.append((queries, after))
-    return (before - after) / spent if before - after >= WORTH else 0.0
+        front.times(limits)[rows] += 1
+        spent, had = spent + left - front.left, had + len(rows)
+    after, everybody = _auroc(fronts), sum(len(f.x) for f in fronts)
+    if had:
+        curve.append((sum(int(f.best.queries.sum()) for f in fronts) / everybody, after))
+    return (before - after) / spent if had and before - after >= WORTH * had / everybody else 0.0
 
 
 def _auroc(fronts: Sequence[Front]) -> float:

@@ -99,7 +99,7 @@ class Result(Record):
     queries: float = Field(description="calls of what the search differentiates, per attacked input, mean")
     seconds: float
     members: dict[str, float] | None = Field(
-        description="AUROC left by each member of a suite; after its turn, where they share queries"
+        description="AUROC left by each member of a suite; after its first turn, where they share queries"
     )
     indicators: dict[str, float | bool | str | None]
     verdict: Literal["broken", "holds", "inconclusive"]
