@@ -146,7 +146,8 @@ def _rows(what: str) -> list[dict[str, str]]:
         "objectives": objectives.OBJECTIVES,
         "models": models.MODELS,
     }
-    return [{"name": row.name, "description": row.description, "source": row.source} for row in tables[what].values()]
+    rows = [{"name": row.name, "description": row.description, "source": row.source} for row in tables[what].values()]
+    return rows + attacks.outside() if what == "attacks" else rows
 
 
 @cli.command(epilog=EXAMPLE["train"])

@@ -91,6 +91,16 @@ ATTACKS = {
 }
 
 
+def outside() -> list[dict[str, str]]:
+    """name, description and source of the attacks of torchattacks, as they are named in a threat model."""
+    from oodattack.attacks.torchattacks_adapter import names, remark
+
+    return [
+        {"name": f"{OUTSIDE}{name}", "description": remark(name) or "on the score itself", "source": "torchattacks"}
+        for name in names()
+    ]
+
+
 def find_attack(threat: ThreatModel) -> Attack | Whole:
     """The search that a threat model names.
 
@@ -118,6 +128,7 @@ __all__ = [
     "hop_skip_jump",
     "lbfgs",
     "nes",
+    "outside",
     "pgd",
     "random_search",
     "rays",

@@ -1,0 +1,168 @@
+"""What a search may follow besides the score, judged by the score; other libraries' attacks; precision; fallbacks."""
+
+from collections import OrderedDict
+
+import pytest
+import torch
+from torch import nn
+
+from oodattack.detector import Classifier
+from oodattack.detectors import MSP, Energy, GaiaZ
+from oodattack.evaluation import evaluate
+from oodattack.threat import ThreatModel
+
+FIELDS = dict(
+    norm="linf", eps=0.2, aim="hide", objective="score", start="ood", init="ball", attack="apgd", queries=60,
+    restarts=1, iterate="best", source="test",
+)  # fmt: skip
+
+
+def threat(name: str = "t", **fields) -> ThreatModel:
+    return ThreatModel(**(FIELDS | {"name": name} | fields))
+
+
+def convnet(act: nn.Module | None = None) -> Classifier:
+    torch.manual_seed(0)
+    parts = OrderedDict(
+        conv1=nn.Conv2d(1, 8, 3, padding=1), bn1=nn.BatchNorm2d(8), act=act or nn.ReLU(), pool=nn.AdaptiveAvgPool2d(2),
+        flat=nn.Flatten(), head=nn.Linear(32, 4),
+    )  # fmt: skip
+    network = nn.Sequential(parts).eval()
+    network.head.weight.data *= 4
+    return Classifier(network)
+
+
+GENERATOR = torch.Generator().manual_seed(0)
+OOD = torch.rand(20, 1, 8, 8, generator=GENERATOR) * torch.linspace(0.8, 1, 8)
+ID = 0.5 + 0.1 * torch.rand(24, 1, 8, 8, generator=GENERATOR)
+
+
+def run(detector, *threats, **options):
+    return evaluate(detector, id=ID, ood={"near": OOD}, threats=list(threats), seed=0, **options)
+
+
+@pytest.mark.parametrize("aim", ["hide", "raise", "both"])
+@pytest.mark.parametrize("objective", ["score", "logits", "latent", "class-logits"])
+def test_every_objective_lowers_the_auroc_and_the_score_judges(objective, aim):
+    result = run(Energy(convnet()), threat(objective=objective, aim=aim, restarts=2)).results[0]
+    assert result.attacked.auroc < result.clean.auroc - 0.02
+    assert result.direction == aim
+    assert result.queries <= 60 + 12  # judging costs one query in five, inside the budget but for the last
+
+
+def test_no_objective_makes_a_row_worse_than_clean():
+    detector = Energy(convnet())
+    for objective in ("logits", "latent", "class-logits"):
+        shown = []
+        run(detector, threat(objective=objective, queries=4), watch=shown.append)
+        assert (shown[0].x_adv_scores <= shown[0].start_scores).all()
+
+
+def test_objectives_on_logits_need_a_network():
+    report = evaluate(
+        {"plain": lambda x: x.flatten(1).mean(1), "energy": Energy(convnet())},
+        id=ID, ood={"near": OOD}, threats=[threat(objective="logits")], seed=0,
+    )  # fmt: skip
+    assert [s.reason for s in report.skipped] == ["the detector has no `net` whose logits to follow"]
+    assert [r.detector for r in report.results] == ["energy"]
+
+
+def test_misclassified_id_images_are_another_question():
+    net = convnet()
+    shown = []
+    limits = threat(objective="misclassify", start="id", attack="pgd", step_size=0.1)
+    report = evaluate(MSP(net), id=ID, ood={}, threats=[limits], seed=0, watch=shown.append)
+    result = report.results[0]
+    assert result.direction == "misclassify"
+    assert result.ood == "id"
+    before, after = net(shown[0].start).argmax(1), net(shown[0].x_adv).argmax(1)
+    assert (before != after).any()
+    assert result.attacked.n_ood == 12  # the other half of the ID images
+
+
+def test_draws_are_averaged_and_counted():
+    torch.manual_seed(0)
+    calls = []
+
+    def noisy(x):
+        calls.append(len(x))
+        return x.flatten(1).mean(1) + 0.02 * torch.randn(len(x))
+
+    result = run(noisy, threat(draws=5, queries=50)).results[0]
+    assert result.queries <= 50 and result.queries * len(OOD) % 5 == 0  # rows may be finished before
+    assert result.attack.startswith("apgd, 5 draws a value, 50 queries")
+    assert not result.indicators["repeatable"]
+
+
+def test_a_run_is_repeatable_with_a_random_detector_and_leaves_the_global_generator_alone():
+    noisy = lambda x: x.flatten(1).mean(1) + 0.02 * torch.randn(len(x))
+    torch.manual_seed(1)
+    first = run(noisy, threat()).results[0].attacked.auroc
+    after = torch.rand(1)
+    torch.manual_seed(2)
+    assert run(noisy, threat()).results[0].attacked.auroc == first
+    torch.manual_seed(1)
+    assert torch.equal(torch.rand(1), after)
+
+
+@pytest.mark.parametrize("name", ["PGD", "APGD", "PGDL2"])
+def test_torchattacks_by_name(name):
+    norm, eps = ("l2", 1.5) if name == "PGDL2" else ("linf", 0.2)
+    limits = threat(attack=f"torchattacks:{name}", norm=norm, eps=eps, queries=40)
+    theirs, ours = run(Energy(convnet()), limits, threat("ours", norm=norm, eps=eps, queries=40)).results
+    assert theirs.attack.startswith(f"torchattacks:{name}, 40 queries")
+    assert theirs.attacked.auroc < theirs.clean.auroc - 0.02
+    assert theirs.distance <= eps * (1 + 1e-5)
+    assert ours.attacked.auroc <= theirs.attacked.auroc + 0.01
+
+
+def test_torchattacks_that_does_not_exist_is_refused_at_once():
+    with pytest.raises(ValueError, match="PGDL3"):
+        run(Energy(convnet()), threat(attack="torchattacks:PGDL3", norm="l2"))
+
+
+def test_reduced_precision_searches_and_scores_in_full():
+    report = run(Energy(convnet()), threat(), precision="bfloat16")
+    full = run(Energy(convnet()), threat())
+    assert report.spec.precision == "bfloat16"
+    assert report.results[0].clean.auroc == full.results[0].clean.auroc
+    assert abs(report.results[0].attacked.auroc - full.results[0].attacked.auroc) < 0.05
+
+
+def test_float64_all_the_way():
+    net = convnet().double()
+    result = evaluate(Energy(net), id=ID.double(), ood={"near": OOD.double()}, threats=[threat()], seed=0).results[0]
+    single = run(Energy(convnet()), threat()).results[0]
+    assert result.clean.auroc == pytest.approx(single.clean.auroc, abs=1e-6)
+    assert result.attacked.auroc == pytest.approx(single.attacked.auroc, abs=0.02)
+
+
+def test_a_scale_of_twenty_changes_nothing():
+    net = convnet()
+
+    class Scaled(nn.Module):
+        def __init__(self, factor):
+            super().__init__()
+            self.energy, self.factor = Energy(net), factor
+
+        def forward(self, x):
+            return self.factor * self.energy(x)
+
+    limits = [threat(), threat("theirs", attack="torchattacks:PGD", queries=30), threat("square", attack="square")]
+    once, often = (run(Scaled(factor).eval(), *limits).results for factor in (1, 20))
+    for a, b in zip(once, often, strict=True):
+        assert a.attacked.auroc == pytest.approx(b.attacked.auroc, abs=0.005)
+
+
+def test_a_surrogate_that_does_not_know_the_network_gives_way_to_a_blind_search():
+    flat = GaiaZ(convnet(nn.LeakyReLU(0.1)))
+    result = run({"gaia-z": flat}, threat()).results[0]
+    assert result.attack.startswith("square")
+    assert result.surrogate is None
+    assert result.verdict != "holds"
+
+
+def test_restarts_that_disagree_are_told():
+    result = run(Energy(convnet()), threat(restarts=3, queries=30)).results[0]
+    assert result.indicators["restart_spread"] >= 0
+    assert 0 <= result.indicators["rising_share"] <= 1
