@@ -6,16 +6,21 @@ from typing import NamedTuple
 from torch import Tensor, nn
 
 from oodattack.detector import Classifier
+from oodattack.detectors.dice import DICE, fit_dice
 from oodattack.detectors.energy import Energy
 from oodattack.detectors.gaia_a import GaiaA
 from oodattack.detectors.gaia_z import GaiaZ
+from oodattack.detectors.gradnorm import GradNorm
 from oodattack.detectors.gram import Gram, fit_gram
+from oodattack.detectors.line import LINe, fit_line
 from oodattack.detectors.mahalanobis import Mahalanobis, fit_mahalanobis
 from oodattack.detectors.mahalanobis_layers import MahalanobisLayers, fit_mahalanobis_layers
 from oodattack.detectors.max_logit import MaxLogit
 from oodattack.detectors.msp import MSP
 from oodattack.detectors.odin import ODIN
 from oodattack.detectors.png_length import PngLength
+from oodattack.detectors.rankfeat import RankFeat
+from oodattack.detectors.react import ReAct, fit_react
 from oodattack.detectors.si_a import SIA
 from oodattack.detectors.si_z import SIZ
 from oodattack.detectors.weighted_sum import WeightedSum, fit_weighted_sum
@@ -84,6 +89,39 @@ DETECTORS = {
             fits=True,
         ),
         Row(
+            "gradnorm",
+            "arXiv:2110.00218",
+            "minus the l1 norm of the head's gradient towards uniform",
+            lambda net, _: GradNorm(net),
+        ),
+        Row(
+            "react",
+            "arXiv:2111.12797",
+            "energy of features clipped at their 90th percentile",
+            lambda net, fit: fit_react(net, fit[0]),
+            fits=True,
+        ),
+        Row(
+            "dice",
+            "arXiv:2111.09805",
+            "energy of the tenth of the head's weights that contribute most",
+            lambda net, fit: fit_dice(net, fit[0]),
+            fits=True,
+        ),
+        Row(
+            "line",
+            "arXiv:2303.13995",
+            "energy of a head pruned for the predicted class",
+            lambda net, fit: fit_line(net, *fit),
+            fits=True,
+        ),
+        Row(
+            "rankfeat",
+            "arXiv:2209.08590",
+            "energy without the first singular component of the last stage",
+            lambda net, _: RankFeat(net),
+        ),
+        Row(
             "gram",
             "arXiv:1912.12510",
             "deviation of Gram sums from their ID ranges, p = 1..5",
@@ -95,6 +133,7 @@ DETECTORS = {
 
 __all__ = [
     "DETECTORS",
+    "DICE",
     "MSP",
     "ODIN",
     "SIA",
@@ -102,14 +141,21 @@ __all__ = [
     "Energy",
     "GaiaA",
     "GaiaZ",
+    "GradNorm",
     "Gram",
+    "LINe",
     "Mahalanobis",
     "MahalanobisLayers",
     "MaxLogit",
     "PngLength",
+    "RankFeat",
+    "ReAct",
     "WeightedSum",
+    "fit_dice",
     "fit_gram",
+    "fit_line",
     "fit_mahalanobis",
     "fit_mahalanobis_layers",
+    "fit_react",
     "fit_weighted_sum",
 ]

@@ -9,9 +9,11 @@ from torch import nn
 from oodattack.detector import Classifier, Surrogate
 from oodattack.detectors import DETECTORS
 from oodattack.detectors.energy import energy
+from oodattack.detectors.gradnorm import gradnorm
 from oodattack.detectors.mahalanobis import Gaussians, mahalanobis
 from oodattack.detectors.max_logit import max_logit
 from oodattack.detectors.msp import msp
+from oodattack.detectors.react import head_logits
 from oodattack.models.small import SmallResNet
 
 EVERY = pytest.mark.parametrize("name", DETECTORS)
@@ -61,6 +63,9 @@ def test_table_of_detectors():
         "mahalanobis-layers",
         "si-z+max-logit",
         "gram",
+        "react",
+        "dice",
+        "line",
     }
 
 
@@ -156,6 +161,8 @@ SCORE_OF_LATENT = {
             for i, part in enumerate(z.split([4, 4, 8, 16], dim=1))  # channels of stem, layer1, layer2, layer3
         ]
     ).mean(0),
+    **dict.fromkeys(("react", "dice", "line", "rankfeat"), lambda d, z: energy(z)),
+    "gradnorm": lambda d, z: gradnorm(z, head_logits(d.net, z)),
     **dict.fromkeys(("gaia-z", "gaia-a", "si-z", "si-a"), lambda d, z: z.square().mean(1)),
 }
 

@@ -1,0 +1,68 @@
+"""DICE: Sun & Li, "DICE: Leveraging Sparsification for Out-of-Distribution Detection", ECCV 2022, arXiv:2111.09805."""
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import linear
+
+from oodattack.detector import Classifier
+from oodattack.detectors.energy import energy
+from oodattack.detectors.react import batches_of_features, head_of, percentile
+
+
+class DICE(nn.Module):
+    """Free energy of the logits of a sparse head: E((M * W) h + b), * entry by entry. See `fit_dice`.
+
+    The mask is the same for every input, so the score has the gradient that it should have.
+
+    Args:
+        net: classifier whose logits are those of an `nn.Linear` head.
+        mask: M, shape (K, D), True where a weight is kept.
+
+    Raises:
+        ValueError: a mask of another shape than the head's weight, or one that keeps nothing.
+
+    Differs from the paper: higher means more OOD.
+    """
+
+    name = "dice"
+    mask: Tensor
+
+    def __init__(self, net: Classifier, mask: Tensor) -> None:
+        super().__init__()
+        wanted = tuple(head_of(net).weight.shape)
+        if tuple(mask.shape) != wanted:
+            raise ValueError(f"`mask` must have the shape {wanted} of the head's weight, got {tuple(mask.shape)}.")
+        if not mask.any():
+            raise ValueError("`mask` must keep a weight, got none. Lower the percentile.")
+        self.net = net
+        self.register_buffer("mask", mask.bool())
+        self.training = net.training
+
+    def latent(self, x: Tensor) -> Tensor:
+        """Logits of the sparse head, shape (B, K)."""
+        head = head_of(self.net)
+        return linear(self.net.features(x), head.weight * self.mask, head.bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """OOD scores, shape (B,)."""
+        return energy(self.latent(x))
+
+
+def fit_dice(net: Classifier, x: Tensor, *, percentile_dropped: float = 90.0, batch_size: int = 256) -> DICE:
+    """Keep the weights whose contribution V = W * mean(h) on ID images is above a percentile of all entries of V.
+
+    Args:
+        net: classifier.
+        x: ID training images (N, C, H, W) in [0, 1].
+        percentile_dropped: p, in [0, 100): the share of weights, in per cent, that are set to 0.
+        batch_size: images per forward pass.
+
+    Raises:
+        ValueError: no images, a percentile out of range, or contributions that are all the same.
+    """
+    if not 0 <= percentile_dropped < 100:
+        raise ValueError(f"`percentile_dropped` must be in [0, 100), got {percentile_dropped}. The paper takes 90.")
+    total = sum(z.double().sum(dim=0) for z in batches_of_features(net, x, batch_size))
+    with torch.no_grad():
+        contribution = head_of(net).weight.double() * (total / len(x))
+    return DICE(net, contribution > percentile(contribution, percentile_dropped))
