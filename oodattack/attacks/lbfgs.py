@@ -20,12 +20,13 @@ from oodattack.threat import ThreatModel
 
 WINDOW, SLOW = 20, 0.9  # a row stalls when this many queries leave more than this share of its loss
 FAILS = 10  # a row stalls when this many trial points in a row were no better
-BURST, FALL = 60, 1e-3  # queries of the first burst of momentum; its last step over its first
-FIRST, MASS = 0.03, 0.8  # first step of a burst as a share of eps; share of the velocity that stays
-ROUND = 0.99  # a row is given up when a burst and what follows leave more than this share of its loss
+BURST, FALL, MASS = 150, 1e-3, 0.8  # queries of the first burst; its last step over its first; velocity that stays
+LONG = 0.7  # share of the queries left that a burst takes where the ball binds, if that is more
+FAR, NEAR = 2.0, 0.1  # first step of a burst as a share of eps: where the ball binds (or is no l2 ball), and inside
+ROUND = 0.99  # a round was in vain when it leaves more than this share of the loss
 ARMIJO, DESCENT = 1e-4, 1e-3  # least decrease against the slope; least cosine with steepest descent
 REACH = 8.0  # longest step, in Polyak steps
-FLAT = 1e-3  # a projected gradient shorter than this share of the gradient counts as none
+FLAT, DEAD = 1e-3, 1e-6  # a projected gradient below these shares of the gradient is small, or as good as zero
 BALL, STATIONARY, SMALL = (STOPPED.index(why) for why in ("ball binds", "stationary", "step too small"))
 
 
@@ -44,23 +45,30 @@ class State(NamedTuple):
     opened: Tensor  # (B,) loss when the window opened
     burst: Tensor  # (B,) queries of momentum left, 0 during L-BFGS
     velocity: Tensor  # (B, D)
+    whole: Tensor  # (B,) queries of the burst in all
+    first: Tensor  # (B,) length of the burst's first step
     rounds: Tensor  # (B,) bursts so far
+    vain: Tensor  # (B,) rounds in a row that were in vain
     entered: Tensor  # (B,) loss when the last burst began
     stopped: Tensor  # (B,) index of `STOPPED`
+    left: int  # queries that the restart has left
 
 
-def lbfgs(*, memory: int = 30, stretch: float = 4.0) -> Attack:
+def lbfgs(*, memory: int = 30, stretch: float = 3.0, patience: int = 1) -> Attack:
     """Minimise -value, which is >= 0 and best at 0, as the loss of matching -||f(x) - z||_2^2 is.
 
     L-BFGS steps in the tangent space of what binds, one trial point a query, halved or less until the Armijo rule
-    holds. A row that stalls gets a burst of heavy ball from its best point, then L-BFGS anew; bursts double in length,
-    and a row whose loss a whole round leaves as it was stops and says why: "ball binds", "stationary" (the gradient
-    vanishes, or the box holds it) or "step too small" (a kink: no point near by is better, though the gradient is not
-    small).
+    holds. A row that stalls gets a burst of heavy ball from its best point, then L-BFGS anew: one round. Where the ball
+    binds, a burst begins with steps of 2 eps and takes most of the queries left: long, slow cooling finds deeper
+    valleys. Elsewhere it begins with eps / 10, and the next one is twice as long. A row whose loss
+    `patience` rounds leave as it was stops and says why: "ball binds", "stationary" (the gradient vanishes, or the box
+    holds it) or "step too small" (a kink: no point near by is better, though the gradient is not small).
 
     Args:
         memory: pairs a row, >= 1; two copies of a row's input each.
-        stretch: of the initial inverse Hessian, >= 1; 4 halved the passes to 1 % against 1.
+        stretch: of the initial inverse Hessian, >= 1. ReLU networks are full of kinks, which make curvature look too
+            large; without it the loss after 50 passes is about twice as high.
+        patience: rounds in vain before a row is given up, >= 1.
 
     Raises:
         ValueError: an argument is out of range.
@@ -69,8 +77,10 @@ def lbfgs(*, memory: int = 30, stretch: float = 4.0) -> Attack:
         raise ValueError(f"`memory` must be >= 1, got {memory}. Ten to thirty pairs are usual.")
     if not 1 <= stretch < math.inf:
         raise ValueError(f"`stretch` must be >= 1 and finite, got {stretch}. Write 1 for the textbook's L-BFGS.")
+    if patience < 1:
+        raise ValueError(f"`patience` must be >= 1, got {patience}. One round in vain is the least that tells.")
 
-    def start(x: Tensor, threat: ThreatModel, random: RowRandom, _steps: int) -> tuple[Tensor, State]:
+    def start(x: Tensor, threat: ThreatModel, random: RowRandom, steps: int) -> tuple[Tensor, State]:
         first = threat.project(first_point(x, threat, random), x)
         flat, pairs = first.flatten(1), x.flatten(1)[:, None].expand(-1, memory, -1)
         high, none = flat.new_full((len(x),), math.inf), torch.zeros(len(x), dtype=torch.long, device=x.device)
@@ -78,7 +88,25 @@ def lbfgs(*, memory: int = 30, stretch: float = 4.0) -> Attack:
         known = torch.zeros(len(x), memory, dtype=torch.bool, device=x.device)
         share = torch.ones_like(high)
         return first, State(
-            flat, high, zero, empty, empty, known, share, none, none, high, none, zero, none, high, none
+            flat,
+            high,
+            zero,
+            empty,
+            empty,
+            known,
+            share,
+            none,
+            none,
+            high,
+            none,
+            zero,
+            none + 1,
+            share,
+            none,
+            none,
+            high,
+            none,
+            steps,
         )
 
     def step(seen: Seen, x: Tensor, threat: ThreatModel, _random: RowRandom, s: State) -> tuple[Tensor, State]:
@@ -88,12 +116,12 @@ def lbfgs(*, memory: int = 30, stretch: float = 4.0) -> Attack:
         s = _note(s, point, -seen.value.to(x.dtype), grad)
         at_base = tangent_cone(s.base, centre, s.grad, eps=threat.eps, norm=threat.norm)
         moving = (s.burst > 0)[:, None]  # these rows went on from `point`, not from the best one
-        s = _change_phase(s, at_base)
+        s = _change_phase(s, at_base, threat, patience)
         newton = s.base + s.share[:, None] * _newton_step(s, at_base, threat.eps, stretch)
         at = point.where(moving, s.base)
         cone = tangent_cone(at, centre, grad.where(moving, s.grad), eps=threat.eps, norm=threat.norm)
         velocity = MASS * s.velocity + (1 - MASS) * cone.down / _norm(cone.down)
-        x_next = (at + _burst_length(s, threat.eps) * velocity).where((s.burst > 0)[:, None], newton)
+        x_next = (at + _burst_length(s) * velocity).where((s.burst > 0)[:, None], newton)
         return x_next.view_as(x), s._replace(velocity=velocity.where((s.burst > 0)[:, None], 0))
 
     return Attack(start, step)
@@ -113,22 +141,27 @@ def _note(s: State, point: Tensor, loss: Tensor, grad: Tensor) -> State:
         grad=grad.where(took[:, None], s.grad),
         s=torch.cat((s.s[:, 1:], moved[:, None]), dim=1),
         y=torch.cat((s.y[:, 1:], bend[:, None]), dim=1),
-        known=torch.cat((s.known[:, 1:], (~first & (s.burst == 0))[:, None]), dim=1),
+        known=torch.cat((s.known[:, 1:], (~first & (s.burst == 0) & loss.isfinite())[:, None]), dim=1),
         share=share,
         fails=(s.fails + 1).where(~took, 0),
     )
 
 
-def _change_phase(s: State, cone: Cone) -> State:
+def _change_phase(s: State, cone: Cone, threat: ThreatModel, patience: int) -> State:
     """Open the next window, begin or end a burst, or give a row up."""
     age, burst = s.age + 1, (s.burst - 1).clamp(min=0)
     over = (s.burst > 0) & (burst == 0)
     quiet = (s.burst == 0) & ((age >= WINDOW) | (s.fails >= FAILS))
     stalled = quiet & ((s.loss > SLOW * s.opened) | (s.fails >= FAILS))
-    hopeless = stalled & (s.rounds > 0) & (s.loss > ROUND * s.entered)
-    flat = torch.linalg.vector_norm(cone.down, dim=1) <= FLAT * torch.linalg.vector_norm(s.grad, dim=1)
-    why = torch.full_like(s.stopped, SMALL).masked_fill(flat, STATIONARY).masked_fill(cone.pull > 0, BALL)
+    vain = (s.vain + 1).where((s.rounds > 0) & (s.loss > ROUND * s.entered), 0).where(stalled, s.vain)
+    slope, steepness = (torch.linalg.vector_norm(v, dim=1) for v in (cone.down, s.grad))
+    dead = (slope <= DEAD * steepness) & ~(cone.pull > 0)  # a burst would have no direction; on the ball it has
+    hopeless = stalled & ((vain >= patience) | dead)
+    flat = slope <= FLAT * steepness
+    far = cone.bound | (threat.norm != "l2")
+    why = torch.full_like(s.stopped, SMALL).masked_fill(flat, STATIONARY).masked_fill(cone.bound, BALL)
     begins = stalled & ~hopeless
+    whole = (BURST * 2**s.rounds).where(~far, max(BURST, round(LONG * s.left)))
     fresh = over | begins
     return s._replace(
         known=s.known & ~fresh[:, None],
@@ -136,10 +169,14 @@ def _change_phase(s: State, cone: Cone) -> State:
         fails=s.fails.masked_fill(fresh, 0),
         age=age.masked_fill(over | quiet, 0),
         opened=s.loss.where(over | quiet, s.opened),
-        burst=(BURST * 2**s.rounds).where(begins, burst),
+        burst=whole.where(begins, burst),
+        whole=whole.where(begins, s.whole),
+        first=(threat.eps * torch.where(far, FAR, NEAR)).to(s.first.dtype).where(begins, s.first),
         rounds=s.rounds + begins.long(),
+        vain=vain,
         entered=s.loss.where(begins, s.entered),
         stopped=why.where(hopeless, s.stopped),
+        left=s.left - 1,
     )
 
 
@@ -158,10 +195,9 @@ def _newton_step(s: State, cone: Cone, eps: float, stretch: float) -> Tensor:
     return move * (REACH * polyak / _norm(move)).clamp(max=1)
 
 
-def _burst_length(s: State, eps: float) -> Tensor:
-    """Length of the next step of a burst, (B, 1): from FIRST eps down to FIRST FALL eps."""
-    whole = BURST * 2.0 ** (s.rounds - 1).clamp(min=0)
-    return (FIRST * eps * FALL ** (1 - s.burst / whole)).to(s.base.dtype)[:, None]
+def _burst_length(s: State) -> Tensor:
+    """Length of the next step of a burst, (B, 1): falls geometrically from `first` to FALL times that."""
+    return (s.first * FALL ** (1 - s.burst / s.whole)).to(s.base.dtype)[:, None]
 
 
 def _norm(v: Tensor) -> Tensor:

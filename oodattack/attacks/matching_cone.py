@@ -10,6 +10,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from oodattack.geometry import norm_of
+
 ON_BALL = 1e-5  # a row is on the ball when its norm is within this share of eps
 
 
@@ -19,7 +21,8 @@ class Cone(NamedTuple):
     down: Tensor  # (B, D) projection of -grad: the direction of steepest descent that the constraints leave
     free: Tensor  # (B, D) False for a pixel held at a wall
     normal: Tensor  # (B, D) unit normal of the ball among the free pixels; zero where the ball does not bind
-    pull: Tensor  # (B,) multiplier of the ball, >= 0, in units of grad per pixel
+    pull: Tensor  # (B,) multiplier of the l2 ball, >= 0, in units of grad per pixel; 0 for other balls
+    bound: Tensor  # (B,) the ball binds: descent would leave it (l2), or the point is on it (linf, l1)
 
     def along(self, v: Tensor) -> Tensor:
         """Project rows v (B, K, D) onto the tangent space."""
@@ -45,17 +48,16 @@ def tangent_cone(point: Tensor, x: Tensor, grad: Tensor, *, eps: float, norm: st
         low, high = (x - eps).clamp(min=0), (x + eps).clamp(max=1)
     at_low, at_high = point <= low, point >= high
     delta = point - x
-    size: Tensor = torch.linalg.vector_norm(delta, dim=1)
-    on_ball = (size >= eps * (1 - ON_BALL)) if norm == "l2" else torch.zeros_like(size, dtype=torch.bool)
-    pull = torch.zeros_like(size)
+    on_ball = norm_of(delta, norm) >= eps * (1 - ON_BALL)
+    pull = torch.zeros_like(x[:, 0])
     free, outward = torch.ones_like(at_low), delta
     for _ in range(3):
         slope = grad + pull[:, None] * delta
         free = ~((at_low & (slope > 0)) | (at_high & (slope < 0)))
         outward = delta * free
         length = outward.square().sum(dim=1).clamp(min=torch.finfo(x.dtype).tiny)
-        pull = (-(grad * outward).sum(dim=1) / length).clamp(min=0) * on_ball
+        pull = (-(grad * outward).sum(dim=1) / length).clamp(min=0) * (on_ball & (norm == "l2"))
     normal = outward * (pull > 0)[:, None] / length.sqrt()[:, None]
     down = -(grad * free)
     down = down - (down * normal).sum(dim=1, keepdim=True) * normal
-    return Cone(down, free, normal, pull)
+    return Cone(down, free, normal, pull, pull > 0 if norm == "l2" else on_ball)

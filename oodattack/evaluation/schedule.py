@@ -21,7 +21,18 @@ from oodattack.threat import Suite, ThreatModel
 TRIAL = 0.25  # share of the open rows on which a member shows what it brings, before it gets the others
 FEW = 16  # rows that a trial takes at least
 WORTH = 1e-3  # AUROC that a turn on all rows must have brought, in proportion on fewer, to earn another one
+PATIENCE = 1  # turns on all open rows that may bring nothing
+DOUBLINGS = 2  # of a member's queries, from turn to turn
 HOPE = 0.1  # of a row's whole movement: what it may still move when its last turns brought nothing
+
+
+@dataclass
+class Standing:
+    """How a member has done so far."""
+
+    turns: int  # on all open rows
+    worth: float  # AUROC per query of its last turn, 0 if it was not worth it
+    patience: int
 
 
 @dataclass
@@ -83,7 +94,8 @@ def scheduled(setup: Setup, suite: Suite, name: str, fronts: Sequence[Front], ag
     """Spend the budget of a suite on one detector and OOD set.
 
     The first member has all rows, each of the others a trial on a few of those that are still open; from then on the
-    member that brought most AUROC per query goes on, on the rows that had it least, from other random starts.
+    member that brought most AUROC per query goes on, on the rows that had it least, from other random starts and with
+    twice the queries of its last turn. A member is out when a turn on all open rows brings nothing.
 
     Args:
         setup: of the evaluation.
@@ -98,19 +110,26 @@ def scheduled(setup: Setup, suite: Suite, name: str, fronts: Sequence[Front], ag
     start = time.perf_counter()
     plan = fitting(setup, suite, name)
     members: dict[str, float] = {}
+    standings: dict[ThreatModel, Standing] = {}
     curve = [(0.0, _auroc(fronts))]
-    worth: dict[ThreatModel, float] = {}
     blind = 0.0
     for i, (limits, prey) in enumerate(plan.items()):
         before = curve[-1][1]
-        worth[limits] = _turn(setup, limits, prey, name, fronts, curve, trial=i > 0)
+        worth = _turn(setup, limits, prey, name, fronts, curve, trial=i > 0)
+        worth = worth if i else 0.0  # what the first one took from clean rows says nothing of a second turn
+        standings[limits] = Standing(turns=int(i == 0), worth=worth, patience=PATIENCE * (limits.aim != "cross"))
         members[turn(limits)] = curve[-1][1]
         blind += (before - curve[-1][1]) * (is_blind(limits) and i > 0)
-    while worth and max(worth.values()) > 0 and any(f.left > 0 for f in fronts):
-        again = max(worth, key=lambda limits: worth[limits])
-        before = curve[-1][1]
-        worth[again] = _turn(setup, again, plan[again], name, fronts, curve, trial=False)
-        blind += (before - curve[-1][1]) * is_blind(again)
+    while any(f.left > 0 for f in fronts):
+        limits = max(standings, key=lambda m: (standings[m].patience > 0, standings[m].worth))
+        standing, before = standings[limits], curve[-1][1]
+        if not standing.patience:
+            break
+        longer = limits.queries << min(standing.turns, DOUBLINGS)
+        standing.worth = _turn(setup, limits, plan[limits], name, fronts, curve, queries=longer)
+        standing.turns += 1
+        standing.patience = PATIENCE if standing.worth else standing.patience - 1
+        blind += (before - curve[-1][1]) * is_blind(limits)
     for f in fronts:
         setup.advance(max(f.left, 0))
     sides = {f.sign: f.best._replace(shown=f.x_adv[show_rows(len(f.x_adv)).to(f.x.device)].cpu()) for f in fronts}
@@ -171,25 +190,27 @@ def _turn(
     fronts: Sequence[Front],
     curve: list[tuple[float, float]],
     *,
-    trial: bool,
+    trial: bool = False,
+    queries: int | None = None,
 ) -> float:
     """One member's turn; AUROC that it brought per query, or 0 where that was not worth it."""
     before, spent, had = _auroc(fronts), 0, 0
+    longer = limits.model_copy(update={"queries": queries or limits.queries})
     setup.label = f"{limits.name} on {fronts[0].name}: {name}"
     for front in fronts:
         rows = torch.arange(len(front.x)) if limits.aim == "cross" else front.open_rows(limits)
         if trial and limits.aim != "cross":
             rows = rows[:: max(1, round(len(rows) / max(FEW, TRIAL * len(rows))))]
-        rows = rows[: front.left // limits.queries]
+        rows = rows[: front.left // longer.queries]
         if not len(rows):
             continue
         left = front.left
         images = front.x[rows.to(front.x.device)]
         hunted = Hunted(front.name, images, {name: front.clean[rows]}, rows.tolist(), round=front.turns)
         if front.sign < 0:
-            found = attack_ood(setup, prey, limits, [name], hunted)
+            found = attack_ood(setup, prey, longer, [name], hunted)
         else:
-            found = attack_id(setup, prey, limits, [name], hunted, front.others)
+            found = attack_id(setup, prey, longer, [name], hunted, front.others)
         front.take(rows, found[name][0])
         front.times(limits)[rows] += 1
         spent, had = spent + left - front.left, had + len(rows)
