@@ -95,7 +95,8 @@ def scheduled(setup: Setup, suite: Suite, name: str, fronts: Sequence[Front], ag
 
     The first member has all rows, each of the others a trial on a few of those that are still open; from then on the
     member that brought most AUROC per query goes on, on the rows that had it least, from other random starts and with
-    twice the queries of its last turn. A member is out when a turn on all open rows brings nothing.
+    twice the queries of its last turn (twice the targets, where it follows several). A member is out when a turn on
+    all open rows brings nothing.
 
     Args:
         setup: of the evaluation.
@@ -125,8 +126,9 @@ def scheduled(setup: Setup, suite: Suite, name: str, fronts: Sequence[Front], ag
         standing, before = standings[limits], curve[-1][1]
         if not standing.patience:
             break
-        longer = limits.queries << min(standing.turns, DOUBLINGS)
-        standing.worth = _turn(setup, limits, plan[limits], name, fronts, curve, queries=longer)
+        standing.worth = _turn(
+            setup, limits, plan[limits], name, fronts, curve, times=1 << min(standing.turns, DOUBLINGS)
+        )
         standing.turns += 1
         standing.patience = PATIENCE if standing.worth else standing.patience - 1
         blind += (before - curve[-1][1]) * is_blind(limits)
@@ -191,11 +193,13 @@ def _turn(
     curve: list[tuple[float, float]],
     *,
     trial: bool = False,
-    queries: int | None = None,
+    times: int = 1,
 ) -> float:
     """One member's turn; AUROC that it brought per query, or 0 where that was not worth it."""
     before, spent, had = _auroc(fronts), 0, 0
-    longer = limits.model_copy(update={"queries": queries or limits.queries})
+    wider = times if limits.objective in ("latent", "class-logits") else 1  # more targets, not longer searches
+    changes = {"queries": limits.queries * times, "restarts": limits.restarts * wider}
+    longer = limits.model_copy(update=changes)
     setup.label = f"{limits.name} on {fronts[0].name}: {name}"
     for front in fronts:
         rows = torch.arange(len(front.x)) if limits.aim == "cross" else front.open_rows(limits)
