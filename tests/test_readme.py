@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+from oodattack.attacks import ATTACKS
 from oodattack.cli import main
 from oodattack.detectors import DETECTORS
 from oodattack.objectives import OBJECTIVES
@@ -69,7 +70,7 @@ def test_the_threat_file_is_valid_and_complete(tmp_path):
 
 
 def test_tables_name_everything_built_in():
-    for name in [*DETECTORS, *OBJECTIVES]:
+    for name in [*ATTACKS, *DETECTORS, *OBJECTIVES]:
         assert f"`{name}`" in README, name
     mentioned = set(re.findall(r"\*\*([a-z0-9-]+)\*\*:", README)) - {"clean", "verdict"}
     assert mentioned <= set(presets())

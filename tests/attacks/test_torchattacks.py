@@ -6,13 +6,15 @@ import torchattacks
 from torch import Tensor, nn
 
 from oodattack.attack import STOPPED
-from oodattack.attacks import torchattacks_adapter as adapter
 from oodattack.attacks.torchattacks_adapter import from_torchattacks, names, remark
+from oodattack.attacks.torchattacks_book import DUAL, Book
+from oodattack.attacks.torchattacks_classifier import FourLogits, Spent
+from oodattack.attacks.torchattacks_table import ATTACKS, REFUSED
 from oodattack.geometry import norm_of, row_random
 from oodattack.threat import ThreatModel
 
 EPS = {"linf": 0.03, "l2": 0.3, "l1": 1.0}
-NAMED = [(name, norm) for name in names() for norm in adapter.ATTACKS[name].norms]
+NAMED = [(name, norm) for name in names() for norm in ATTACKS[name].norms]
 # share of the optimum of a linear score on 2 x 3 x 8 x 8 that 60 queries must reach
 REACH = {
     ("PGD", "linf"): 0.999, ("BIM", "linf"): 0.999, ("MIFGSM", "linf"): 0.999, ("FGSM", "linf"): 0.999,
@@ -56,7 +58,7 @@ def attack(name: str, loss, x: Tensor, threat: ThreatModel, seed: int = 0, **opt
 @pytest.mark.parametrize(("name", "norm"), NAMED)
 @pytest.mark.parametrize("shape", [(2, 3, 32, 32), (3, 1, 8, 8)], ids=str)
 def test_contract(name, norm, shape):
-    if adapter.ATTACKS[name].channels not in (0, shape[1]):
+    if ATTACKS[name].channels not in (0, shape[1]):
         pytest.skip("insists on three channels")
     x, score = images(*shape, dtype=torch.float64 if shape[1] == 1 else torch.float32), small_conv(shape[1])
     asked = torch.zeros(len(x), dtype=torch.long)
@@ -88,7 +90,7 @@ def test_contract(name, norm, shape):
 def test_a_linear_score_is_raised_as_far_as_the_library_can(name, norm):
     x = images(2, 3, 8, 8)
     weight, score = linear(3, 8, 8)
-    best = EPS[norm] * norm_of(weight.flatten()[None], adapter.DUAL[norm]).item()
+    best = EPS[norm] * norm_of(weight.flatten()[None], DUAL[norm]).item()
     found = attack(name, score, x, limits(name, norm, init="clean"))
     gain = score(found.x_adv) - score(x)
     assert (gain <= best * (1 + 1e-4)).all()
@@ -118,10 +120,10 @@ def test_no_success_ends_the_search_early():
 def test_the_classifier_has_the_gradient_of_the_loss_and_keeps_its_label():
     x = images(2, 1, 4, 4, dtype=torch.float64)
     weight, score = linear(1, 4, 4)
-    foreign = adapter.ATTACKS["PGD"]
-    book = adapter._Book(score, x, limits("PGD"), foreign, None, None, None, lambda _: None)
+    foreign = ATTACKS["PGD"]
+    book = Book(score, x, limits("PGD"), foreign, None, None, None, lambda _: None)
     book.clean(keep_clean=True)
-    classifier = adapter._Classifier(book, torch.arange(2), 9, foreign)
+    classifier = FourLogits(book, torch.arange(2), 9, foreign)
     rising = []
     for k in (-1e4, -1.0, 0.0, 1e-3, 1.0, 1e4):  # in the direction of the gradient, far outside the box too
         z = (x + k * 1e-4 * weight).requires_grad_()
@@ -147,18 +149,18 @@ def test_repeated_rows_are_told_apart(name):
             assert ((z.flatten(1).mean(1) - centre[rows]).abs() < 0.13).all()
         return z.flatten(1).sum(1)
 
-    attack(name, loss, x, limits(name, adapter.ATTACKS[name].norms[0]))
+    attack(name, loss, x, limits(name, ATTACKS[name].norms[0]))
     assert copies
 
 
 def test_the_budget_ends_a_run_from_inside():
     x = images(2, 1, 8, 8)
     _, score = linear(1, 8, 8)
-    foreign = adapter.ATTACKS["PGD"]
-    book = adapter._Book(score, x, limits("PGD"), foreign, None, None, None, lambda _: None)
+    foreign = ATTACKS["PGD"]
+    book = Book(score, x, limits("PGD"), foreign, None, None, None, lambda _: None)
     book.clean(keep_clean=True)
-    classifier = adapter._Classifier(book, torch.arange(2), 3, foreign)
-    with pytest.raises(adapter._Spent):
+    classifier = FourLogits(book, torch.arange(2), 3, foreign)
+    with pytest.raises(Spent):
         torchattacks.PGD(classifier, eps=0.03, steps=10)(x, torch.zeros(2, dtype=torch.long))
     assert book.queries.tolist() == [4, 4] and book.now.isfinite().all()
 
@@ -207,7 +209,7 @@ def test_flat_and_broken_scores_do_no_harm():
     x = images(2, 3, 8, 8)
     flat = lambda z, _rows: 0 * z.flatten(1).sum(1) + 1
     for name in ("MIFGSM", "PGDL2", "APGD", "FAB", "DeepFool"):  # the first divides by the size of the gradient
-        found = attack(name, flat, x, limits(name, adapter.ATTACKS[name].norms[-1]))
+        found = attack(name, flat, x, limits(name, ATTACKS[name].norms[-1]))
         assert found.clean_best.all() and torch.equal(found.zero_gradients, found.gradients)
         assert not found.non_finite.any()
     steep = lambda z, _rows: 1 + (0 * z).sqrt().flatten(1).sum(1)  # 0 times infinity in backward
@@ -240,8 +242,8 @@ def test_attacks_that_loop_over_rows_do_so_alone():
 
 
 def test_every_attack_of_the_library_is_offered_or_refused_with_a_reason():
-    assert sorted([*adapter.ATTACKS, *adapter.REFUSED]) == sorted(torchattacks.__all__)
-    for name in adapter.REFUSED:
+    assert sorted([*ATTACKS, *REFUSED]) == sorted(torchattacks.__all__)
+    for name in REFUSED:
         with pytest.raises(ValueError, match=rf"got torchattacks:{name}, which .*\. (Use|Make) "):
             from_torchattacks(name)
 

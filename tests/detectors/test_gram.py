@@ -7,16 +7,9 @@ import torch
 from torch import nn
 
 from oodattack.detector import Classifier
-from oodattack.detectors.gram import (
-    Bands,
-    Gram,
-    deviation,
-    extremes,
-    fit_gram,
-    gram_layers,
-    gram_sums,
-    soft_deviation,
-)
+from oodattack.detectors.gram import Gram, fit_gram
+from oodattack.detectors.gram_bands import Bands, deviation, extremes, gram_sums, soft_deviation
+from oodattack.detectors.gram_layers import gram_layers
 from oodattack.metrics import rank_correlation
 from oodattack.models.small import SmallResNet
 

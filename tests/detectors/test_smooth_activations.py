@@ -10,10 +10,11 @@ from torch.nn import functional
 from oodattack.detector import Classifier
 from oodattack.detectors.gaia_a import GaiaA
 from oodattack.detectors.gaia_z import GaiaZ
+from oodattack.detectors.open_window import rounding_edges
 from oodattack.detectors.si_a import SIA
 from oodattack.detectors.si_z import SIZ
 from oodattack.detectors.smooth_relu import SmoothRelu
-from oodattack.detectors.soft_density import SoftDensity, rounding_edges
+from oodattack.detectors.soft_density import SoftDensity
 from oodattack.metrics import rank_correlation
 
 INF = float("inf")

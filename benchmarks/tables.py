@@ -1,0 +1,143 @@
+"""Markdown tables from JSON lines; with `--into`, written between the markers of a file.
+
+    python -m benchmarks.tables strength.jsonl step_cost.jsonl early.jsonl --into benchmarks/README.md
+
+A marker is a pair of lines, `<!-- NAME -->` and `<!-- end NAME -->`, NAME as in `TABLES`. Of lines that say the same
+thing twice the newest counts; lines of attacks that failed are named below their table.
+"""
+
+import argparse
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+from benchmarks import json_lines
+from benchmarks.json_lines import Line
+
+
+def markdown(head: list[str], rows: list[list[str]]) -> str:
+    """A table; the first column is text, the others are numbers."""
+    lines = [head, ["---", *["---:"] * (len(head) - 1)], *rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def newest(lines: list[Line], fields: tuple[str, ...]) -> list[Line]:
+    """The newest of all lines that agree in `fields`, in the order of first appearance."""
+    found: dict[tuple, Line] = {}
+    for line in lines:
+        found[tuple(line.get(field) for field in fields)] = line
+    return list(found.values())
+
+
+def strength(lines: list[Line]) -> str:
+    """A row an attack, a column a cell: AUROC left (passes a row). The lowest AUROC of a cell is bold."""
+    cells = ("network", "detector", "ood", "threat", "n", "seed")
+    lines = newest(lines, (*cells, "attack", "on", "suite"))
+    failed = [line for line in lines if "failed" in line]
+    done = [line for line in lines if "failed" not in line]
+    if not done:
+        return _failures(failed)
+    columns = list(dict.fromkeys(tuple(line[key] for key in cells) for line in done))
+    lowest = {c: min(line["auroc"] for line in done if _cell(line, cells) == c) for c in columns}
+    rows: dict[str, dict[tuple, str]] = {"clean": {}}
+    for line in done:
+        column = _cell(line, cells)
+        rows["clean"][column] = f"{line['auroc_clean']:.3f}"
+        value = f"{line['auroc']:.3f}"
+        value = f"**{value}**" if line["auroc"] == lowest[column] else value
+        rows.setdefault(_attack(line), {})[column] = f"{value} ({line['passes']:.0f})"
+    head = ["attack", *[f"{detector}@{network}, {ood}, {threat}" for network, detector, ood, threat, *_ in columns]]
+    table = markdown(head, [[name, *[row.get(c, "-") for c in columns]] for name, row in rows.items()])
+    counts = sorted({f"{line['n']} images a side" for line in done})
+    return f"AUROC left (passes a row), {', '.join(counts)}.\n\n{table}{_failures(failed)}"
+
+
+def _cell(line: Line, cells: tuple[str, ...]) -> tuple:
+    return tuple(line[key] for key in cells)
+
+
+def _attack(line: Line) -> str:
+    """The attack, and what it was let loose on where a detector has a surrogate."""
+    return f"{line['attack']} on the surrogate" if line.get("on") == "surrogate" else line["attack"]
+
+
+def _failures(failed: list[Line]) -> str:
+    said = [f"- {_attack(line)}, {line['detector']}@{line['network']}: {line['failed']}" for line in failed]
+    return "\n\nFailed:\n\n" + "\n".join(said) if said else ""
+
+
+def step_cost(lines: list[Line]) -> str:
+    """A row a contestant: ratio to the bare loop, and the AUROC where it was measured."""
+    left = {line["attack"]: line for line in lines if line["benchmark"] == "step_strength"}
+    rows = []
+    for line in newest([line for line in lines if line["benchmark"] == "step_cost"], ("attack",)):
+        ratio = f"{line['ratio']:.2f} [{line['ratio_min']:.2f}..{line['ratio_max']:.2f}]"
+        auroc = f"{left[line['attack']]['auroc']:.3f}" if line["attack"] in left else "-"
+        rows.append([line["attack"], ratio, f"{line['ms_per_step']:.0f}", auroc])
+    return markdown(["attack", "ratio to bare", "ms a step", "AUROC left"], rows)
+
+
+def early_rows(lines: list[Line]) -> str:
+    """A row a threat: what easy rows save."""
+    lines = newest(lines, ("threat", "n"))
+    head = ["threat, images", "wall time", "search time", "queries", "queries when all are hard"]
+    rows = []
+    for line in lines:
+        ratios = [f"{line['ratio'][key]:.2f}" for key in ("seconds", "search_seconds", "queries")]
+        rows.append([f"{line['threat']}, {line['n']}", *ratios, f"{line['hard']['queries']:.0f}"])
+    return markdown(head, rows)
+
+
+def memory(lines: list[Line]) -> str:
+    """A row a number of images: peak memory, and what a further image costs."""
+    growth = [line for line in lines if line["benchmark"] == "memory_growth"]
+    sizes = newest([line for line in lines if line["benchmark"] == "peak_memory"], ("n",))
+    rows = [[str(s["n"]), *[f"{s[key]:.0f}" for key in ("images_mib", "before_mib", "peak_mib")]] for s in sizes]
+    table = markdown(["images", "images, MiB", "before, MiB", "peak, MiB"], rows)
+    return table + (f"\n\nA further image costs {growth[-1]['image_copies']:.1f} images." if growth else "")
+
+
+TABLES: dict[str, tuple[tuple[str, ...], Callable[[list[Line]], str]]] = {
+    "attack_strength": (("attack_strength",), strength),
+    "step_cost": (("step_cost", "step_strength"), step_cost),
+    "early_rows": (("early_rows",), early_rows),
+    "memory": (("peak_memory", "memory_growth"), memory),
+}
+
+
+def tables(lines: list[Line]) -> dict[str, str]:
+    """Name -> table, of those for which there are lines."""
+    chosen = {name: [line for line in lines if line["benchmark"] in kinds] for name, (kinds, _) in TABLES.items()}
+    return {name: TABLES[name][1](own) for name, own in chosen.items() if own}
+
+
+def insert(text: str, name: str, table: str) -> str:
+    """The text with a table between its markers.
+
+    Raises:
+        ValueError: the text does not have the pair of markers exactly once.
+    """
+    pattern = re.compile(rf"(<!-- {name} -->\n).*?(<!-- end {name} -->)", re.DOTALL)
+    text, count = pattern.subn(lambda found: f"{found[1]}\n{table}\n\n{found[2]}", text)
+    if count != 1:
+        raise ValueError(f"the file must hold the markers of {name!r} once, got {count} pairs. Add or drop them.")
+    return text
+
+
+def main(arguments: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("files", type=Path, nargs="+", help="JSON lines")
+    parser.add_argument("--into", type=Path, help="Markdown file with markers; without it the tables are printed")
+    args = parser.parse_args(arguments)
+    found = tables([line for path in args.files for line in json_lines.read(path)])
+    if not args.into:
+        print("\n\n".join(f"## {name}\n\n{table}" for name, table in found.items()))
+        return
+    text = args.into.read_text(encoding="utf-8")
+    for name, table in found.items():
+        text = insert(text, name, table)
+    args.into.write_text(text, encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
