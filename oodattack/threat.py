@@ -65,6 +65,8 @@ class ThreatModel(BaseModel):
         init: first point of a restart: "clean", "ball" (uniform in the ball) or "sphere" (on its surface).
         attack: name of the search.
         step_size: share of eps, in (0, 2]; for pgd (length of a step) and adamax (learning rate) only.
+        after: another threat model, by name or file: its results are the images that this one starts from and is
+            measured from. For OOD inputs only.
         draws: calls averaged into one value and gradient, for detectors that use random numbers.
         severity: of corruptions, 1 to 5.
         limit: largest distortion in the attack's own unit; for affine, colour, stadv and recolor only.
@@ -90,6 +92,7 @@ class ThreatModel(BaseModel):
     init: Literal["clean", "ball", "sphere"]
     attack: str
     step_size: Number | None = Field(default=None, gt=0, le=2)
+    after: "ThreatModel | None" = None
     draws: int | None = Field(default=None, ge=1)
     severity: int | None = Field(default=None, ge=1, le=5)
     limit: Number | None = Field(default=None, gt=0)
@@ -139,6 +142,11 @@ class ThreatModel(BaseModel):
             raise ValueError(
                 f"`aim` {self.aim!r} {verb} one of {', '.join(CROSSING)} as `attack`, got {self.attack!r}."
             )
+        if self.after is not None and not (
+            self.aim == "hide" and self.after.attacks_ood and self.start == self.after.start
+        ):
+            got = f"{self.aim!r} from {self.start!r} after {self.after.aim!r} from {self.after.start!r}"
+            raise ValueError(f"`after` needs aim = hide, and a first one that attacks the same OOD inputs, got {got}.")
         if self.objective == "misclassify" and self.aim != "hide":
             raise ValueError(f"`objective` misclassify needs aim = hide, got {self.aim!r}. Change one of them.")
         if self.queries < 2 * self.restarts * (self.draws or 1):
@@ -312,9 +320,20 @@ def _read(path: Path, *, inside: Path | None) -> Threat:
                 ThreatModel(name=n, **{**raw, "eps": eps}) for n, eps in zip(radii, raw["eps"], strict=True)
             )
             return Sweep(name=path.stem, members=members, source=members[0].source if members else "none")
+        if "after" in raw:
+            raw["after"] = _before(raw["after"], path)
         return ThreatModel(name=path.stem, **raw)
     except ValidationError as error:
         raise ValueError(f"{path}: {explain(error)}") from None
+
+
+def _before(name: Any, path: Path) -> ThreatModel:
+    """The threat model that comes first in a composed one."""
+    known = isinstance(name, str) and name != path.stem
+    first = _read(_find(path.parent / name if name.endswith(".toml") else name), inside=None) if known else None
+    if not isinstance(first, ThreatModel) or first.after is not None:
+        raise ValueError(f"{path}: `after` must name another single threat model, got {name!r}. Name one.")
+    return first
 
 
 def _suite(raw: dict[str, Any], path: Path) -> Suite:

@@ -387,3 +387,15 @@ def test_a_list_of_radii_is_a_sweep(write):
     ):
         with pytest.raises(ValueError, match=message):
             read_threat(write(changed(LINF, eps=wrong)))
+
+
+def test_after_names_another_threat_model(write):
+    path = write(LINF + '\nafter = "sanity-random"', "then.toml")
+    assert read_threat(path).after == read_threat("sanity-random")
+    write(LINF, "first.toml")
+    assert read_threat(write(LINF + '\nafter = "first.toml"', "then.toml")).after.name == "first"
+    for wrong in ("flagship", "fort-linf", "atom-comp", "then"):
+        with pytest.raises(ValueError, match="`after` must name another single threat model, got"):
+            read_threat(write(LINF + f'\nafter = "{wrong}"', "then.toml"))
+    with pytest.raises(ValueError, match="`threat` must be one of"):
+        read_threat(write(LINF + '\nafter = "nothing"', "then.toml"))

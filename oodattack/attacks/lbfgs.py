@@ -60,14 +60,14 @@ def lbfgs(*, memory: int = 30, stretch: float = 3.0, patience: int = 1) -> Attac
     L-BFGS steps in the tangent space of what binds, one trial point a query, halved or less until the Armijo rule
     holds. A row that stalls gets a burst of heavy ball from its best point, then L-BFGS anew: one round. Where the ball
     binds, a burst begins with steps of 2 eps and takes most of the queries left: long, slow cooling finds deeper
-    valleys. Elsewhere it begins with eps / 10, and the next one is twice as long. A row whose loss
-    `patience` rounds leave as it was stops and says why: "ball binds", "stationary" (the gradient vanishes, or the box
-    holds it) or "step too small" (a kink: no point near by is better, though the gradient is not small).
+    valleys. Elsewhere it begins with eps / 10, and the next one is twice as long. A row whose loss `patience` rounds
+    leave as it was stops and says why: "ball binds", "stationary" (the gradient vanishes, or the box holds it) or "step
+    too small" (a kink: no point near by is better, though the gradient is not small).
 
     Args:
         memory: pairs a row, >= 1; two copies of a row's input each.
         stretch: of the initial inverse Hessian, >= 1. ReLU networks are full of kinks, which make curvature look too
-            large; without it the loss after 50 passes is about twice as high.
+            large, and steps too short: with 1 the loss after 50 passes is about twice as high.
         patience: rounds in vain before a row is given up, >= 1.
 
     Raises:

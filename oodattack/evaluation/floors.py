@@ -48,7 +48,8 @@ def floors(threat: Threat, left: Mapping[ThreatModel, float], like: Mapping[Thre
 
 def bounds(limits: ThreatModel) -> tuple[str, float | None, int | None, str, float]:
     """What an attacker may do to an image, however it searches: the radius comes last."""
-    return limits.norm, limits.limit, limits.severity, limits.start, limits.eps
+    start = limits.start if limits.after is None else f"{limits.start} after {limits.after.name}"
+    return limits.norm, limits.limit, limits.severity, start, limits.eps
 
 
 def covers(member: ThreatModel, threat: Threat) -> bool:

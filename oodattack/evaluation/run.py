@@ -10,11 +10,12 @@ from oodattack.evaluation.cell import Clean, Shown, indicators, numbers, record
 from oodattack.evaluation.check import check_images
 from oodattack.evaluation.curves import eps_curves, queries_curve, search_curve
 from oodattack.evaluation.floors import Floors, covers, floors
+from oodattack.evaluation.front import front
 from oodattack.evaluation.outcome import Outcome, Side, show_rows, worst
 from oodattack.evaluation.plan import Quarry, Unfit, blinded, is_blind, quarry
-from oodattack.evaluation.schedule import front, scheduled
+from oodattack.evaluation.schedule import scheduled
 from oodattack.evaluation.setup import Setup
-from oodattack.evaluation.sides import Hunted, attack_id, attack_ood
+from oodattack.evaluation.sides import Hunted, attack_id, attack_ood, attack_twice
 from oodattack.metrics import auroc, rank_correlation
 from oodattack.report import Curve, Result, Skipped
 from oodattack.threat import OUTSIDE, Suite, Sweep, Threat, ThreatModel, each_radius, members_of
@@ -193,6 +194,8 @@ class Run:
     ) -> dict[str, tuple[Side, float]]:
         target = self.setup.target_rows(limits, ood_name, len(x))
         rows = Hunted(ood_name, x, {n: clean[n].ood for n in names}, range(len(x)), target)
+        if limits.after is not None:
+            return {n: attack_twice(self.setup, prey, limits, n, rows) for n in names}
         found = attack_ood(self.setup, prey, limits, names, rows)
         return {n: (scored.side, seconds) for n, (scored, seconds) in found.items()}
 

@@ -6,16 +6,15 @@ when its class changes, here when its score has passed every score of the other 
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import torch
-from torch import Tensor
 
-from oodattack.evaluation.outcome import Outcome, Scored, Side, show_rows
+from oodattack.evaluation.front import Front, left_auroc
+from oodattack.evaluation.outcome import Outcome, show_rows
 from oodattack.evaluation.plan import Quarry, Unfit, blinded, is_blind, quarry
 from oodattack.evaluation.setup import Setup
 from oodattack.evaluation.sides import Hunted, attack_id, attack_ood
-from oodattack.metrics import auroc
 from oodattack.threat import Suite, ThreatModel
 
 TRIAL = 0.25  # share of the open rows on which a member shows what it brings, before it gets the others
@@ -23,7 +22,6 @@ FEW = 16  # rows that a trial takes at least
 WORTH = 1e-3  # AUROC that a turn on all rows must have brought, in proportion on fewer, to earn another one
 PATIENCE = 1  # turns on all open rows that may bring nothing
 DOUBLINGS = 2  # of a member's queries, from turn to turn
-HOPE = 0.1  # of a row's whole movement: what it may still move when its last turns brought nothing
 
 
 @dataclass
@@ -33,61 +31,6 @@ class Standing:
     turns: int  # on all open rows
     worth: float  # AUROC per query of its last turn, 0 if it was not worth it
     patience: int
-
-
-@dataclass
-class Front:
-    """Where the rows of one attacked side stand. Tensors have one entry a row."""
-
-    name: str
-    x: Tensor
-    clean: Tensor
-    against: Tensor  # clean scores of the other side
-    sign: int  # 1: rows want to score high (ID), -1: low (OOD)
-    left: int  # queries to spend on all rows together
-    best: Side
-    x_adv: Tensor
-    moved: Tensor  # how far its last turn brought each row, halved at each turn that brought less
-    turns: int = 0
-    tried: dict[ThreatModel, Tensor] = field(default_factory=dict)  # how often each row has had each member
-    others: Sequence[Tensor] = field(default_factory=tuple)
-
-    def passed(self, slack: Tensor | float = 0.0) -> Tensor:
-        """Share of the other side's scores that each row has passed, or would if it moved by `slack` further."""
-        ranks = torch.sort(self.sign * self.against.double()).values
-        ahead = self.sign * self.best.scores.double() + slack
-        return torch.searchsorted(ranks, ahead, right=False).double() / len(ranks)
-
-    def open_rows(self, limits: ThreatModel) -> Tensor:
-        """Rows that can still change the AUROC: those that had this member least come first, then the promising."""
-        whole = self.sign * (self.best.scores - self.clean).double()
-        gain = self.passed(torch.maximum(self.moved.double(), HOPE * whole)) - self.passed()
-        if not self.turns:
-            gain = 1 - self.passed()  # nobody has been given up yet
-        order = gain.argsort(descending=True, stable=True)[: int((gain > 0).sum())]
-        return order[self.times(limits)[order].argsort(stable=True)]
-
-    def times(self, limits: ThreatModel) -> Tensor:
-        """How often each row has had a member."""
-        return self.tried.setdefault(limits, torch.zeros(len(self.x), dtype=torch.long))
-
-    def take(self, rows: Tensor, scored: Scored) -> None:
-        """Book what a member brought on some rows."""
-        side, best = scored.side, self.best
-        won = self.sign * side.scores > self.sign * best.scores[rows]
-        gained = (self.sign * (side.scores - best.scores[rows])).clamp(min=0).to(self.moved.dtype)
-        self.moved[rows] = torch.maximum(gained, self.moved[rows] / 2)
-        for name in ("scores", "scores_8bit", "distance", "stopped"):
-            getattr(best, name)[rows[won]] = getattr(side, name)[won].to(getattr(best, name).dtype)
-        for name in ("queries", "gradients", "zero_gradients", "non_finite"):
-            getattr(best, name)[rows] += getattr(side, name)
-        best.clean_best[rows[won]] = False
-        if side.crossing is not None and best.crossing is not None:
-            best.crossing[rows] = torch.minimum(best.crossing[rows], side.crossing)
-        device = self.x_adv.device
-        self.x_adv[rows[won].to(device)] = scored.x_adv[won.to(device)]
-        self.left -= int(side.queries.sum())
-        self.turns += 1
 
 
 def scheduled(setup: Setup, suite: Suite, name: str, fronts: Sequence[Front], agreement: float | None) -> Outcome:
@@ -112,7 +55,7 @@ def scheduled(setup: Setup, suite: Suite, name: str, fronts: Sequence[Front], ag
     plan = fitting(setup, suite, name)
     members: dict[str, float] = {}
     standings: dict[ThreatModel, Standing] = {}
-    curve = [(0.0, _auroc(fronts))]
+    curve = [(0.0, left_auroc(fronts))]
     blind = 0.0
     for i, (limits, prey) in enumerate(plan.items()):
         before = curve[-1][1]
@@ -196,7 +139,7 @@ def _turn(
     times: int = 1,
 ) -> float:
     """One member's turn; AUROC that it brought per query, or 0 where that was not worth it."""
-    before, spent, had = _auroc(fronts), 0, 0
+    before, spent, had = left_auroc(fronts), 0, 0
     wider = times if limits.objective in ("latent", "class-logits") else 1  # more targets, not longer searches
     changes = {"queries": limits.queries * times, "restarts": limits.restarts * wider}
     longer = limits.model_copy(update=changes)
@@ -218,48 +161,7 @@ def _turn(
         front.take(rows, found[name][0])
         front.times(limits)[rows] += 1
         spent, had = spent + left - front.left, had + len(rows)
-    after, everybody = _auroc(fronts), sum(len(f.x) for f in fronts)
+    after, everybody = left_auroc(fronts), sum(len(f.x) for f in fronts)
     if had:
         curve.append((sum(int(f.best.queries.sum()) for f in fronts) / everybody, after))
     return (before - after) / spent if had and before - after >= WORTH * had / everybody else 0.0
-
-
-def _auroc(fronts: Sequence[Front]) -> float:
-    by_sign = {f.sign: f for f in fronts}
-    id_scores = by_sign[1].best.scores if 1 in by_sign else by_sign[-1].against
-    ood_scores = by_sign[-1].best.scores if -1 in by_sign else by_sign[1].against
-    return auroc(id_scores, ood_scores)
-
-
-def front(
-    name: str,
-    x: Tensor,
-    clean: Tensor,
-    clean_8bit: Tensor,
-    against: Tensor,
-    *,
-    sign: int,
-    budget: int,
-    crossing: bool,
-    others: Sequence[Tensor] = (),
-) -> Front:
-    """A side before anything was spent on it: every row at its clean image."""
-    n = len(x)
-    none = torch.zeros(n, dtype=torch.long)
-    best = Side(
-        scores=clean.clone(),
-        scores_8bit=clean_8bit.clone(),
-        distance=torch.zeros(n, dtype=torch.float64),
-        queries=none.clone(),
-        gradients=none.clone(),
-        zero_gradients=none.clone(),
-        non_finite=none.clone(),
-        clean_best=torch.ones(n, dtype=torch.bool),
-        stopped=none.clone(),
-        mape=None,
-        crossing=torch.full((n,), float("inf"), dtype=torch.float64) if crossing else None,
-        history=None,
-        restarts=None,
-        shown=x[:0].cpu(),
-    )
-    return Front(name, x, clean, against, sign, budget * n, best, x.clone(), torch.zeros(n), others=others)

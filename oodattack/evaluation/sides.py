@@ -10,8 +10,8 @@ from torch import Tensor
 from oodattack.aims import in_batches, rows_of
 from oodattack.attack import Found
 from oodattack.evaluation.goal import Goal, nearest
-from oodattack.evaluation.outcome import Scored
-from oodattack.evaluation.plan import Quarry
+from oodattack.evaluation.outcome import Scored, Side
+from oodattack.evaluation.plan import Quarry, quarry
 from oodattack.evaluation.score import scored
 from oodattack.evaluation.search import search
 from oodattack.evaluation.setup import Setup
@@ -47,6 +47,23 @@ def attack_ood(
     found = _search(setup, prey, limits, rows, goal)
     seconds = time.perf_counter() - start
     return {n: (_scored(setup, n, limits, rows, found, sign=-1, alone=len(names) == 1), seconds) for n in names}
+
+
+def attack_twice(setup: Setup, prey: Quarry, limits: ThreatModel, name: str, rows: Hunted) -> tuple[Side, float]:
+    """A threat model after another one, for one detector: the second starts from what the first returned.
+
+    Distances and the clean point are those of the second; queries are those of both.
+    """
+    assert limits.after is not None
+    first = limits.after
+    stand_in = quarry(setup.detectors[name], first, blind=setup.blind(name, first))
+    found, seconds = attack_ood(setup, stand_in, first, [name], rows)[name]
+    then = rows._replace(x=found.x_adv, clean={name: found.side.scores})
+    again, more = attack_ood(setup, prey, limits, [name], then)[name]
+    counts = ("queries", "gradients", "zero_gradients", "non_finite")
+    both = {field: getattr(found.side, field) + getattr(again.side, field) for field in counts}
+    stuck = found.side.clean_best & again.side.clean_best
+    return again.side._replace(clean_best=stuck, **both), seconds + more
 
 
 def attack_id(

@@ -166,3 +166,20 @@ def test_restarts_that_disagree_are_told():
     result = run(Energy(convnet()), threat(restarts=3, queries=30)).results[0]
     assert result.indicators["restart_spread"] >= 0
     assert 0 <= result.indicators["rising_share"] <= 1
+
+
+def test_a_threat_after_another_starts_from_its_results():
+    detector = Energy(convnet())
+    first = threat("first", eps=0.3, attack="random-search", queries=5)
+    report = run(detector, first, threat("alone", eps=0.05), threat("then", eps=0.05, after=first))
+    before, alone, then = report.results
+    assert then.attacked.auroc <= min(before.attacked.auroc, alone.attacked.auroc)
+    assert then.attacked.auroc < before.attacked.auroc
+    assert then.distance <= 0.05 + 1e-6  # from where it started
+    assert then.queries > alone.queries
+
+
+def test_what_comes_first_must_attack_the_same_inputs():
+    for wrong in (dict(aim="raise"), dict(start="noise")):
+        with pytest.raises(ValueError, match="`after` needs aim = hide, and a first one that attacks the same OOD"):
+            threat("then", after=threat("first", **wrong))

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from oodattack.evaluation import evaluate
-from oodattack.evaluation.schedule import front
+from oodattack.evaluation.front import front
 from oodattack.threat import Suite, ThreatModel
 
 SHARED = dict(norm="linf", eps=0.1, aim="hide", start="ood", init="ball", restarts=1, iterate="best", source="test")

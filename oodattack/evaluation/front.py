@@ -1,0 +1,110 @@
+"""Where the rows of an attacked side stand while several searches share a budget."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from oodattack.evaluation.outcome import Scored, Side
+from oodattack.metrics import auroc
+from oodattack.threat import ThreatModel
+
+HOPE = 0.1  # of a row's whole movement: what it may still move when its last turns brought nothing
+
+
+@dataclass
+class Front:
+    """Where the rows of one attacked side stand. Tensors have one entry a row."""
+
+    name: str
+    x: Tensor
+    clean: Tensor
+    against: Tensor  # clean scores of the other side
+    sign: int  # 1: rows want to score high (ID), -1: low (OOD)
+    left: int  # queries to spend on all rows together
+    best: Side
+    x_adv: Tensor
+    moved: Tensor  # how far its last turn brought each row, halved at each turn that brought less
+    turns: int = 0
+    tried: dict[ThreatModel, Tensor] = field(default_factory=dict)  # how often each row has had each member
+    others: Sequence[Tensor] = field(default_factory=tuple)
+
+    def passed(self, slack: Tensor | float = 0.0) -> Tensor:
+        """Share of the other side's scores that each row has passed, or would if it moved by `slack` further."""
+        ranks = torch.sort(self.sign * self.against.double()).values
+        ahead = self.sign * self.best.scores.double() + slack
+        return torch.searchsorted(ranks, ahead, right=False).double() / len(ranks)
+
+    def open_rows(self, limits: ThreatModel) -> Tensor:
+        """Rows that can still change the AUROC: those that had this member least come first, then the promising."""
+        whole = self.sign * (self.best.scores - self.clean).double()
+        gain = self.passed(torch.maximum(self.moved.double(), HOPE * whole)) - self.passed()
+        if not self.turns:
+            gain = 1 - self.passed()  # nobody has been given up yet
+        order = gain.argsort(descending=True, stable=True)[: int((gain > 0).sum())]
+        return order[self.times(limits)[order].argsort(stable=True)]
+
+    def times(self, limits: ThreatModel) -> Tensor:
+        """How often each row has had a member."""
+        return self.tried.setdefault(limits, torch.zeros(len(self.x), dtype=torch.long))
+
+    def take(self, rows: Tensor, scored: Scored) -> None:
+        """Book what a member brought on some rows."""
+        side, best = scored.side, self.best
+        won = self.sign * side.scores > self.sign * best.scores[rows]
+        gained = (self.sign * (side.scores - best.scores[rows])).clamp(min=0).to(self.moved.dtype)
+        self.moved[rows] = torch.maximum(gained, self.moved[rows] / 2)
+        for name in ("scores", "scores_8bit", "distance", "stopped"):
+            getattr(best, name)[rows[won]] = getattr(side, name)[won].to(getattr(best, name).dtype)
+        for name in ("queries", "gradients", "zero_gradients", "non_finite"):
+            getattr(best, name)[rows] += getattr(side, name)
+        best.clean_best[rows[won]] = False
+        if side.crossing is not None and best.crossing is not None:
+            best.crossing[rows] = torch.minimum(best.crossing[rows], side.crossing)
+        device = self.x_adv.device
+        self.x_adv[rows[won].to(device)] = scored.x_adv[won.to(device)]
+        self.left -= int(side.queries.sum())
+        self.turns += 1
+
+
+def left_auroc(fronts: Sequence[Front]) -> float:
+    """AUROC at the best rows found so far; the side that is not attacked stays clean."""
+    by_sign = {f.sign: f for f in fronts}
+    id_scores = by_sign[1].best.scores if 1 in by_sign else by_sign[-1].against
+    ood_scores = by_sign[-1].best.scores if -1 in by_sign else by_sign[1].against
+    return auroc(id_scores, ood_scores)
+
+
+def front(
+    name: str,
+    x: Tensor,
+    clean: Tensor,
+    clean_8bit: Tensor,
+    against: Tensor,
+    *,
+    sign: int,
+    budget: int,
+    crossing: bool,
+    others: Sequence[Tensor] = (),
+) -> Front:
+    """A side before anything was spent on it: every row at its clean image."""
+    n = len(x)
+    none = torch.zeros(n, dtype=torch.long)
+    best = Side(
+        scores=clean.clone(),
+        scores_8bit=clean_8bit.clone(),
+        distance=torch.zeros(n, dtype=torch.float64),
+        queries=none.clone(),
+        gradients=none.clone(),
+        zero_gradients=none.clone(),
+        non_finite=none.clone(),
+        clean_best=torch.ones(n, dtype=torch.bool),
+        stopped=none.clone(),
+        mape=None,
+        crossing=torch.full((n,), float("inf"), dtype=torch.float64) if crossing else None,
+        history=None,
+        restarts=None,
+        shown=x[:0].cpu(),
+    )
+    return Front(name, x, clean, against, sign, budget * n, best, x.clone(), torch.zeros(n), others=others)
