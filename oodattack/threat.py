@@ -196,9 +196,9 @@ class Suite(BaseModel):
         name: file stem.
         members: threat models with one norm, eps, start and attacked side: names, files, or tables whose missing fields
             are those at the top of the suite's file.
-        queries: detector calls per input, mean over rows, that all members share. They run one after the other on the
-            rows that can still change the AUROC; what is left buys further rounds of what has paid so far. None:
-            every member spends its own on every row.
+        queries: detector calls per input that all members share. They run one after the other on the rows that can
+            still change the AUROC; what is left buys further rounds of what has paid so far. None: every member
+            spends its own on every row.
         source: paper or document.
     """
 

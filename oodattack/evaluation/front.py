@@ -22,12 +22,12 @@ class Front:
     clean: Tensor
     against: Tensor  # clean scores of the other side
     sign: int  # 1: rows want to score high (ID), -1: low (OOD)
-    left: int  # queries to spend on all rows together
+    budget: int  # queries that each row may spend
     best: Side
     x_adv: Tensor
     moved: Tensor  # how far its last turn brought each row, halved at each turn that brought less
     turns: int = 0
-    tried: dict[ThreatModel, Tensor] = field(default_factory=dict)  # how often each row has had each member
+    tried: dict[str, Tensor] = field(default_factory=dict)  # how often each row has had each member
     others: Sequence[Tensor] = field(default_factory=tuple)
 
     def passed(self, slack: Tensor | float = 0.0) -> Tensor:
@@ -36,18 +36,24 @@ class Front:
         ahead = self.sign * self.best.scores.double() + slack
         return torch.searchsorted(ranks, ahead, right=False).double() / len(ranks)
 
-    def open_rows(self, limits: ThreatModel) -> Tensor:
-        """Rows that can still change the AUROC: those that had this member least come first, then the promising."""
-        whole = self.sign * (self.best.scores - self.clean).double()
-        gain = self.passed(torch.maximum(self.moved.double(), HOPE * whole)) - self.passed()
-        if not self.turns:
-            gain = 1 - self.passed()  # nobody has been given up yet
-        order = gain.argsort(descending=True, stable=True)[: int((gain > 0).sum())]
+    def open_rows(self, limits: ThreatModel, *, trial: bool = False) -> Tensor:
+        """Rows that can still change the AUROC and can pay: those that had this member least first, then the promising.
+
+        A row can change it while another score of the other side is within its reach: as far as its last turn brought
+        it, or a tenth of what it or nine rows in ten have moved in all. Trials are for every row that has not passed
+        all of them: a gradient that leads nowhere must not keep the other members from showing what they can do.
+        """
+        whole = (self.sign * (self.best.scores - self.clean)).double()
+        reach = torch.maximum(self.moved.double(), HOPE * whole.clamp(min=whole.quantile(0.9)))
+        gain = 1 - self.passed() if trial or not self.turns else self.passed(reach) - self.passed()
+        can_pay = self.best.queries + limits.queries <= self.budget
+        order = gain.argsort(descending=True, stable=True)
+        order = order[((gain > 0) & can_pay)[order]]
         return order[self.times(limits)[order].argsort(stable=True)]
 
     def times(self, limits: ThreatModel) -> Tensor:
-        """How often each row has had a member."""
-        return self.tried.setdefault(limits, torch.zeros(len(self.x), dtype=torch.long))
+        """How often each row has had a member, whatever the length of its turns."""
+        return self.tried.setdefault(limits.name, torch.zeros(len(self.x), dtype=torch.long))
 
     def take(self, rows: Tensor, scored: Scored) -> None:
         """Book what a member brought on some rows."""
@@ -64,7 +70,6 @@ class Front:
             best.crossing[rows] = torch.minimum(best.crossing[rows], side.crossing)
         device = self.x_adv.device
         self.x_adv[rows[won].to(device)] = scored.x_adv[won.to(device)]
-        self.left -= int(side.queries.sum())
         self.turns += 1
 
 
@@ -107,4 +112,4 @@ def front(
         restarts=None,
         shown=x[:0].cpu(),
     )
-    return Front(name, x, clean, against, sign, budget * n, best, x.clone(), torch.zeros(n), others=others)
+    return Front(name, x, clean, against, sign, budget, best, x.clone(), torch.zeros(n), others=others)

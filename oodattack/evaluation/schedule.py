@@ -64,7 +64,7 @@ def scheduled(setup: Setup, suite: Suite, name: str, fronts: Sequence[Front], ag
         standings[limits] = Standing(turns=int(i == 0), worth=worth, patience=PATIENCE * (limits.aim != "cross"))
         members[turn(limits)] = curve[-1][1]
         blind += (before - curve[-1][1]) * (is_blind(limits) and i > 0)
-    while any(f.left > 0 for f in fronts):
+    while True:
         limits = max(standings, key=lambda m: (standings[m].patience > 0, standings[m].worth))
         standing, before = standings[limits], curve[-1][1]
         if not standing.patience:
@@ -76,14 +76,14 @@ def scheduled(setup: Setup, suite: Suite, name: str, fronts: Sequence[Front], ag
         standing.patience = PATIENCE if standing.worth else standing.patience - 1
         blind += (before - curve[-1][1]) * is_blind(limits)
     for f in fronts:
-        setup.advance(max(f.left, 0))
+        setup.advance(max((suite.queries or 0) * len(f.x) - int(f.best.queries.sum()), 0))
     sides = {f.sign: f.best._replace(shown=f.x_adv[show_rows(len(f.x_adv)).to(f.x.device)].cpu()) for f in fronts}
     used = [prey.surrogate for prey in plan.values() if prey.surrogate and prey.judge is None]
     return Outcome(
         ood=sides.get(-1),
         id=sides.get(1),
         seconds=time.perf_counter() - start,
-        attack=f"{', '.join(members)} on the rows still open, {suite.queries} queries a row to share",
+        attack=f"{', '.join(members)} on the rows still open, {suite.queries} queries a row",
         white_box=any(not is_blind(limits) for limits in plan),
         surrogate=next(iter(used), None),
         rank_correlation=agreement if used else None,
@@ -143,15 +143,15 @@ def _turn(
     wider = times if limits.objective in ("latent", "class-logits") else 1  # more targets, not longer searches
     changes = {"queries": limits.queries * times, "restarts": limits.restarts * wider}
     longer = limits.model_copy(update=changes)
+    if times > 1 and not any(len(f.open_rows(longer)) for f in fronts):
+        return _turn(setup, limits, prey, name, fronts, curve, times=times // 2)  # nobody can pay for that much
     setup.label = f"{limits.name} on {fronts[0].name}: {name}"
     for front in fronts:
-        rows = torch.arange(len(front.x)) if limits.aim == "cross" else front.open_rows(limits)
+        rows = torch.arange(len(front.x)) if limits.aim == "cross" else front.open_rows(longer, trial=trial)
         if trial and limits.aim != "cross":
             rows = rows[:: max(1, round(len(rows) / max(FEW, TRIAL * len(rows))))]
-        rows = rows[: front.left // longer.queries]
         if not len(rows):
             continue
-        left = front.left
         images = front.x[rows.to(front.x.device)]
         hunted = Hunted(front.name, images, {name: front.clean[rows]}, rows.tolist(), round=front.turns)
         if front.sign < 0:
@@ -160,7 +160,7 @@ def _turn(
             found = attack_id(setup, prey, longer, [name], hunted, front.others)
         front.take(rows, found[name][0])
         front.times(limits)[rows] += 1
-        spent, had = spent + left - front.left, had + len(rows)
+        spent, had = spent + int(found[name][0].side.queries.sum()), had + len(rows)
     after, everybody = left_auroc(fronts), sum(len(f.x) for f in fronts)
     if had:
         curve.append((sum(int(f.best.queries.sum()) for f in fronts) / everybody, after))

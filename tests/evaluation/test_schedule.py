@@ -60,7 +60,7 @@ def test_the_budget_is_kept_and_rows_without_hope_are_dropped():
         brightness, [suite(member("a"), member("b"), member("c"), member("d"), queries=25)], images(*[0.9] * 6)
     ).results[0]
     assert result.queries <= 25
-    assert result.queries == 10  # the first member; 0.9 - 0.1 is still 0.4 away, so nothing more is spent
+    assert result.queries == 20  # a, a trial of b, no third; 0.9 - 0.1 is still 0.4 away, so nothing more is spent
     assert result.verdict == "inconclusive"  # nothing beside it shows that the search works
 
 
@@ -133,10 +133,9 @@ def test_order_of_rows_by_hand():
         scores,
         torch.tensor([0.2, 0.25, 0.45, 0.0]),
         sign=-1,
-        budget=5,
+        budget=25,
         crossing=False,
     )
-    assert rows.left == 20
     # ID scores above each row: 3 of 4, 0, 0 and 1; a row wants all of them above it
     assert rows.passed().tolist() == [0.75, 0, 0, 0.25]
     a, b = member("a"), member("b")
@@ -144,6 +143,29 @@ def test_order_of_rows_by_hand():
     rows.turns, rows.moved = 2, torch.tensor([0.0, 0.1, 0.1, 0.2])
     # 0.5 - 0.1 passes 0.45: a quarter; 0.9 - 0.1 passes nothing; 0.3 - 0.2 passes two more; 0.1 has stopped moving
     assert rows.open_rows(a).tolist() == [3, 1]
+    assert rows.open_rows(a, trial=True).tolist() == [1, 2, 3, 0]
     rows.times(a)[3] += 1
     assert rows.open_rows(a).tolist() == [1, 3]  # who had it least comes first
     assert rows.open_rows(b).tolist() == [3, 1]
+    rows.best.queries[1] = 16  # of 25, and a costs 10
+    assert rows.open_rows(a).tolist() == [3]
+
+
+def test_rows_that_do_not_move_are_left_to_the_others():
+    # no gradient at all for the first member: the black box must have its turn on every row
+    class Masked(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx, x):
+            return brightness(x)
+
+        @staticmethod
+        def backward(ctx, grad):
+            return torch.zeros(len(grad), 1, 4, 4, dtype=grad.dtype)
+
+    white, blind = member("white", init="clean"), member("square", attack="square", queries=40)
+    ood = images(*[0.40 + 0.001 * i for i in range(40)])
+    report = run(Masked.apply, [suite(white, blind, queries=200), member("alone", init="clean")], ood)
+    result, alone = report.results
+    assert alone.attacked.auroc == alone.clean.auroc == 1
+    assert result.attacked.auroc < 0.8
+    assert result.indicators["black_box_auroc"] < result.indicators["white_box_auroc"] - 0.2
