@@ -1,0 +1,21 @@
+"""What the attacker may do, as data. Every run reads it from `threat_models/`."""
+
+from oodattack.threat.files import preset_folder, presets, read_threat
+from oodattack.threat.group import Suite, Sweep, Threat, each_radius, file_hash, members_of
+from oodattack.threat.model import ON_A_SCORE, OUTSIDE, STARTS, ThreatModel
+
+__all__ = [
+    "ON_A_SCORE",
+    "OUTSIDE",
+    "STARTS",
+    "Suite",
+    "Sweep",
+    "Threat",
+    "ThreatModel",
+    "each_radius",
+    "file_hash",
+    "members_of",
+    "preset_folder",
+    "presets",
+    "read_threat",
+]

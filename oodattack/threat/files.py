@@ -1,0 +1,132 @@
+"""Threat models from TOML files: those that ship, by name, and any other by path."""
+
+import tomllib
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from oodattack.lookup import summary, unknown
+from oodattack.threat.group import Suite, Sweep, Threat, members_of
+from oodattack.threat.model import ThreatModel
+
+
+def preset_folder() -> Path:
+    """The folder of the shipped threat models, in an installed package or a checkout."""
+    installed = Path(__file__).parents[1] / "threat_models"
+    return installed if installed.is_dir() else Path(__file__).parents[2] / "threat_models"
+
+
+def presets() -> dict[str, Path]:
+    """Name -> file of every shipped threat model."""
+    return {path.stem: path for path in sorted(preset_folder().glob("*.toml"))}
+
+
+def read_threat(name: str | Path) -> Threat:
+    """Read a shipped threat model by name, or any TOML file by path.
+
+    Raises:
+        ValueError: no such name or file, or a field that is missing, unknown or out of range. The message names file,
+            field, rule, value and remedy in one line.
+    """
+    return _read(_find(name), inside=None)
+
+
+def _find(name: str | Path) -> Path:
+    path = Path(name)
+    if path.suffix == ".toml":
+        return path
+    known = presets()
+    if str(name) not in known:
+        raise unknown("threat", str(name), [*known, "FILE.toml"])
+    return known[str(name)]
+
+
+def _read(path: Path, *, inside: Path | None) -> Threat:
+    """Read a file; `inside` is the suite that names it as a member, if any."""
+    try:
+        raw = tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ValueError(f"{path}: threat file must exist, but it does not. Check the path.") from None
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError, RecursionError) as error:
+        raise ValueError(
+            f"{path}: threat file must be readable TOML, got {summary(error)}. Correct the file."
+        ) from None
+    if "name" in raw:
+        raise ValueError(f"{path}: `name` is the file's own name, got {raw['name']!r}. Drop the field.")
+    if inside is not None and ("members" in raw or isinstance(raw.get("eps"), list)):
+        raise ValueError(
+            f"{inside}: `members` must be single threat models, got {path.stem!r}, which is several. Name its members."
+        )
+    try:
+        if "members" in raw:
+            return _suite(raw, path)
+        if isinstance(raw.get("eps"), list):
+            radii = (f"{path.stem}@{eps}" for eps in raw["eps"])
+            members = tuple(
+                ThreatModel(name=n, **{**raw, "eps": eps}) for n, eps in zip(radii, raw["eps"], strict=True)
+            )
+            return Sweep(name=path.stem, members=members, source=members[0].source if members else "none")
+        if "after" in raw:
+            raw["after"] = _before(raw["after"], path)
+        return ThreatModel(name=path.stem, **raw)
+    except ValidationError as error:
+        raise ValueError(f"{path}: {explain(error)}") from None
+
+
+def _before(name: Any, path: Path) -> ThreatModel:
+    """The threat model that comes first in a composed one."""
+    known = isinstance(name, str) and name != path.stem
+    first = _read(_find(path.parent / name if name.endswith(".toml") else name), inside=None) if known else None
+    if not isinstance(first, ThreatModel) or first.after is not None:
+        raise ValueError(f"{path}: `after` must name another single threat model, got {name!r}. Name one.")
+    return first
+
+
+def _suite(raw: dict[str, Any], path: Path) -> Suite:
+    """A suite from names of threat models, or from tables that complete the fields at the top of the file."""
+    own = {field: raw[field] for field in ("members", "queries", "source") if field in raw}
+    shared = {field: value for field, value in raw.items() if field not in own}
+    if isinstance(raw["members"], list) and raw["members"] and all(isinstance(m, dict) for m in raw["members"]):
+        own["members"] = tuple(_member(table, shared, raw, path) for table in raw["members"])
+        return Suite(name=path.stem, **own)
+    fields: dict[str, Any] = own | shared | {"members": _members(raw["members"], path)}
+    return Suite(name=path.stem, **fields)
+
+
+def _member(table: dict[str, Any], shared: dict[str, Any], raw: dict[str, Any], path: Path) -> ThreatModel:
+    if not isinstance(table.get("name"), str):
+        raise ValueError(f"{path}: `members` must each have a `name`, got {table}. Add it.")
+    try:
+        fields: dict[str, Any] = {"source": raw.get("source")} | shared | table
+        return ThreatModel(**fields | {"name": f"{path.stem}/{table['name']}"})
+    except ValidationError as error:
+        raise ValueError(f"{path}: member {table['name']!r}: {explain(error)}") from None
+
+
+def _members(names: Any, path: Path) -> tuple[ThreatModel, ...]:
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        rule = "must be a list of threat names or of tables"
+        raise ValueError(f'{path}: `members` {rule}, got {names!r}. Write ["linf-8-255", ...] or [[members]].')
+    beside = [path.parent / name if name.endswith(".toml") else name for name in names]
+    if any(Path(name).resolve() == path.resolve() or name == path.stem for name in beside):
+        raise ValueError(f"{path}: `members` must not name the suite itself, got {path.stem!r}. Drop it.")
+    read = (_read(_find(name), inside=path) for name in beside)
+    return tuple(m for t in read for m in members_of(t))
+
+
+def explain(error: ValidationError) -> str:
+    """The first complaint of a validation as one line: field, rule, value, remedy."""
+    first = error.errors()[0]
+    field = ".".join(str(part) for part in first["loc"])
+    if first["type"] == "missing":
+        return f"`{field}` must be given, got nothing. Add it: no field of a threat model has a default."
+    if first["type"] == "extra_forbidden":
+        known = ", ".join(n for n in ThreatModel.model_fields if n != "name")
+        return f"`{field}` must be a known field ({known}), got an unknown one. Correct or drop it."
+    message = str(first["msg"]).removeprefix("Value error, ")
+    if not field:
+        return message
+    _, should, rest = message.partition(" should ")  # pydantic: "Input should be greater than 0"
+    rule = f"must {rest}" if should else message if message.startswith("must") else f"must be right: {message}"
+    return f"`{field}` {rule}, got {first['input']!r}. Correct the field."

@@ -1,0 +1,89 @@
+"""Several threat models under one name: a suite, or a sweep over radii."""
+
+import hashlib
+from itertools import pairwise
+from typing import Self
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from oodattack.threat.model import ON_A_SCORE, ThreatModel
+
+
+class Suite(BaseModel):
+    """Several searches within the same limits; its number takes each row at its worst over them.
+
+    Attributes:
+        name: file stem.
+        members: threat models with one norm, eps, start and attacked side: names, files, or tables whose missing fields
+            are those at the top of the suite's file.
+        queries: detector calls per input that all members share. They run one after the other on the rows that can
+            still change the AUROC; what is left buys further rounds of what has paid so far. None: every member
+            spends its own on every row.
+        source: paper or document.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+    name: str
+    members: tuple[ThreatModel, ...] = Field(min_length=1, strict=False)
+    queries: int | None = Field(default=None, ge=2)
+    source: str = Field(min_length=1)
+
+    @model_validator(mode="after")
+    def _members_agree(self) -> Self:
+        for field in ("norm", "eps", "start", "attacks_id", "attacks_ood"):
+            values = [(m.name, getattr(m, field)) for m in self.members]
+            if len({value for _, value in values}) > 1:
+                got = ", ".join(f"{value} in {name}" for name, value in values)
+                raise ValueError(f"`members` must agree in `{field}`, got {got}. A worst case needs one set of limits.")
+        if len({m.name for m in self.members}) < len(self.members):
+            raise ValueError(f"`members` must differ in name, got {[m.name for m in self.members]}. Rename one.")
+        if self.queries is not None:
+            for m in self.members:
+                if m.aim not in (*ON_A_SCORE, "cross") or m.iterate != "best":
+                    got = f"aim {m.aim!r} and iterate {m.iterate!r} in {m.name}"
+                    raise ValueError(
+                        f"`members` that share `queries` must hide, raise or cross and keep the best, got {got}."
+                    )
+        return self
+
+
+class Sweep(BaseModel):
+    """One threat model at several radii: AUROC against eps, and eps50, the radius that leaves AUROC 0.5.
+
+    Attributes:
+        name: file stem.
+        members: the threat model at each radius, in rising order.
+        source: paper or document.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+    name: str
+    members: tuple[ThreatModel, ...] = Field(min_length=2, strict=False)
+    source: str = Field(min_length=1)
+
+    @model_validator(mode="after")
+    def _radii_rise(self) -> Self:
+        radii = [m.eps for m in self.members]
+        if any(b <= a for a, b in pairwise(radii)):
+            raise ValueError(f"`eps` must rise from radius to radius, got {radii}. Sort them.")
+        return self
+
+
+Threat = ThreatModel | Suite | Sweep
+
+
+def members_of(threat: Threat) -> tuple[ThreatModel, ...]:
+    """The single threat models behind a threat."""
+    return (threat,) if isinstance(threat, ThreatModel) else threat.members
+
+
+def each_radius(threat: Threat) -> tuple[ThreatModel | Suite, ...]:
+    """The threats that a cell of the report is about: a sweep has one at each radius."""
+    return threat.members if isinstance(threat, Sweep) else (threat,)
+
+
+def file_hash(threat: Threat) -> str:
+    """SHA-256 of a threat model's content, its members' included."""
+    return hashlib.sha256(threat.model_dump_json(exclude_none=True).encode()).hexdigest()

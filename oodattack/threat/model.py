@@ -1,0 +1,184 @@
+"""A threat model: what one attacker may do, and how it searches. Data only."""
+
+from fractions import Fraction
+from typing import Annotated, Literal, Self
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
+from torch import Tensor
+
+from oodattack.geometry import norm_of, patch_side, project_patch_then_clamp, project_roughly, project_then_clamp
+
+Norm = Literal["linf", "l2", "l1", "patch"]
+Aim = Literal["hide", "raise", "both", "match", "quantile", "cross"]
+Objective = Literal["score", "logits", "latent", "class-logits", "misclassify"]
+ON_A_SCORE = ("hide", "raise", "both")  # aims that say what they differentiate in `objective`
+STARTS = ("ood", "id", "noise", "colour-spiral", "grey-spiral", "checkerboard-2", "checkerboard-8")
+STEP_SIZED = ("pgd", "adamax")
+CROSSING = ("fmn", "ddn", "rays", "hop-skip-jump")  # minimum-norm searches
+LIMITED = ("affine", "colour", "stadv", "recolor")  # distortions with a unit of their own
+ATTACK_NAMES = (
+    *("pgd", "apgd", "adamax", "lbfgs", "random-search", "square", "nes", "spsa"),
+    *CROSSING,
+    *("corruptions", *LIMITED),
+)
+OUTSIDE = "torchattacks:"  # prefix of attacks from that library
+
+
+def _fraction(value: object) -> object:
+    """Read "8/255" as a number; leave everything else to the type check."""
+    if isinstance(value, str):
+        try:
+            return float(Fraction(value))
+        except (ValueError, ZeroDivisionError):
+            return value
+    return value
+
+
+Number = Annotated[float, BeforeValidator(_fraction), Field(allow_inf_nan=False)]
+
+
+class ThreatModel(BaseModel):
+    """Limits on one attacker, and how it searches. No field has a default: the choice is the point of the evaluation.
+
+    Attributes:
+        name: file stem, e.g. "linf-8-255".
+        norm: ball that bounds the perturbation.
+        eps: radius of the ball, > 0, in input units ([0, 1] pixels); a fraction such as "8/255" will do. For the norm
+            "patch" the side of the patch in pixels; for the aim "cross" the largest radius that is considered.
+        aim: "hide" lowers the score of OOD inputs, "raise" lifts that of ID inputs, "both" does each; "match" brings
+            OOD inputs onto a target ID image in `match`; "quantile" brings their score onto a quantile of ID scores;
+            "cross" looks for the smallest perturbation that the threshold set on clean ID scores accepts.
+        objective: what "hide", "raise" and "both" follow: the detector's own "score" (or its surrogate), the log-odds
+            of the network's "logits", the "latent" of an image of the other side, the logits of several classes in
+            turn ("class-logits"), or the classifier's mistake ("misclassify"). The score judges all but the last.
+        match: what to match: the detector's "latent", the network's "logits" or the "score". For "match" only.
+        paired: the target of row i is the ID image i of the evaluation itself (Liang et al. 2020); false draws targets
+            from ID images that are not evaluated. For "match" only.
+        quantile: level in [0, 1]. For "quantile" only.
+        start: where OOD inputs come from: "ood" (the OOD set), "id" (ID images beside the evaluated ones), "noise",
+            "colour-spiral", "grey-spiral", "checkerboard-2", "checkerboard-8" or "picture:PATH".
+        init: first point of a restart: "clean", "ball" (uniform in the ball) or "sphere" (on its surface).
+        attack: name of the search.
+        step_size: share of eps, in (0, 2]; for pgd (length of a step) and adamax (learning rate) only.
+        after: another threat model, by name or file: its results are the images that this one starts from and is
+            measured from. For OOD inputs only.
+        draws: calls averaged into one value and gradient, for detectors that use random numbers.
+        severity: of corruptions, 1 to 5.
+        limit: largest distortion in the attack's own unit; for affine, colour, stadv and recolor only.
+        queries: detector calls per input, forward or forward plus backward, all restarts, draws and the clean call
+            included.
+        restarts: independent searches that share the queries; each row keeps its best.
+        iterate: "best" point seen per row, or the "last" one of a restart, as some papers' code returns; of several
+            restarts each row keeps the better.
+        source: paper or document the numbers come from.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+    name: str
+    norm: Norm
+    eps: Number = Field(gt=0)
+    aim: Aim
+    objective: Objective | None = None
+    match: Literal["latent", "logits", "score"] | None = None
+    paired: bool | None = None
+    quantile: Number | None = Field(default=None, ge=0, le=1)
+    start: str
+    init: Literal["clean", "ball", "sphere"]
+    attack: str
+    step_size: Number | None = Field(default=None, gt=0, le=2)
+    after: "ThreatModel | None" = None
+    draws: int | None = Field(default=None, ge=1)
+    severity: int | None = Field(default=None, ge=1, le=5)
+    limit: Number | None = Field(default=None, gt=0)
+    queries: int = Field(ge=1)
+    restarts: int = Field(ge=1)
+    iterate: Literal["best", "last"]
+    source: str = Field(min_length=1)
+
+    @field_validator("start")
+    @classmethod
+    def _known_start(cls, value: str) -> str:
+        if value not in STARTS and not value.startswith("picture:"):
+            raise ValueError(f"must be one of {', '.join(STARTS)} or picture:PATH")
+        return value
+
+    @field_validator("attack")
+    @classmethod
+    def _known_attack(cls, value: str) -> str:
+        if value not in ATTACK_NAMES and not (value.startswith(OUTSIDE) and value != OUTSIDE):
+            raise ValueError(f"must be one of {', '.join(ATTACK_NAMES)} or {OUTSIDE}NAME")
+        return value
+
+    @model_validator(mode="after")
+    def _fields_fit(self) -> Self:
+        if self.norm == "linf" and self.eps > 1:
+            raise ValueError(f"`eps` must be in (0, 1] for linf, got {self.eps:g}. Write 8/255, not 8.")
+        if self.norm == "patch" and self.eps != int(self.eps):
+            raise ValueError(f"`eps` must be a whole number of pixels for patch, got {self.eps:g}. Write 8 for 8 x 8.")
+        for field, wanted, why in (
+            ("match", self.aim == "match", 'aim = "match"'),
+            ("paired", self.aim == "match", 'aim = "match"'),
+            ("quantile", self.aim == "quantile", 'aim = "quantile"'),
+            ("objective", self.aim in ON_A_SCORE, f"aim = {' or '.join(ON_A_SCORE)}"),
+            ("step_size", self.attack in STEP_SIZED, f"attack = {' or '.join(STEP_SIZED)}"),
+            ("severity", self.attack == "corruptions", 'attack = "corruptions"'),
+            ("limit", self.attack in LIMITED, f"attack = {' or '.join(LIMITED)}"),
+        ):
+            if field == "step_size" and self.attack.startswith(OUTSIDE):
+                continue  # theirs may have one
+            if (getattr(self, field) is not None) != wanted:
+                verb = "is needed with" if wanted else "belongs only to"
+                raise ValueError(
+                    f"`{field}` {verb} {why}, got {getattr(self, field)!r}. {'Add' if wanted else 'Drop'} it."
+                )
+        if (self.aim == "cross") != (self.attack in CROSSING):
+            verb = "needs" if self.aim == "cross" else "must not be"
+            raise ValueError(
+                f"`aim` {self.aim!r} {verb} one of {', '.join(CROSSING)} as `attack`, got {self.attack!r}."
+            )
+        if self.after is not None and not (
+            self.aim == "hide" and self.after.attacks_ood and self.start == self.after.start
+        ):
+            got = f"{self.aim!r} from {self.start!r} after {self.after.aim!r} from {self.after.start!r}"
+            raise ValueError(f"`after` needs aim = hide, and a first one that attacks the same OOD inputs, got {got}.")
+        if self.objective == "misclassify" and self.aim != "hide":
+            raise ValueError(f"`objective` misclassify needs aim = hide, got {self.aim!r}. Change one of them.")
+        if self.queries < 2 * self.restarts * (self.draws or 1):
+            got = f"{self.queries} for {self.restarts}" + (f" of {self.draws} draws" if self.draws else "")
+            raise ValueError(f"`queries` must be >= 2 a restart, got {got}. Raise it.")
+        return self
+
+    @property
+    def attacks_id(self) -> bool:
+        """Whether ID inputs are perturbed."""
+        return self.aim in ("raise", "both")
+
+    @property
+    def attacks_ood(self) -> bool:
+        """Whether OOD inputs are perturbed."""
+        return self.aim != "raise"
+
+    @property
+    def needs_targets(self) -> bool:
+        """Whether ID images beside the evaluated ones are needed."""
+        unpaired = self.aim == "match" and not self.paired
+        return self.aim == "quantile" or unpaired or self.start == "id"
+
+    def project(self, x_adv: Tensor, x: Tensor) -> Tensor:
+        """Ball around `x`, then the [0, 1] box (for l1 both at once), up to rounding: for the inside of a search."""
+        if self.norm == "patch":
+            return project_patch_then_clamp(x_adv, x, self.eps)
+        return project_roughly(x_adv, x, self.eps, self.norm)
+
+    def settle(self, x_adv: Tensor, x: Tensor) -> Tensor:
+        """The same without the rounding: for what a search returns."""
+        if self.norm == "patch":
+            return project_patch_then_clamp(x_adv, x, self.eps)
+        return project_then_clamp(x_adv, x, self.eps, self.norm)
+
+    def distance(self, x_adv: Tensor, x: Tensor) -> Tensor:
+        """Perturbation size, shape (B,), in input units; the side of a patch in pixels."""
+        if self.norm == "patch":
+            return patch_side(x_adv - x)
+        return norm_of(x_adv - x, self.norm)
