@@ -1,7 +1,5 @@
 """What the attacker wants, turned into a per-row loss to maximise."""
 
-from collections.abc import Callable
-
 import torch
 from torch import Tensor
 
@@ -105,9 +103,3 @@ def real(score: Tensor) -> Tensor:
 def rows_of(z: Tensor) -> Tensor:
     """Bring a latent or a score to (B, D)."""
     return z[:, None] if z.ndim == 1 else z.flatten(1)
-
-
-def in_batches(f: Callable[[Tensor], Tensor], x: Tensor, batch_size: int) -> Tensor:
-    """f over all rows without a gradient, batch by batch; the result stays on the device of `x`."""
-    with torch.no_grad():
-        return real(torch.cat([f(rows).detach() for rows in x.split(batch_size)]))

@@ -195,7 +195,7 @@ class _Search:
         i = 0
         while i < steps:
             last = i + 1 == steps  # nobody steps on from there: no gradient
-            judged = self.judge is not None and not last and (i % CHECK == CHECK - 1 or i + 2 == steps)
+            judged = self.judge is not None and i % CHECK == CHECK - 1 and self.threat.iterate == "best"
             point = self.threat.project(x_adv, x)
             ask = self.judge if last and self.judge else self.loss
             seen = self._count(query(ask, point, rows, needs_grad=self.attack.white_box and not last), rows)
@@ -223,7 +223,8 @@ class _Search:
 
     def _kept(self, rows: Tensor, state: Any, left: int) -> Tensor | None:
         """Which of the rows go on, as indices; None where all do."""
-        out = self.done[rows]
+        spent: Tensor = self.queries[rows] >= self.threat.queries  # confirmations are paid for too
+        out = self.done[rows] | spent
         stopped = getattr(state, "stopped", None)
         if stopped is not None:
             self.stopped[rows] = stopped.where(~out, self.stopped[rows])
@@ -286,8 +287,8 @@ class _Search:
 
 
 def milestones(queries: int) -> tuple[int, ...]:
-    """Queries at which the best so far is written down: 1, 2, 5, 10, 20, ... and the last."""
-    return (*[m for m in MILESTONES if m < queries], queries)
+    """Queries at which the best so far is written down: 1, 2, 5, 10, 20, ..., half of all and all."""
+    return tuple(sorted({*(m for m in MILESTONES if m < queries), queries // 2 or 1, queries}))
 
 
 def query(loss: Loss, x: Tensor, rows: Tensor, *, needs_grad: bool) -> Seen:

@@ -42,6 +42,7 @@ class Indicators(NamedTuple):
         black_box_auroc: lowest AUROC left by a black-box search within the same limits.
         smaller_eps_auroc: lowest AUROC left by a threat of smaller radius, same norm and sides.
         transfer_auroc: lowest AUROC left, within the same limits, by a search on another score.
+        rival_auroc: lowest AUROC left by any other threat of the run within the same limits, suites included.
         restart_spread: AUROC left by the weakest restart minus that of the strongest.
     """
 
@@ -61,6 +62,7 @@ class Indicators(NamedTuple):
     black_box_auroc: float | None = None
     smaller_eps_auroc: float | None = None
     transfer_auroc: float | None = None
+    rival_auroc: float | None = None
     restart_spread: float | None = None
 
 
@@ -113,6 +115,7 @@ def _of_rivals(attacked: float, found: Indicators) -> Iterator[str]:
         ("a black-box search", found.black_box_auroc, gradient),
         ("a search on another score", found.transfer_auroc, gradient),
         ("a smaller radius", found.smaller_eps_auroc, attacked),
+        ("another search within the same limits", found.rival_auroc, attacked),
     ):
         if auroc is not None and auroc < than - BEATEN:
             yield f"{rival} was stronger (AUROC {auroc:.3f} against {than:.3f})"

@@ -71,13 +71,3 @@ def test_close_enough_means_a_small_mape():
 def test_rows_of_keeps_rows():
     assert aims.rows_of(torch.zeros(3)).shape == (3, 1)
     assert aims.rows_of(torch.zeros(3, 2, 4)).shape == (3, 8)
-
-
-@pytest.mark.parametrize("batch_size", [1, 2, 5])
-def test_in_batches_gives_all_rows_without_a_gradient(batch_size):
-    x = torch.rand(5, 1, 2, 2, requires_grad=True)
-    sizes = []
-    out = aims.in_batches(lambda rows: (sizes.append(len(rows)), score(rows))[1], x, batch_size)
-    assert torch.equal(out, score(x).detach())
-    assert not out.requires_grad
-    assert max(sizes) <= batch_size

@@ -48,6 +48,10 @@ WRONG = {
     "black box is stronger": ({"black_box_auroc": 0.88}, "a black-box search was stronger (AUROC 0.880 against 0.900)"),
     "transfer is stronger": ({"transfer_auroc": 0.88}, "a search on another score was stronger (AUROC 0.880"),
     "less is more": ({"smaller_eps_auroc": 0.88}, "a smaller radius was stronger (AUROC 0.880 against 0.900)"),
+    "a rival is stronger": (
+        {"rival_auroc": 0.88},
+        "another search within the same limits was stronger (AUROC 0.880 against 0.900)",
+    ),
     "no sanity run": ({"full_box_auroc": None}, "no sanity-full-box run"),
     "sanity run failed": ({"full_box_auroc": 0.51}, "with the whole box the search still left AUROC 0.510"),
 }

@@ -219,7 +219,7 @@ def side(scores: list[float]) -> Side:
     n = len(scores)
     t, none = torch.tensor(scores), torch.zeros(n)
     counts = (none + 1, none + 1, none, none, none.bool(), none)
-    return Side(t, t, t, *counts, None, None, None, None, t.view(-1, 1, 1, 1))
+    return Side(t, t, t, t, *counts, None, None, None, None, t.view(-1, 1, 1, 1))
 
 
 def test_worst_by_hand():

@@ -18,7 +18,7 @@ from oodattack.threat import ThreatModel
 
 ARMIJO, DESCENT = 1e-4, 1e-3  # least decrease against the slope; least cosine with steepest descent
 REACH = 8.0  # longest step, in Polyak steps
-MASS = 0.8  # share of the velocity that stays, in a burst
+MASS = 0.5  # share of the velocity that stays, in a burst
 
 
 def lbfgs(*, memory: int = 30, stretch: float = 3.0, patience: int = 1) -> Attack:

@@ -15,8 +15,8 @@ from oodattack.threat import ThreatModel
 
 WINDOW, SLOW = 20, 0.9  # a row stalls when this many queries leave more than this share of its loss
 FAILS = 10  # a row stalls when this many trial points in a row were no better
-BURST, FALL = 150, 1e-3  # queries of the first burst; its last step over its first
-LONG = 0.7  # share of the queries left that a burst takes where the ball binds, if that is more
+BURST, FALL = 150, 1e-2  # queries of the first burst; its last step over its first
+LONG = 0.85  # share of the queries left that a burst takes where the ball binds, if that is more
 FAR, NEAR = 2.0, 0.1  # first step of a burst as a share of eps: where the ball binds (or is no l2 ball), and inside
 ROUND = 0.99  # a round was in vain when it leaves more than this share of the loss
 FLAT, DEAD = 1e-3, 1e-6  # a projected gradient below these shares of the gradient is small, or as good as zero

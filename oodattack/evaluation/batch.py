@@ -7,6 +7,8 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 
+from oodattack.aims import real
+
 CPU_PIXELS = 256 * 3 * 32 * 32  # of a batch on the CPU, where larger ones bring nothing: 256 CIFAR images
 MOST = 4096  # rows
 SHARE = 0.5  # of the free memory of a GPU
@@ -71,6 +73,12 @@ def in_blocks(n: int, batch: Batch, work: Callable[[slice], T]) -> list[T]:
         if torch.cuda.is_available():
             torch.cuda.empty_cache()  # outside the handler, which keeps the failed block's tensors alive
     return parts
+
+
+def values(f: Callable[[Tensor], Tensor], x: Tensor, batch: Batch) -> Tensor:
+    """f over all rows without a gradient, block by block, on the device of `x`."""
+    with torch.no_grad():
+        return real(torch.cat(in_blocks(len(x), batch, lambda rows: f(x[rows]).detach())))
 
 
 def out_of_memory(error: BaseException) -> bool:

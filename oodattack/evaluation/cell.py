@@ -62,34 +62,23 @@ def indicators(outcome: Outcome, *, matching: bool, floors: Floors, trouble: str
         random_auroc=floors.random,
         full_box_auroc=floors.full_box,
         gradient_trouble=trouble if outcome.surrogate is None and outcome.white_box else None,
-        rising_share=_rising(outcome),
+        rising_share=outcome.rising_share,
         unfinished_drop=_unfinished(outcome),
         white_box_auroc=floors.white_box if outcome.members else None,
         black_box_auroc=floors.black_box,
         smaller_eps_auroc=floors.smaller_eps,
         transfer_auroc=floors.transfer,
+        rival_auroc=floors.rival,
         restart_spread=outcome.restart_spread,
     )
 
 
-def _rising(outcome: Outcome) -> float | None:
-    """Share of rows that ended above the loss of their second query, or were finished before; None without a record."""
-    rose = []
-    for side, sign in ((outcome.ood, -1), (outcome.id, 1)):
-        if side is not None:
-            if side.history is None or side.history.shape[1] < 3:  # milestones 1, 2 and the last
-                return None
-            later = sign * side.history[:, -1] > sign * side.history[:, 1]
-            rose.append(later | (side.stopped == STOPPED.index("target reached")))
-    return torch.cat(rose).double().mean().item() if rose else None
-
-
 def _unfinished(outcome: Outcome) -> float | None:
-    """AUROC that the second half of the queries brought; None where the search kept no curve."""
+    """AUROC that the second half of the queries took; None where the search kept no curve."""
     if not outcome.curve or len(outcome.curve) < 3:
         return None
     half = outcome.curve[-1][0] / 2
-    return max(a for q, a in outcome.curve if q >= half) - outcome.curve[-1][1]
+    return [a for q, a in outcome.curve if q <= half][-1] - outcome.curve[-1][1]
 
 
 class Shown(NamedTuple):

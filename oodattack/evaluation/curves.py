@@ -5,8 +5,7 @@ from itertools import pairwise
 
 import torch
 
-from oodattack.aims import in_batches
-from oodattack.attack import milestones
+from oodattack.attack import STOPPED, milestones
 from oodattack.evaluation.outcome import Outcome
 from oodattack.evaluation.plan import Quarry
 from oodattack.evaluation.setup import Setup
@@ -21,7 +20,7 @@ def queries_curve(setup: Setup, prey: Quarry, limits: ThreatModel, x: torch.Tens
     if limits.aim not in ("hide", "raise", "both") or limits.objective == "misclassify":
         return outcome
     f = prey.judge or prey.f
-    clean = {-1: in_batches(f, x, setup.batch.size).cpu(), 1: in_batches(f, setup.id, setup.batch.size).cpu()}
+    clean = {-1: setup.values(f, x).cpu(), 1: setup.values(f, setup.id).cpu()}
 
     def left(field: str) -> list[float]:
         columns = {-1: outcome.ood and getattr(outcome.ood, field), 1: outcome.id and getattr(outcome.id, field)}
@@ -37,7 +36,31 @@ def queries_curve(setup: Setup, prey: Quarry, limits: ThreatModel, x: torch.Tens
     if all(side.history is not None for side in sides):
         curve = [(0.0, auroc(clean[1], clean[-1]))]
         curve += list(zip(map(float, milestones(limits.queries)), left("history"), strict=True))
-    return outcome._replace(curve=curve, curve_is_exact=prey.exact or prey.judge is not None, restart_spread=spread)
+    return outcome._replace(
+        curve=curve,
+        curve_is_exact=prey.exact or prey.judge is not None,
+        rising_share=None if prey.judge or limits.draws else rising(outcome, milestones(limits.queries)),
+        restart_spread=spread,
+    )
+
+
+def rising(outcome: Outcome, at: Sequence[int]) -> float | None:
+    """Share of rows whose search ended above the loss of its own first step, or was finished by then.
+
+    Args:
+        outcome: with a history.
+        at: queries of the history's columns; the first is the clean call, the second the first step.
+    """
+    if 2 not in at or at[-1] == 2:
+        return None
+    rose = []
+    for side, sign in ((outcome.ood, -1), (outcome.id, 1)):
+        if side is not None:
+            if side.history is None:
+                return None
+            later = sign * side.history[:, -1] > sign * side.history[:, at.index(2)]
+            rose.append(later | (side.stopped == STOPPED.index("target reached")))
+    return torch.cat(rose).double().mean().item()
 
 
 def search_curve(result: Result, outcome: Outcome) -> Curve:

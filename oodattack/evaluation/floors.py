@@ -13,18 +13,25 @@ class Floors(NamedTuple):
     random: float | None  # random draws within the same limits
     black_box: float | None  # any other search without gradients within the same limits
     transfer: float | None  # a search on another function, judged by the score, within the same limits
+    rival: float | None  # any other threat within the same limits, suites too
     white_box: float | None  # searches on the score with gradients within the same limits
     smaller_eps: float | None  # within a smaller ball of the same norm
     full_box: float | None  # within the whole box
 
 
-def floors(threat: Threat, left: Mapping[ThreatModel, float], like: Mapping[ThreatModel, float]) -> Floors:
+def floors(
+    threat: Threat,
+    left: Mapping[ThreatModel, float],
+    like: Mapping[ThreatModel, float],
+    suites: Mapping[Suite, float],
+) -> Floors:
     """Sort the other searches of a run by what they say about this one.
 
     Args:
         threat: the one that is judged; it is left out itself, the members of a suite are not.
         left: AUROC after each threat model of the run.
         like: the same, counting only the sides that `threat` attacks, for those that attack them all.
+        suites: the same of suites.
     """
     limits = members_of(threat)[0]
     on_score = {m: a for m, a in like.items() if m.objective != "misclassify"}
@@ -33,6 +40,8 @@ def floors(threat: Threat, left: Mapping[ThreatModel, float], like: Mapping[Thre
     smaller = [a for m, a in on_score.items() if bounds(m) == (*bounds(limits)[:-1], m.eps) and m.eps < limits.eps]
     boxes = [a for m, a in left.items() if bounds(m)[:3] == ("linf", None, None) and m.eps == 1 and m.aim in ON_A_SCORE]
 
+    rivals = [a for s, a in suites.items() if s != threat and bounds(s.members[0]) == bounds(limits)]
+
     def least(chosen: list[float]) -> float | None:
         return min(chosen, default=None)
 
@@ -40,8 +49,9 @@ def floors(threat: Threat, left: Mapping[ThreatModel, float], like: Mapping[Thre
         random=least([a for m, a in others.items() if m.attack == "random-search"]),
         black_box=least([a for m, a in others.items() if is_blind(m) and m.attack != "random-search"]),
         transfer=least([a for m, a in others.items() if m.objective == "logits" and not is_blind(m)]),
+        rival=least([*others.values(), *rivals]),
         white_box=least([a for m, a in within.items() if m.objective == "score" and not is_blind(m)]),
-        smaller_eps=least(smaller) if not isinstance(threat, Suite) else None,
+        smaller_eps=least(smaller),
         full_box=least(boxes),
     )
 

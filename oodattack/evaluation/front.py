@@ -6,8 +6,9 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+from oodattack.evaluation.goal import TPR
 from oodattack.evaluation.outcome import Scored, Side
-from oodattack.metrics import auroc
+from oodattack.metrics import auroc, id_threshold
 from oodattack.threat import ThreatModel
 
 HOPE = 0.1  # of a row's whole movement: what it may still move when its last turns brought nothing
@@ -25,6 +26,7 @@ class Front:
     budget: int  # queries that each row may spend
     best: Side
     x_adv: Tensor
+    threshold: float  # accepts 95 % of the clean ID scores
     moved: Tensor  # how far its last turn brought each row, halved at each turn that brought less
     turns: int = 0
     tried: dict[str, Tensor] = field(default_factory=dict)  # how often each row has had each member
@@ -51,6 +53,11 @@ class Front:
         order = order[((gain > 0) & can_pay)[order]]
         return order[self.times(limits)[order].argsort(stable=True)]
 
+    def refused(self, limits: ThreatModel) -> Tensor:
+        """Rows that the deployed threshold did not accept before any attack, and that can pay."""
+        assert self.best.crossing is not None  # a member measures it
+        return ((self.best.crossing > 0) & (self.best.queries + limits.queries <= self.budget)).nonzero().flatten()
+
     def times(self, limits: ThreatModel) -> Tensor:
         """How often each row has had a member, whatever the length of its turns."""
         return self.tried.setdefault(limits.name, torch.zeros(len(self.x), dtype=torch.long))
@@ -61,13 +68,15 @@ class Front:
         won = self.sign * side.scores > self.sign * best.scores[rows]
         gained = (self.sign * (side.scores - best.scores[rows])).clamp(min=0).to(self.moved.dtype)
         self.moved[rows] = torch.maximum(gained, self.moved[rows] / 2)
-        for name in ("scores", "scores_8bit", "distance", "stopped"):
+        for name in ("scores", "again", "scores_8bit", "distance", "stopped"):
             getattr(best, name)[rows[won]] = getattr(side, name)[won].to(getattr(best, name).dtype)
         for name in ("queries", "gradients", "zero_gradients", "non_finite"):
             getattr(best, name)[rows] += getattr(side, name)
         best.clean_best[rows[won]] = False
-        if side.crossing is not None and best.crossing is not None:
-            best.crossing[rows] = torch.minimum(best.crossing[rows], side.crossing)
+        if best.crossing is not None:
+            accepted = side.distance.masked_fill(side.scores.double() > self.threshold, float("inf"))
+            nearest = accepted if side.crossing is None else torch.minimum(accepted, side.crossing)
+            best.crossing[rows] = torch.minimum(best.crossing[rows], nearest.to(best.crossing.dtype))
         device = self.x_adv.device
         self.x_adv[rows[won].to(device)] = scored.x_adv[won.to(device)]
         self.turns += 1
@@ -96,8 +105,11 @@ def front(
     """A side before anything was spent on it: every row at its clean image."""
     n = len(x)
     none = torch.zeros(n, dtype=torch.long)
+    threshold = id_threshold(against if sign < 0 else clean, tpr=TPR)
+    far = torch.full((n,), float("inf"), dtype=torch.float64)
     best = Side(
         scores=clean.clone(),
+        again=clean.clone(),
         scores_8bit=clean_8bit.clone(),
         distance=torch.zeros(n, dtype=torch.float64),
         queries=none.clone(),
@@ -107,9 +119,9 @@ def front(
         clean_best=torch.ones(n, dtype=torch.bool),
         stopped=none.clone(),
         mape=None,
-        crossing=torch.full((n,), float("inf"), dtype=torch.float64) if crossing else None,
+        crossing=far.masked_fill(clean.double() <= threshold, 0.0) if crossing else None,
         history=None,
         restarts=None,
         shown=x[:0].cpu(),
     )
-    return Front(name, x, clean, against, sign, budget, best, x.clone(), torch.zeros(n), others=others)
+    return Front(name, x, clean, against, sign, budget, best, x.clone(), threshold, torch.zeros(n), others=others)

@@ -7,14 +7,16 @@ import torch
 from torch import Tensor
 
 from oodattack import aims
-from oodattack.aims import in_batches, rows_of
+from oodattack.aims import rows_of
 from oodattack.attack import Loss
+from oodattack.evaluation.batch import Batch, values
 from oodattack.evaluation.plan import Quarry
 from oodattack.metrics import id_threshold
 from oodattack.threat import ThreatModel
 
 BEYOND = 0.01  # a row is finished this many standard deviations beyond the most extreme score that it can pass
 TPR = 0.95  # of the deployed threshold
+AT_ONCE = 256  # rows whose distances to all candidates are in memory together
 
 
 class Goal(NamedTuple):
@@ -102,8 +104,9 @@ def _targets(goal: Goal, rows: slice) -> Tensor:
     return goal.targets[rows]
 
 
-def nearest(f: Callable[[Tensor], Tensor], x: Tensor, others: Tensor, *, count: int, batch_size: int) -> Tensor:
+def nearest(f: Callable[[Tensor], Tensor], x: Tensor, others: Tensor, *, count: int, batch: Batch) -> Tensor:
     """Latents of the `count` images of `others` that are nearest to each row in latent space, (N, count, D)."""
-    z, candidates = (rows_of(in_batches(f, images, batch_size)) for images in (x, others))
-    picked = torch.cdist(z.double(), candidates.double()).topk(min(count, len(others)), dim=1, largest=False).indices
-    return candidates[picked]
+    z, candidates = (rows_of(values(f, images, batch)) for images in (x, others))
+    count = min(count, len(others))
+    parts = [torch.cdist(rows, candidates).topk(count, dim=1, largest=False).indices for rows in z.split(AT_ONCE)]
+    return candidates[torch.cat(parts)]

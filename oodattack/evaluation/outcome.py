@@ -10,6 +10,7 @@ class Side(NamedTuple):
     """One attacked set under one threat model and one detector. Tensors on the CPU, one entry a row."""
 
     scores: Tensor  # of the returned images, scored afresh
+    again: Tensor  # the same, drawn anew where the score is random: the best of several must not be the luckiest
     scores_8bit: Tensor  # of the same images rounded to 8 bits
     distance: Tensor  # in the threat's norm
     queries: Tensor
@@ -45,6 +46,7 @@ class Outcome(NamedTuple):
     shared_with: list[str]
     curve: list[tuple[float, float]] | None = None  # (queries, AUROC) along the search
     curve_is_exact: bool = True  # the scale of the search orders inputs as the detector does
+    rising_share: float | None = None  # rows that ended above the loss of their first step
     restart_spread: float | None = None  # largest minus smallest AUROC that a single restart leaves
     members: dict[str, float] | None = None  # of a suite: AUROC left by each member, or after its first turn
     found_blindly: float | None = None  # AUROC that searches without gradients took after those with, in such a suite
@@ -82,7 +84,8 @@ def worst_side(sides: list[Side], sign: int) -> Side | None:
         return torch.stack([getattr(side, field) for side in sides]).sum(dim=0)
 
     return Side(
-        scores=picked("scores"),
+        scores=picked("again"),
+        again=picked("again"),
         scores_8bit=sign * (sign * torch.stack([s.scores_8bit for s in sides])).amax(dim=0),
         distance=picked("distance"),
         queries=summed("queries"),

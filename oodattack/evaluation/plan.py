@@ -3,11 +3,12 @@
 from collections.abc import Callable
 from typing import NamedTuple
 
+import torch
 from torch import Tensor
 
 from oodattack.attack import Attack, Whole
 from oodattack.attacks import find_attack
-from oodattack.detector import Detector, Surrogate
+from oodattack.detector import Detector, Latent, Surrogate
 from oodattack.detectors.msp import LogOdds
 from oodattack.threat import ThreatModel
 
@@ -32,8 +33,14 @@ class Unfit(Exception):
     """A threat model that a detector cannot be asked about; the message says why."""
 
 
-def quarry(detector: Detector, threat: ThreatModel, *, blind: bool) -> Quarry:
+def quarry(detector: Detector, threat: ThreatModel, *, blind: bool, latent: Latent | None = None) -> Quarry:
     """What an attack within `threat` on `detector` differentiates or, if it is `blind`, asks.
+
+    Args:
+        detector: the one under attack.
+        threat: says what to follow or match.
+        blind: no gradient is taken.
+        latent: for the objective "latent", see `followed_latent`.
 
     Raises:
         Unfit: a latent or logits are to be followed that the detector does not have.
@@ -42,17 +49,19 @@ def quarry(detector: Detector, threat: ThreatModel, *, blind: bool) -> Quarry:
     if threat.objective in ("logits", "class-logits", "misclassify"):
         return on_logits(detector, threat)
     if threat.objective == "latent":
-        return Quarry(latent_of(detector, stand_in), None, exact=False, judge=detector)
+        if latent is None:
+            raise Unfit("neither detector nor network gives a latent with a gradient")
+        return Quarry(latent, None, exact=False, judge=detector)
     if threat.match in (None, "score"):
         return Quarry(stand_in.score, stand_in.name, stand_in.exact) if stand_in else Quarry(detector, None, True)
-    latent = getattr(detector, "latent", None)
-    if latent is None:
+    own: Latent | None = getattr(detector, "latent", None)
+    if own is None:
         raise Unfit("the detector gives no `latent` to match")
     if threat.match == "logits" and not getattr(detector, "of_logits", False):
         raise Unfit("its score is not a function of the logits")
     if stand_in is not None and stand_in.latent is not None:
         return Quarry(stand_in.latent, stand_in.name, False)
-    return Quarry(latent, None, True)
+    return Quarry(own, None, True)
 
 
 def on_logits(detector: Detector, threat: ThreatModel) -> Quarry:
@@ -67,13 +76,26 @@ def on_logits(detector: Detector, threat: ThreatModel) -> Quarry:
     return Quarry(LogOdds(logits, 1.0), "log-odds of the network's logits", exact=False, judge=detector)
 
 
-def latent_of(detector: Detector, stand_in: Surrogate | None) -> Callable[[Tensor], Tensor]:
-    """A latent to bring onto that of another image: the detector's, differentiable if possible, or its network's."""
-    own = getattr(detector, "latent", None) or getattr(getattr(detector, "net", None), "features", None)
-    found = (stand_in.latent if stand_in else None) or own
-    if found is None:
-        raise Unfit("the detector gives no `latent` to match")
-    return found
+def followed_latent(detector: Detector, x: Tensor) -> Latent | None:
+    """What to bring onto another image's: the surrogate's latent, the detector's own or the network's features.
+
+    The first of them that has a gradient at `x`, shape (1, C, H, W); None where none has.
+    """
+    owners = (getattr(detector, "surrogate", None), detector)
+    candidates = [getattr(owner, "latent", None) for owner in owners]
+    candidates.append(getattr(getattr(detector, "net", None), "features", None))
+    return next((f for f in candidates if f is not None and has_gradient(f, x)), None)
+
+
+def has_gradient(f: Latent, x: Tensor) -> bool:
+    """Whether autograd finds a way from the value of `f` to its input."""
+    z = x.detach().clone().requires_grad_()
+    try:
+        with torch.enable_grad():
+            (grad,) = torch.autograd.grad(f(z).sum(), z, allow_unused=True)
+    except Exception:  # whatever user code does that autograd cannot follow
+        return False
+    return grad is not None
 
 
 def measured(detector: Detector, threat: ThreatModel) -> Callable[[Tensor], Tensor]:
@@ -88,8 +110,16 @@ def is_blind(limits: ThreatModel) -> bool:
 
 
 def blinded(limits: ThreatModel) -> ThreatModel:
-    """The same limits and budget searched without gradients, for what has none: Square, or random draws."""
-    changes = {"attack": "square" if limits.norm in ("linf", "l2") else "random-search", "step_size": None}
+    """The same limits and budget searched without gradients, for what has none: Square, or random draws.
+
+    Raises:
+        Unfit: there is no such search within these limits.
+    """
+    if is_blind(limits):
+        return limits
+    if limits.limit is not None or (limits.aim == "cross" and limits.norm == "l1"):
+        raise Unfit(f"{limits.attack} needs a gradient, and the score has none")
+    attack = "square" if limits.norm in ("linf", "l2") else "random-search"
     if limits.aim == "cross":
-        changes["attack"] = "rays" if limits.norm == "linf" else "hop-skip-jump"
-    return limits.model_copy(update=changes)
+        attack = "rays" if limits.norm == "linf" else "hop-skip-jump"
+    return limits.model_copy(update={"attack": attack, "step_size": None})

@@ -5,14 +5,13 @@ from collections.abc import Callable, Iterable, Sequence
 import torch
 from torch import Tensor
 
-from oodattack.aims import in_batches
 from oodattack.evaluation.cell import Clean, Shown, indicators, numbers, record
 from oodattack.evaluation.check import check_images
 from oodattack.evaluation.curves import eps_curves, queries_curve, search_curve
 from oodattack.evaluation.floors import Floors, covers, floors
 from oodattack.evaluation.front import front
 from oodattack.evaluation.outcome import Outcome, Side, show_rows, worst
-from oodattack.evaluation.plan import Quarry, Unfit, blinded, is_blind, quarry
+from oodattack.evaluation.plan import Quarry, Unfit, is_blind
 from oodattack.evaluation.schedule import scheduled
 from oodattack.evaluation.setup import Setup
 from oodattack.evaluation.sides import Hunted, attack_id, attack_ood, attack_twice
@@ -75,13 +74,13 @@ class Run:
             cost += len(self.setup.detectors) * (suite.queries or 0) * rows
         return cost
 
-    def _groups(self, limits: ThreatModel) -> tuple[dict[Quarry, list[str]], dict[str, str]]:
-        """Detectors that share a search, and those that the threat does not fit, with the reason."""
-        groups: dict[Quarry, list[str]] = {}
+    def _groups(self, limits: ThreatModel) -> tuple[dict[tuple[Quarry, ThreatModel], list[str]], dict[str, str]]:
+        """Detectors that share a search, by what it follows and how; those that the threat does not fit, with why."""
+        groups: dict[tuple[Quarry, ThreatModel], list[str]] = {}
         unfit: dict[str, str] = {}
-        for name, d in self.setup.detectors.items():
+        for name in self.setup.detectors:
             try:
-                groups.setdefault(quarry(d, limits, blind=self.setup.blind(name, limits)), []).append(name)
+                groups.setdefault(self.setup.plan(name, limits), []).append(name)
             except Unfit as reason:
                 unfit[name] = str(reason)
         return groups, unfit
@@ -124,7 +123,8 @@ class Run:
         lowest = self._floors(threat, clean, outcomes)
         if outcome.found_blindly is not None:
             left = left_auroc(clean, outcome)
-            lowest = lowest._replace(white_box=left + outcome.found_blindly, black_box=left)
+            others = left if lowest.black_box is None else min(left, lowest.black_box)
+            lowest = lowest._replace(white_box=left + outcome.found_blindly, black_box=others)
         found = indicators(
             outcome,
             matching=any(m.aim in ("match", "quantile") for m in members_of(threat)),
@@ -142,7 +142,12 @@ class Run:
         singles = {t: o for t, o in outcomes.items() if isinstance(t, ThreatModel)}
         left = {m: left_auroc(clean, o) for m, o in singles.items()}
         like = {m: left_auroc(clean, o, like=threat) for m, o in singles.items() if covers(m, threat)}
-        return floors(threat, left, like)
+        suites = {
+            t: left_auroc(clean, o, like=threat)
+            for t, o in outcomes.items()
+            if isinstance(t, Suite) and covers(t.members[0], threat)
+        }
+        return floors(threat, left, like, suites)
 
     def _limits(self, limits: ThreatModel, ood_name: str, x: Tensor, clean: dict[str, Clean]) -> dict[str, Outcome]:
         """One threat model on one OOD set: a search for each group of detectors, then each detector's own scores."""
@@ -150,7 +155,7 @@ class Run:
         for name, reason in unfit.items():
             self._skip(name, limits, ood_name, reason)
         outcomes: dict[str, Outcome] = {}
-        for prey, names, spent in self._searches(groups, limits):
+        for (prey, spent), names in groups.items():
             self.setup.label = f"{limits.name} on {ood_name}: {', '.join(names)}"
             ood = self._attack_ood(prey, spent, names, ood_name, x, clean) if limits.attacks_ood else {}
             ids = self._attack_id(prey, spent, names, x) if limits.attacks_id else {}
@@ -170,25 +175,6 @@ class Run:
                 outcomes[name] = queries_curve(self.setup, prey, spent, x, outcome)
         return outcomes
 
-    def _searches(
-        self, groups: dict[Quarry, list[str]], limits: ThreatModel
-    ) -> list[tuple[Quarry, list[str], ThreatModel]]:
-        """(quarry, detectors, limits) of each search: where there is nothing to differentiate, a blind one each."""
-        searches = []
-        for prey, names in groups.items():
-            own = [n for n in names if prey.surrogate is None and self.setup.trouble[n] == "no gradient"]
-            if (
-                is_blind(limits)
-                or not own
-                or limits.aim in ("match", "quantile")
-                or limits.objective in ("logits", "class-logits")
-            ):
-                searches.append((prey, names, limits))
-                continue
-            blind = blinded(limits)
-            searches += [(quarry(self.setup.detectors[n], blind, blind=True), [n], blind) for n in names]
-        return searches
-
     def _attack_ood(
         self, prey: Quarry, limits: ThreatModel, names: list[str], ood_name: str, x: Tensor, clean: dict[str, Clean]
     ) -> dict[str, tuple[Side, float]]:
@@ -206,10 +192,15 @@ class Run:
         setup = self.setup
         if any((limits, name) not in self._id_sides for name in names):
             rows = Hunted("id", setup.id, {n: setup.id_scores[n] for n in names}, range(len(setup.id)))
-            found = attack_id(setup, prey, limits, names, rows, [x, *setup.ood.values()])
+            found = attack_id(setup, prey, limits, names, rows, self._others(x))
             for n, (scored, seconds) in found.items():
                 self._id_sides[limits, n] = (scored.side, seconds)
         return {n: self._id_sides[limits, n] for n in names}
+
+    def _others(self, x: Tensor) -> list[Tensor]:
+        """All OOD images, `x` among them."""
+        sets = list(self.setup.ood.values())
+        return sets if any(images is x for images in sets) else [x, *sets]
 
     def _shared_budget(self, suite: Suite, ood_name: str, x: Tensor, clean: dict[str, Clean]) -> dict[str, Outcome]:
         """A suite whose members share their queries: detector by detector, for each has rows of its own left."""
@@ -252,8 +243,7 @@ class Run:
         stand_in = getattr(self.setup.detectors[name], "surrogate", None)
         if stand_in is None or stand_in.exact or name in self.setup.no_surrogate:
             return None
-        size = self.setup.batch.size
-        soft = torch.cat([in_batches(stand_in.score, images, size).cpu() for images in (self.setup.id, x)])
+        soft = torch.cat([self.setup.values(stand_in.score, images).cpu() for images in (self.setup.id, x)])
         return rank_correlation(soft, torch.cat([clean.id, clean.ood]))
 
     def _show(self, result: Result, name: str, threat: Threat, x: Tensor, clean: Clean, outcome: Outcome) -> Shown:

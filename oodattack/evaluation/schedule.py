@@ -8,11 +8,9 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import torch
-
 from oodattack.evaluation.front import Front, left_auroc
 from oodattack.evaluation.outcome import Outcome, show_rows
-from oodattack.evaluation.plan import Quarry, Unfit, blinded, is_blind, quarry
+from oodattack.evaluation.plan import Quarry, Unfit, is_blind
 from oodattack.evaluation.setup import Setup
 from oodattack.evaluation.sides import Hunted, attack_id, attack_ood
 from oodattack.threat import Suite, ThreatModel
@@ -77,7 +75,10 @@ def scheduled(setup: Setup, suite: Suite, name: str, fronts: Sequence[Front], ag
         blind += (before - curve[-1][1]) * is_blind(limits)
     for f in fronts:
         setup.advance(max((suite.queries or 0) * len(f.x) - int(f.best.queries.sum()), 0))
-    sides = {f.sign: f.best._replace(shown=f.x_adv[show_rows(len(f.x_adv)).to(f.x.device)].cpu()) for f in fronts}
+    sides = {
+        f.sign: f.best._replace(scores=f.best.again, shown=f.x_adv[show_rows(len(f.x_adv)).to(f.x.device)].cpu())
+        for f in fronts
+    }
     used = [prey.surrogate for prey in plan.values() if prey.surrogate and prey.judge is None]
     return Outcome(
         ood=sides.get(-1),
@@ -95,30 +96,27 @@ def scheduled(setup: Setup, suite: Suite, name: str, fronts: Sequence[Front], ag
 
 
 def fitting(setup: Setup, suite: Suite, name: str) -> dict[ThreatModel, Quarry]:
-    """The members that suit a detector, and what each of them differentiates.
+    """The members that suit a detector, and what each of them follows.
 
-    Members that average draws are for scores that change from call to call; where a score has no gradient, its members
-    that need one go.
+    Members that average draws are for scores that change from call to call. Where a score has no gradient, those that
+    need one give way to the black box that is a member itself.
     """
     plan: dict[ThreatModel, Quarry] = {}
-    reason = ""
-    no_gradient = setup.trouble[name] == "no gradient"
+    reason = "its members average draws, and the score is the same at every call"
     for limits in suite.members:
         if limits.draws is not None and setup.steady[name]["repeatable"]:
             continue
-        chosen = limits
-        if no_gradient and not is_blind(limits) and (limits.objective or "score") == "score":
-            if limits.aim != "cross":
-                continue
-            chosen = blinded(limits)
-        if no_gradient and limits.objective == "latent" and getattr(setup.detectors[name], "net", None) is None:
-            continue
         try:
-            plan[chosen] = quarry(setup.detectors[name], chosen, blind=setup.blind(name, chosen))
+            prey, chosen = setup.plan(name, limits)
         except Unfit as unfit:
             reason = str(unfit)
+            continue
+        if chosen == limits or chosen.aim == "cross":
+            plan[chosen] = prey
+        else:
+            reason = "no member of the suite can be used without a gradient"
     if not plan:
-        raise Unfit(reason or "no member of the suite can be used without a gradient")
+        raise Unfit(reason)
     return plan
 
 
@@ -147,7 +145,7 @@ def _turn(
         return _turn(setup, limits, prey, name, fronts, curve, times=times // 2)  # nobody can pay for that much
     setup.label = f"{limits.name} on {fronts[0].name}: {name}"
     for front in fronts:
-        rows = torch.arange(len(front.x)) if limits.aim == "cross" else front.open_rows(longer, trial=trial)
+        rows = front.refused(limits) if limits.aim == "cross" else front.open_rows(longer, trial=trial)
         if trial and limits.aim != "cross":
             rows = rows[:: max(1, round(len(rows) / max(FEW, TRIAL * len(rows))))]
         if not len(rows):

@@ -1,25 +1,39 @@
 """Scoring: what the untouched detector says, of any images and of those that a search returned."""
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
-from oodattack.aims import in_batches, mape, rows_of
+from oodattack.aims import mape, rows_of
 from oodattack.attack import Found
 from oodattack.detector import Detector
-from oodattack.evaluation.batch import Batch, in_blocks
+from oodattack.evaluation.batch import Batch, in_blocks, values
 from oodattack.evaluation.goal import TPR
 from oodattack.evaluation.outcome import Scored, Side, show_rows
 from oodattack.evaluation.plan import measured
 from oodattack.lookup import summary
 from oodattack.metrics import id_threshold
-from oodattack.threat import ThreatModel
+from oodattack.threat import ON_A_SCORE, ThreatModel
+
+OUTWARD = (1.001, 1.003, 1.01, 1.03, 1.1, 1.3, 2.0, 4.0)  # times the distance of a point that just misses
 
 
-def score(detector: Detector, name: str, x: Tensor, *, batch: Batch, what: str, rounded: bool = False) -> Tensor:
+def score(
+    detector: Detector,
+    name: str,
+    x: Tensor,
+    *,
+    batch: Batch,
+    what: str,
+    rounded: bool = False,
+    finite: bool = True,
+) -> Tensor:
     """The untouched detector's scores of all rows, or of all rows rounded to 8 bits, on the CPU.
 
     Raises:
-        ValueError: the detector fails, changes its input, or returns anything but one finite score a row.
+        ValueError: the detector fails, changes its input, or returns anything but one score a row, which must be
+            `finite` unless the caller sorts out those that are not.
     """
     first = x[: batch.size].clone()
 
@@ -48,7 +62,7 @@ def score(detector: Detector, name: str, x: Tensor, *, batch: Batch, what: str, 
         raise ValueError(f"detector {name!r} must leave its images alone, got changes in place. Work on a copy.")
     scores = torch.cat(parts).detach().cpu()
     scores = scores if scores.is_floating_point() else scores.float()
-    if not scores.isfinite().all():
+    if finite and not scores.isfinite().all():
         bad = int((~scores.isfinite()).sum())
         raise ValueError(
             f"detector {name!r} must return finite scores, got {bad} NaN or infinite on {what!r}. Correct the detector."
@@ -68,6 +82,7 @@ def scored(
     sign: int,
     batch: Batch,
     accepted: Tensor | None,
+    repeatable: bool,
     alone: bool,
 ) -> Scored:
     """One detector's own view of the returned images; a clean image that is worse for it counts as returned.
@@ -83,42 +98,44 @@ def scored(
         sign: 1 where a higher score is worse (ID rows), -1 where a lower one is (OOD rows).
         batch: images per forward pass.
         accepted: clean ID scores that set the threshold to cross, or None.
+        repeatable: whether two calls give the same scores.
         alone: nobody else looks at `found`, so its images may be changed in place.
     """
     x_adv = found.x_adv if alone else found.x_adv.clone()
-    clean_best = found.clean_best
-    scores = score(detector, name, x_adv, batch=batch, what=f"{limits.name} images")
-    distance = limits.distance(x_adv, x).cpu()
+
+    def judged(images: Tensor, *, rounded: bool = False) -> Tensor:
+        return score(detector, name, images, batch=batch, what=what, rounded=rounded, finite=False)
+
+    what = f"{limits.name} images"
+    scores = judged(x_adv)
+    bad = ~scores.isfinite()
     crossing = None
-    if accepted is not None:  # the nearest accepted image; it is not the one with the lowest score
+    if accepted is not None:
         threshold = id_threshold(accepted, tpr=TPR)
-        crossing = distance.masked_fill(scores.double() > threshold, float("inf"))
+        scores = pushed_out(judged, scores, x_adv, x, limits, threshold)
+        crossing = limits.distance(x_adv, x).cpu().masked_fill(scores.double() > threshold, float("inf"))
         crossing = crossing.masked_fill(clean.double() <= threshold, 0.0)
-    if (
-        limits.aim in ("hide", "raise", "both", "cross")
-        and limits.iterate == "best"
-        and limits.objective != "misclassify"
-    ):
-        undo = sign * clean > sign * scores
-        clean_best = clean_best | undo.to(clean_best.device)
-        scores = clean.where(undo, scores)
-        x_adv[undo.to(x.device)] = x[undo.to(x.device)]
-        distance = distance.masked_fill(undo, 0)
+    undo = bad
+    if limits.aim in (*ON_A_SCORE, "cross") and limits.iterate == "best" and limits.objective != "misclassify":
+        undo = bad | ((sign * clean > sign * scores) if repeatable else bad)
+    x_adv[undo.to(x.device)] = x[undo.to(x.device)]
+    scores = clean.where(undo, scores)
+    in_8_bits = judged(x_adv, rounded=True)
     own = None
     if target is not None:
         f = measured(detector, limits)
-        z_in, z_out = (rows_of(in_batches(f, images, batch.size)) for images in (target, x_adv))
+        z_in, z_out = (rows_of(values(f, images, batch)) for images in (target, x_adv))
         own = mape(z_in, z_out).cpu()
-    in_8_bits = score(detector, name, x_adv, batch=batch, what=f"{limits.name} images in 8 bits", rounded=True)
     side = Side(
         scores=scores,
-        scores_8bit=in_8_bits,
-        distance=distance,
+        again=scores if repeatable else judged(x_adv),
+        scores_8bit=in_8_bits.where(in_8_bits.isfinite(), scores),
+        distance=limits.distance(x_adv, x).cpu(),
         queries=found.queries.cpu(),
         gradients=found.gradients.cpu(),
         zero_gradients=found.zero_gradients.cpu(),
-        non_finite=found.non_finite.cpu(),
-        clean_best=clean_best.cpu(),
+        non_finite=found.non_finite.cpu() + bad + ~in_8_bits.isfinite(),
+        clean_best=found.clean_best.cpu() | undo,
         stopped=found.stopped.cpu(),
         mape=own,
         crossing=crossing,
@@ -127,3 +144,24 @@ def scored(
         shown=x_adv[show_rows(len(x_adv)).to(x.device)].cpu(),
     )
     return Scored(side, x_adv)
+
+
+def pushed_out(
+    judged: Callable[[Tensor], Tensor], scores: Tensor, x_adv: Tensor, x: Tensor, limits: ThreatModel, threshold: float
+) -> Tensor:
+    """Scores after the points that just miss the threshold were moved outward, in place, until the detector accepts.
+
+    A search stops as near to the threshold as it can, where the rounding of a folded network, or a surrogate, decides.
+    """
+    scores = scores.clone()
+    for factor in OUTWARD:
+        missed = (~(scores.double() <= threshold)).nonzero().flatten()
+        if not len(missed):
+            break
+        rows = missed.to(x.device)
+        further = limits.settle(x[rows] + factor * (x_adv[rows] - x[rows]), x[rows])
+        found = judged(further)
+        won = found.double() <= threshold
+        x_adv[rows[won.to(x.device)]] = further[won.to(x.device)]
+        scores[missed[won]] = found[won]
+    return scores

@@ -78,7 +78,7 @@ def _block(
             found = _once(asked, i, share, x[still], goal, still, random.take(still), precision, progress)
             best = found if best is None else better(best, found, still)
     assert best is not None
-    return best
+    return best._replace(history=None, restarts=None)  # of one loss only, and not of every row
 
 
 def _once(
@@ -122,9 +122,7 @@ def better(best: Found, found: Found, rows: Tensor) -> Found:
     counts = {}
     for name in ("queries", "gradients", "zero_gradients", "non_finite"):
         counts[name] = getattr(best, name).index_add(0, rows, getattr(found, name))
-    return best._replace(
-        x_adv=x_adv, value=value, clean_best=clean, stopped=stopped, history=None, restarts=None, **counts
-    )
+    return best._replace(x_adv=x_adv, value=value, clean_best=clean, stopped=stopped, **counts)
 
 
 def fast(loss: Loss, precision: Precision = "full") -> Loss:

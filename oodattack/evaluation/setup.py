@@ -6,9 +6,9 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from oodattack.detector import Detector
-from oodattack.evaluation.batch import Batch
-from oodattack.evaluation.plan import is_blind
+from oodattack.detector import Detector, Latent
+from oodattack.evaluation.batch import Batch, values
+from oodattack.evaluation.plan import Quarry, Unfit, blinded, followed_latent, has_gradient, is_blind, quarry
 from oodattack.evaluation.score import score
 from oodattack.evaluation.search import Precision
 from oodattack.geometry import row_random
@@ -36,6 +36,9 @@ class Setup:
     steady: dict[str, dict[str, bool]] = field(default_factory=dict)
     trouble: dict[str, str | None] = field(default_factory=dict)
     no_surrogate: dict[str, str] = field(default_factory=dict)
+    _followed: dict[str, Latent | None] = field(default_factory=dict)
+    _smooth: dict[Latent, bool] = field(default_factory=dict)
+    _on_id: dict[Latent, Tensor] = field(default_factory=dict)
     done: int = 0
     total: int = 0
 
@@ -49,15 +52,40 @@ class Setup:
         """The untouched detector's scores, on the CPU."""
         return score(self.detectors[name], name, x, batch=self.batch, what=what, rounded=rounded)
 
+    def plan(self, name: str, limits: ThreatModel) -> tuple[Quarry, ThreatModel]:
+        """What a search on a detector follows, and the search: a blind one where there is nothing to differentiate.
+
+        Raises:
+            Unfit: nothing that the threat model asks for.
+        """
+        detector = self.detectors[name]
+        if limits.objective == "latent" and name not in self._followed:
+            self._followed[name] = followed_latent(detector, self.id[:1])
+        known = {"blind": name in self.no_surrogate, "latent": self._followed.get(name)}
+        if is_blind(limits):
+            return quarry(detector, limits, blind=True), limits
+        prey = quarry(detector, limits, **known)  # type: ignore[arg-type]
+        if prey.f not in self._smooth:
+            self._smooth[prey.f] = has_gradient(prey.f, self.id[:1])
+        if self._smooth[prey.f]:
+            return prey, limits
+        if prey.judge is not None or limits.objective == "misclassify":
+            raise Unfit("the network's logits have no gradient")
+        return quarry(detector, limits, blind=True), blinded(limits)
+
+    def values(self, f: Latent, x: Tensor) -> Tensor:
+        """f over all rows; what it says of the ID images is kept."""
+        if x is not self.id:
+            return values(f, x, self.batch)
+        if f not in self._on_id:
+            self._on_id[f] = values(f, x, self.batch)
+        return self._on_id[f]
+
     def advance(self, queries: int) -> None:
         """Tell the user how far it is."""
         self.done += queries
         if self.progress:
             self.progress(self.label, min(self.done, self.total), self.total)
-
-    def blind(self, name: str, limits: ThreatModel) -> bool:
-        """Whether a search on this detector follows its own score without gradients, or has no surrogate to follow."""
-        return is_blind(limits) or name in self.no_surrogate
 
     def _steadiness(self, name: str) -> dict[str, bool]:
         """Whether ID scores repeat, in the same batch and one row at a time, up to rounding."""

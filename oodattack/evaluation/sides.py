@@ -7,11 +7,11 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from oodattack.aims import in_batches, rows_of
+from oodattack.aims import rows_of
 from oodattack.attack import Found
 from oodattack.evaluation.goal import Goal, nearest
 from oodattack.evaluation.outcome import Scored, Side
-from oodattack.evaluation.plan import Quarry, quarry
+from oodattack.evaluation.plan import Quarry
 from oodattack.evaluation.score import scored
 from oodattack.evaluation.search import search
 from oodattack.evaluation.setup import Setup
@@ -55,8 +55,7 @@ def attack_twice(setup: Setup, prey: Quarry, limits: ThreatModel, name: str, row
     Distances and the clean point are those of the second; queries are those of both.
     """
     assert limits.after is not None
-    first = limits.after
-    stand_in = quarry(setup.detectors[name], first, blind=setup.blind(name, first))
+    stand_in, first = setup.plan(name, limits.after)
     found, seconds = attack_ood(setup, stand_in, first, [name], rows)[name]
     then = rows._replace(x=found.x_adv, clean={name: found.side.scores})
     again, more = attack_ood(setup, prey, limits, [name], then)[name]
@@ -75,8 +74,10 @@ def attack_id(
     targets = None
     if limits.objective == "latent":
         targets = _choices(setup, prey, limits, rows, torch.cat(list(others)))
-    beaten = torch.cat([in_batches(judged, other, setup.batch.size) for other in others])
-    tops = {n: torch.cat([setup.score(n, other, "OOD") for other in others]).max() for n in names}
+    beaten = torch.cat([setup.values(judged, other) for other in others])
+    tops = {}
+    if needs_confirming(setup, prey, limits):
+        tops = {n: torch.cat([setup.score(n, other, "OOD") for other in others]).max() for n in names}
     goal = Goal("id", beaten=beaten, targets=targets, confirm=_confirm(setup, prey, limits, tops, sign=1))
     found = _search(setup, prey, limits, rows, goal)
     seconds = time.perf_counter() - start
@@ -85,11 +86,11 @@ def attack_id(
 
 def _ood_goal(setup: Setup, prey: Quarry, limits: ThreatModel, names: list[str], rows: Hunted) -> Goal:
     if rows.target is not None:
-        return Goal("ood", targets=rows_of(in_batches(prey.f, rows.target, setup.batch.size))[:, None])
+        return Goal("ood", targets=rows_of(setup.values(prey.f, rows.target))[:, None])
     if limits.objective == "misclassify":
         return Goal("ood")
     passed = setup.targets if limits.aim == "quantile" and setup.targets is not None else setup.id
-    beaten = in_batches(prey.judge or prey.f, passed, setup.batch.size)
+    beaten = setup.values(prey.judge or prey.f, passed)
     targets = None
     if limits.objective == "latent":
         targets = _choices(setup, prey, limits, rows, setup.id if setup.targets is None else setup.targets)
@@ -99,15 +100,14 @@ def _ood_goal(setup: Setup, prey: Quarry, limits: ThreatModel, names: list[str],
 
 def _choices(setup: Setup, prey: Quarry, limits: ThreatModel, rows: Hunted, others: Tensor) -> Tensor:
     """As many images of the other side as there are restarts, the nearest in latent space first."""
-    return nearest(prey.f, rows.x, others, count=limits.restarts, batch_size=setup.batch.size)
+    return nearest(prey.f, rows.x, others, count=limits.restarts, batch=setup.batch)
 
 
 def _confirm(
     setup: Setup, prey: Quarry, limits: ThreatModel, bounds: dict[str, Tensor], *, sign: int
 ) -> Callable[[Tensor], Tensor] | None:
     """Whether images pass every bound on the detectors' own scores; None where the search's order is theirs."""
-    ordered = prey.judge is not None or (prey.exact and setup.precision == "full")
-    if ordered or limits.aim in ("quantile", "cross"):
+    if not needs_confirming(setup, prey, limits):
         return None
 
     def passes(images: Tensor) -> Tensor:
@@ -115,6 +115,12 @@ def _confirm(
         return torch.stack(passed).all(dim=0).to(images.device)
 
     return passes
+
+
+def needs_confirming(setup: Setup, prey: Quarry, limits: ThreatModel) -> bool:
+    """Whether the search orders inputs otherwise than the detectors, and says itself when a row is finished."""
+    ordered = prey.judge is not None or (prey.exact and setup.precision == "full")
+    return not ordered and limits.aim in ("hide", "raise", "both")
 
 
 def _search(setup: Setup, prey: Quarry, limits: ThreatModel, rows: Hunted, goal: Goal) -> Found:
@@ -147,5 +153,6 @@ def _scored(
         sign=sign,
         batch=setup.batch,
         accepted=setup.id_scores[name] if limits.aim == "cross" else None,
+        repeatable=setup.steady[name]["repeatable"],
         alone=alone,
     )

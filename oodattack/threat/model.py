@@ -21,6 +21,12 @@ ATTACK_NAMES = (
     *CROSSING,
     *("corruptions", *LIMITED),
 )
+NORMS = {  # of attacks that do not know all of them
+    **dict.fromkeys(("adamax", "lbfgs", "square", "fmn"), ("linf", "l2", "l1")),
+    **dict.fromkeys(("corruptions", *LIMITED, "rays"), ("linf",)),
+    "ddn": ("l2",),
+    "hop-skip-jump": ("linf", "l2"),
+}
 OUTSIDE = "torchattacks:"  # prefix of attacks from that library
 
 
@@ -114,6 +120,8 @@ class ThreatModel(BaseModel):
     def _fields_fit(self) -> Self:
         if self.norm == "linf" and self.eps > 1:
             raise ValueError(f"`eps` must be in (0, 1] for linf, got {self.eps:g}. Write 8/255, not 8.")
+        if self.norm not in (known := NORMS.get(self.attack, (self.norm,))):
+            raise ValueError(f"`norm` must be {' or '.join(known)} for {self.attack}, got {self.norm!r}. Change one.")
         if self.norm == "patch" and self.eps != int(self.eps):
             raise ValueError(f"`eps` must be a whole number of pixels for patch, got {self.eps:g}. Write 8 for 8 x 8.")
         for field, wanted, why in (

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from oodattack.evaluation.batch import Batch, automatic, in_blocks, power_of_two
+from oodattack.evaluation.batch import Batch, automatic, in_blocks, power_of_two, values
 
 
 def test_blocks_cover_all_rows_once_in_order():
@@ -58,3 +58,22 @@ def test_automatic_size_on_the_cpu_depends_on_the_image_alone():
 @pytest.mark.parametrize(("most", "power"), [(0.3, 1), (1, 1), (5.9, 4), (8, 8), (1000, 512)])
 def test_power_of_two(most, power):
     assert power_of_two(most) == power
+
+
+@pytest.mark.parametrize("size", [1, 2, 5])
+def test_values_of_all_rows_without_a_gradient(size):
+    x = torch.rand(5, 1, 2, 2, requires_grad=True)
+    sizes = []
+    out = values(lambda rows: (sizes.append(len(rows)), rows.flatten(1).sum(1))[1], x, Batch(size))
+    assert torch.equal(out, x.detach().flatten(1).sum(1))
+    assert not out.requires_grad
+    assert max(sizes) <= size
+
+
+def test_values_survive_a_full_memory():
+    def fits_four(rows):
+        if len(rows) > 4:
+            raise torch.OutOfMemoryError("x")
+        return rows.flatten(1).sum(1)
+
+    assert values(fits_four, torch.ones(40, 1, 2, 2), Batch(40)).tolist() == [4.0] * 40

@@ -24,8 +24,8 @@ def grey(low: float, high: float, n: int) -> torch.Tensor:
 
 def test_milestones():
     assert milestones(1) == (1,)
-    assert milestones(50) == (1, 2, 5, 10, 20, 50)
-    assert milestones(130) == (1, 2, 5, 10, 20, 50, 100, 130)
+    assert milestones(50) == (1, 2, 5, 10, 20, 25, 50)  # half of all is among them
+    assert milestones(130) == (1, 2, 5, 10, 20, 50, 65, 100, 130)
 
 
 @pytest.mark.parametrize(
@@ -63,7 +63,7 @@ def test_queries_curve_ends_at_the_attacked_number():
     assert {c.threat for c in report.curves} == {"hide", "raise", "both"}
     for curve, result in zip(report.curves, report.results, strict=True):
         assert curve.exact
-        assert [q for q, _ in curve.points] == [0, 1, 2, 5, 10, 20, 30]
+        assert [q for q, _ in curve.points] == [0, 1, 2, 5, 10, 15, 20, 30]
         assert (
             curve.points[0][1] == curve.points[1][1] == pytest.approx(result.clean.auroc)
         )  # the first query is the clean call

@@ -1,0 +1,156 @@
+"""What once went wrong, or nearly: searches that cannot be, scores that misbehave, verdicts that were too kind."""
+
+from collections import OrderedDict
+
+import pytest
+import torch
+from torch import nn
+
+from oodattack.detector import Classifier, Surrogate
+from oodattack.detectors import Energy
+from oodattack.evaluation import evaluate
+from oodattack.threat import ThreatModel
+
+FIELDS = dict(
+    norm="linf", eps=0.1, aim="hide", objective="score", start="ood", init="ball", attack="apgd", queries=40,
+    restarts=1, iterate="best", source="test",
+)  # fmt: skip
+BOX = ThreatModel(name="sanity-full-box", **(FIELDS | {"eps": 1.0, "init": "clean"}))
+GENERATOR = torch.Generator().manual_seed(0)
+ID = 0.3 + 0.05 * torch.rand(24, 1, 8, 8, generator=GENERATOR, dtype=torch.float64)
+OOD = ID[:20] + torch.linspace(0.005, 0.2, 20).double().view(-1, 1, 1, 1)
+
+
+def threat(name: str = "t", **fields) -> ThreatModel:
+    return ThreatModel(**(FIELDS | {"name": name} | fields))
+
+
+def run(detector, *threats, **options):
+    options = {"id": ID, "ood": {"near": OOD}, "seed": 0} | options
+    return evaluate(detector, threats=list(threats), **options)
+
+
+def brightness(x):
+    return x.flatten(1).mean(1)
+
+
+def blind(x):
+    return torch.from_numpy(x.detach().numpy()).flatten(1).mean(1)
+
+
+def network() -> Classifier:
+    torch.manual_seed(0)
+    norm = nn.BatchNorm2d(8)
+    norm.running_var.uniform_(0.3, 3)
+    norm.running_mean.uniform_(-1, 1)
+    parts = OrderedDict(
+        conv1=nn.Conv2d(1, 8, 3, padding=1), bn1=norm, act=nn.ReLU(), pool=nn.AdaptiveAvgPool2d(2),
+        flat=nn.Flatten(), head=nn.Linear(32, 4),
+    )  # fmt: skip
+    return Classifier(nn.Sequential(parts).eval())
+
+
+@pytest.mark.parametrize("attack", ["stadv", "recolor"])
+def test_a_distortion_that_needs_a_gradient_is_not_replaced_by_the_whole_box(attack):
+    limits = threat(attack=attack, eps=1.0, limit=0.01)
+    report = run({"blind": blind, "sighted": brightness}, limits)
+    assert [r.detector for r in report.results] == ["sighted"]
+    assert "needs a gradient" in report.skipped[0].reason
+
+
+def test_a_weak_search_does_not_hold_beside_a_stronger_one():
+    weak = threat("weak", attack="pgd", step_size=0.01, queries=3, init="clean")
+    alone, _ = run(brightness, weak, BOX).results
+    beside, strong, _ = run(brightness, weak, threat("strong"), BOX).results
+    assert alone.attacked.auroc == beside.attacked.auroc > strong.attacked.auroc + 0.05
+    assert beside.verdict == "inconclusive"
+    assert "another search within the same limits was stronger" in beside.reason
+
+
+@pytest.mark.parametrize("name", ["ood-aa", "linf-8-255", "flagship"])
+def test_luck_does_not_break_a_random_score(name):
+    from oodattack.threat import Suite, read_threat
+
+    def tiny(member):
+        return member.model_copy(update={"eps": 1e-6})
+
+    shipped = read_threat(name)
+    many = isinstance(shipped, Suite)
+    limits = shipped.model_copy(update={"members": tuple(map(tiny, shipped.members))}) if many else tiny(shipped)
+    noisy = lambda x: brightness(x) + 0.1 * torch.randn(len(x), dtype=x.dtype)
+    result = run(
+        noisy, limits, ood={"near": ID[torch.arange(240) % 24] + 0.1 + 1e-6 * torch.rand(240, 1, 8, 8)}
+    ).results[0]
+    assert abs(result.attacked.auroc - result.clean.auroc) < 0.12  # two draws of the same thing
+    assert result.verdict == "inconclusive"
+
+
+def test_points_at_the_threshold_cross_it_whatever_the_rounding_of_the_search():
+    energy = Energy(network())
+    x = {"id": ID.float(), "ood": {"near": OOD.float() + 0.1}}
+    near = threat(aim="cross", objective=None, attack="fmn", init="clean", eps=1.0, queries=60)
+    full, half = (run(energy, near, precision=p, **x).results[0].crossing for p in ("full", "bfloat16"))
+    assert full.share == 1
+    assert half.share == 1
+    assert full.median <= half.median <= 2 * full.median
+
+
+def test_several_losses_keep_no_history_in_any_batch():
+    energy = Energy(network())
+    for size in (1, 4, 24):
+        report = run(
+            energy,
+            threat(objective="class-logits", restarts=2),
+            id=ID.float(),
+            ood={"near": OOD.float()},
+            batch_size=size,
+        )
+        assert report.results
+
+
+def test_a_latent_without_a_gradient_gives_way_to_the_features():
+    class Sealed(Energy):
+        def __init__(self, net):
+            super().__init__(net)
+            self.latent = lambda x: net.logits(x).detach()
+
+    x = {"id": ID.float(), "ood": {"near": OOD.float()}}
+    result = run(Sealed(network()), threat(objective="latent"), **x).results[0]
+    assert result.attacked.auroc <= result.clean.auroc
+    sealed = lambda z: brightness(z)
+    sealed.latent = lambda z: z.flatten(1).detach()
+    report = run({"sealed": sealed, "plain": Energy(network())}, threat(objective="latent"), **x)
+    assert [s.reason for s in report.skipped] == ["neither detector nor network gives a latent with a gradient"]
+
+
+def test_what_comes_first_is_blinded_too():
+    result = run(blind, threat("then", eps=0.02, after=threat("first"))).results[0]
+    assert result.attacked.auroc < result.clean.auroc
+
+
+@pytest.mark.parametrize(
+    ("attack", "norm"), [("ddn", "linf"), ("rays", "l2"), ("hop-skip-jump", "l1"), ("square", "patch"), ("stadv", "l2")]
+)
+def test_norms_that_an_attack_does_not_know_are_refused_at_once(attack, norm):
+    crossing = dict(aim="cross", objective=None) if attack in ("ddn", "rays", "hop-skip-jump") else {}
+    with pytest.raises(ValueError, match=f"`norm` must be .* for {attack}, got '{norm}'"):
+        threat(attack=attack, norm=norm, eps=1, limit=0.1 if attack == "stadv" else None, **crossing)
+
+
+def test_infinite_scores_of_attacked_images_are_counted_and_undone():
+    cliff = lambda x: brightness(x).where(brightness(x) > 0.36, -float("inf"))
+    id_ = ID + 0.05
+    result = run(cliff, threat(), id=id_, ood={"near": OOD + 0.1}).results[0]
+    assert result.indicators["non_finite_share"] > 0
+    assert 0 <= result.attacked.auroc <= 1
+
+
+def test_confirmations_are_part_of_the_budget():
+    class Soft(nn.Module):
+        surrogate = Surrogate("never passes", lambda x: brightness(x) - 10 * brightness(x).detach() + 0 * brightness(x))
+
+        def forward(self, x):
+            return brightness(x).round(decimals=2)
+
+    result = run(Soft().eval(), threat(queries=40)).results[0]
+    assert result.queries <= 40
