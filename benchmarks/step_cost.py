@@ -13,7 +13,6 @@ projected and scored by the untouched detector, per row never worse than clean.
 """
 
 import argparse
-import inspect
 import platform
 import time
 from collections.abc import Callable
@@ -85,11 +84,10 @@ def theirs(run: peers.Run) -> Attack:
 
 
 def contestants() -> dict[str, Attack]:
-    """The bare loop first; libraries that are not installed are left out, and the reduced precision where unknown."""
+    """The bare loop first; libraries that are not installed are left out."""
     found: dict[str, Attack] = {"bare": bare, "ours-pgd": ours("pgd"), "ours-apgd": ours("apgd")}
-    if "precision" in inspect.signature(fast).parameters:
-        found["ours-pgd-bfloat16"] = ours("pgd", precision="bfloat16")
-        found["ours-apgd-bfloat16"] = ours("apgd", precision="bfloat16")
+    found["ours-pgd-bfloat16"] = ours("pgd", precision="bfloat16")
+    found["ours-apgd-bfloat16"] = ours("apgd", precision="bfloat16")
     found["torchattacks-pgd"] = theirs(peers.torchattacks_pgd)
     if find_spec("foolbox"):  # its last pass is no step
         found["foolbox-pgd"] = theirs(lambda model, x, y, ball, steps: peers.foolbox_pgd(model, x, y, ball, steps + 1))
@@ -148,6 +146,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--steps", type=int, default=20)
+    parser.add_argument("--attacks", type=lambda text: text.split(","), help="some of them; bare comes by itself")
     parser.add_argument("--batch", type=int, default=32)
     parser.add_argument("--data", type=Path, help="measure strength too, on the data of cifar_data.py")
     parser.add_argument("--n", type=int, default=500, help="images a set for the strength")
@@ -155,7 +154,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--out", type=Path, help="JSON lines, appended to")
     args = parser.parse_args(arguments)
     torch.manual_seed(args.seed)
-    entrants = contestants()
+    entrants = {k: v for k, v in contestants().items() if not args.attacks or k in ("bare", *args.attacks)}
     setting = {"steps": args.steps, "threads": torch.get_num_threads(), "torch": torch.__version__}
     detector, x = oa.detectors.Energy(resnet18()), torch.rand(args.batch, 3, 32, 32)
     seconds = rounds(entrants, detector=detector, x=x, steps=args.steps, times=args.rounds)
