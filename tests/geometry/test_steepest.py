@@ -4,7 +4,7 @@ import torch
 from oodattack.geometry.balls import norm_of
 from oodattack.geometry.steepest import STEEPEST, steepest_l1, steepest_l2, steepest_linf
 
-DUAL = {"linf": "l1", "l2": "l2", "l1": "linf"}
+DUAL = {"linf": "l1", "l2": "l2", "l1": "linf"}  # of the norms; pixels of a patch are free, their direction is the sign
 EXACT = {**STEEPEST, "l1": lambda g: steepest_l1(g, share=1e-9)}  # one coordinate
 
 
@@ -12,13 +12,13 @@ def gradients(dtype=torch.float64):
     return torch.randn(6, 3, 5, 5, generator=torch.Generator().manual_seed(0), dtype=dtype)
 
 
-@pytest.mark.parametrize("norm", STEEPEST)
+@pytest.mark.parametrize("norm", DUAL)
 def test_ascent_is_the_dual_norm(norm):
     g = gradients()
     torch.testing.assert_close((EXACT[norm](g) * g).flatten(1).sum(1), norm_of(g, DUAL[norm]))
 
 
-@pytest.mark.parametrize("norm", STEEPEST)
+@pytest.mark.parametrize("norm", DUAL)
 def test_direction_has_unit_norm(norm):
     for dtype in (torch.float32, torch.float64):
         u = STEEPEST[norm](gradients(dtype))
@@ -71,3 +71,7 @@ def test_l1_moves_the_share_asked_for():
 def test_share_out_of_range_is_named(share):
     with pytest.raises(ValueError, match=r"`share` must be in \(0, 1\], got"):
         steepest_l1(torch.ones(1, 2), share=share)
+
+
+def test_direction_in_a_patch_is_the_sign():
+    assert STEEPEST["patch"] is steepest_linf
