@@ -184,7 +184,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--rows", type=int, default=16)
     parser.add_argument("--queries", type=int, default=1000)
     parser.add_argument("--eps", type=float, default=10.0)
-    parser.add_argument("--patience", type=int, default=1, help="of lbfgs")
+    parser.add_argument("--patience", type=int, default=2, help="of lbfgs")
     parser.add_argument("--continued", action="store_true", help="search on where lbfgs gave up")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, help="JSON lines, appended to")

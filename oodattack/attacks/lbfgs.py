@@ -21,21 +21,22 @@ REACH = 8.0  # longest step, in Polyak steps
 MASS = 0.5  # share of the velocity that stays, in a burst
 
 
-def lbfgs(*, memory: int = 30, stretch: float = 3.0, patience: int = 1) -> Attack:
+def lbfgs(*, memory: int = 30, stretch: float = 3.0, patience: int = 2) -> Attack:
     """Minimise -value, which is >= 0 and best at 0, as the loss of matching -||f(x) - z||_2^2 is.
 
     L-BFGS steps in the tangent space of what binds, one trial point a query, halved or less until the Armijo rule
     holds. A row that stalls gets a burst of heavy ball from its best point, then L-BFGS anew: one round. Where the ball
     binds, a burst begins with steps of 2 eps and takes most of the queries left: long, slow cooling finds deeper
-    valleys. Elsewhere it begins with eps / 10, and the next one is twice as long. A row whose loss `patience` rounds
-    leave as it was stops and says why: "ball binds", "stationary" (the gradient vanishes, or the box holds it) or "step
-    too small" (a kink: no point near by is better, though the gradient is not small).
+    valleys. Elsewhere it begins with eps / 10, and the next one is twice as long. A row whose loss such a round leaves
+    as it was, where the ball does not bind `patience` rounds, stops and says why: "ball binds", "stationary" (the
+    gradient vanishes, or the box holds it) or "step too small" (a kink: no point near by is better, though the gradient
+    is not small).
 
     Args:
         memory: pairs a row, >= 1; two copies of a row's input each.
         stretch: of the initial inverse Hessian, >= 1. ReLU networks are full of kinks, which make curvature look too
             large, and steps too short: with 1 the loss after 50 passes is about twice as high.
-        patience: rounds in vain before a row is given up, >= 1.
+        patience: rounds in vain inside the ball before a row is given up, >= 1.
 
     Raises:
         ValueError: an argument is out of range.
@@ -50,30 +51,14 @@ def lbfgs(*, memory: int = 30, stretch: float = 3.0, patience: int = 1) -> Attac
     def start(x: Tensor, threat: ThreatModel, random: RowRandom, steps: int) -> tuple[Tensor, State]:
         first = threat.project(first_point(x, threat, random), x)
         flat, pairs = first.flatten(1), x.flatten(1)[:, None].expand(-1, memory, -1)
-        high, none = flat.new_full((len(x),), math.inf), torch.zeros(len(x), dtype=torch.long, device=x.device)
         zero, empty = torch.zeros_like(flat), torch.zeros_like(pairs)
-        known = torch.zeros(len(x), memory, dtype=torch.bool, device=x.device)
-        share = torch.ones_like(high)
+        none = torch.zeros(len(x), dtype=torch.long, device=x.device)
+        one, high = torch.ones_like(flat[:, 0]), torch.full_like(flat[:, 0], math.inf)
         return first, State(
-            flat,
-            high,
-            zero,
-            empty,
-            empty,
-            known,
-            share,
-            none,
-            none,
-            high,
-            none,
-            zero,
-            none + 1,
-            share,
-            none,
-            none,
-            high,
-            none,
-            steps,
+            *(flat, high, zero, empty, empty, empty[:, :, 0].bool(), one, none, none, high),  # L-BFGS
+            *(none, zero, none + 1, one, one),  # the burst
+            *(none, none, high, none),  # rounds
+            left=steps,
         )
 
     def step(seen: Seen, x: Tensor, threat: ThreatModel, _random: RowRandom, s: State) -> tuple[Tensor, State]:

@@ -79,7 +79,7 @@ class WeightedSum(nn.Module):
             self.surrogate = Surrogate("sum of " + " and ".join(names), Total(soft), soft)
         modules = [part for part in parts.values() if isinstance(part, nn.Module)]
         self.registered = nn.ModuleList(modules)
-        self.training = any(module.training for module in modules)
+        self.training = self.registered.training = any(module.training for module in modules)
         nets = {id(net): net for part in parts.values() if (net := getattr(part, "net", None)) is not None}
         if len(nets) == 1:
             (self.net,) = nets.values()

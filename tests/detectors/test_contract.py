@@ -195,3 +195,8 @@ def test_surrogates_order_inputs_like_the_score_where_they_say_so(name):
     assert stand_in.score(x).shape == (40,) and stand_in.score(x).isfinite().all()
     if stand_in.exact:
         assert torch.equal(stand_in.score(x).argsort(), detector(x).argsort())
+
+
+@EVERY
+def test_no_part_of_a_detector_is_left_in_training_mode(name):
+    assert [path for path, module in built(name).named_modules() if module.training] == []
