@@ -53,19 +53,18 @@ def table(report: Report, results: list[Result], *, intervals: bool) -> "Table":
 
 
 def sweep(report: Report, threat: str, ood: str) -> "Table":
-    """AUROC against eps: a row a detector, a column a radius, and the radius that leaves 0.5."""
+    """AUROC against eps: a row a detector, with the radius that leaves 0.5."""
     from rich.markup import escape
     from rich.table import Table
 
-    curves = [c for c in report.curves if (c.threat, c.ood, c.against) == (threat, ood, "eps")]
     out = Table(title=escape(f"AUROC against eps: {threat} on {ood}"), title_justify="left")
     out.add_column("detector@network", no_wrap=True)
-    for eps, _ in curves[0].points:
-        out.add_column(f"{eps:.3g}", justify="right")
-    out.add_column("eps50", justify="right")
-    for c in curves:
-        left = [f"{auroc:.3f}" for _, auroc in c.points]
-        out.add_row(escape(label(c.detector, c.network)), *left, "-" if c.eps50 is None else f"{c.eps50:.3g}")
+    out.add_column("eps50", justify="right", no_wrap=True)
+    out.add_column("eps: AUROC")
+    for c in report.curves:
+        if (c.threat, c.ood, c.against) == (threat, ood, "eps"):
+            left = ",  ".join(f"{eps:.3g}:\u00a0{auroc:.3f}" for eps, auroc in c.points)
+            out.add_row(escape(label(c.detector, c.network)), "-" if c.eps50 is None else f"{c.eps50:.3g}", left)
     return out
 
 
