@@ -12,10 +12,9 @@ from torch import Tensor
 
 from oodattack.attack import Attack, Seen
 from oodattack.attacks.starts import first_point, wide
-from oodattack.geometry import PROJECT, STEEPEST, RowRandom, norm_of
+from oodattack.geometry import DUAL, PROJECT, STEEPEST, RowRandom, norm_of
 from oodattack.threat import ThreatModel
 
-DUAL = {"linf": "l1", "l2": "l2", "l1": "linf"}
 LAST_GAMMA, LAST_STEP = 0.001, 0.01  # where the annealing ends; the second as a share of the first step
 
 

@@ -7,10 +7,9 @@ from torch import Tensor
 
 from oodattack.attack import STOPPED, Found, Loss, Seen, query
 from oodattack.attacks.torchattacks_table import Foreign
-from oodattack.geometry import norm_of
+from oodattack.geometry import DUAL, norm_of
 from oodattack.threat import ThreatModel
 
-DUAL = {"linf": "l1", "l2": "l2", "l1": "linf"}
 Judge = Callable[[Tensor, Tensor], Tensor]
 
 

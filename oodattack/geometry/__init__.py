@@ -1,6 +1,7 @@
 """Norms: projections onto balls, steepest directions, random points. Knows nothing of detectors or threat models."""
 
 from oodattack.geometry.balls import (
+    DUAL,
     PROJECT,
     nearest_allowed,
     norm_of,
@@ -15,6 +16,7 @@ from oodattack.geometry.row_random import RowRandom, ball, row_random, sphere
 from oodattack.geometry.steepest import STEEPEST, steepest_l1, steepest_l2, steepest_linf
 
 __all__ = [
+    "DUAL",
     "PROJECT",
     "STEEPEST",
     "RowRandom",

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 ORDER = {"linf": float("inf"), "l2": 2.0, "l1": 1.0}
+DUAL = {"linf": "l1", "l2": "l2", "l1": "linf"}  # a linear score changes by at most eps times this norm of its gradient
 
 
 def norm_of(delta: Tensor, norm: str) -> Tensor:
