@@ -27,7 +27,7 @@ from benchmarks import cifar_data, cifar_networks, json_lines
 from benchmarks.json_lines import Line
 from benchmarks.one_attack import Counted, Sides, limits, run_ours, run_peer, scores
 from benchmarks.peers import PEERS, Ball
-from oodattack.detectors import DETECTORS
+from oodattack.detectors import DETECTORS, Fit
 from oodattack.lookup import summary
 from oodattack.threat import Threat, members_of, read_threat
 
@@ -106,7 +106,7 @@ def main(arguments: list[str] | None = None) -> None:
     id = cifar_data.id_images(args.data, n=args.n, seed=args.seed)
     for network in args.network:
         net = cifar_networks.load(network, args.data, kind=Counted)
-        fit = cifar_data.fit_images(args.data, seed=args.seed)
+        fit = Fit(*cifar_data.fit_images(args.data, seed=args.seed))
         for name in args.detectors:
             detector = DETECTORS[name].build(net, fit)
             for ood in args.ood:

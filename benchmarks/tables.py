@@ -30,40 +30,46 @@ def newest(lines: list[Line], fields: tuple[str, ...]) -> list[Line]:
 
 
 def strength(lines: list[Line]) -> str:
-    """A row an attack, a column a cell: AUROC left (passes a row). The lowest AUROC of a cell is bold."""
-    cells = ("network", "detector", "ood", "threat", "n", "seed")
-    lines = newest(lines, (*cells, "attack", "on", "suite"))
+    """A row a cell, a column an attack: AUROC left (passes a row). The lowest AUROC of a cell is bold.
+
+    Of an attack on a detector and on its surrogate, the lower of the two counts.
+    """
+    fields = ("network", "detector", "ood", "threat", "n", "seed")
+    lines = newest(lines, (*fields, "attack", "on", "suite"))
     failed = [line for line in lines if "failed" in line]
-    done = [line for line in lines if "failed" not in line]
-    if not done:
-        return _failures(failed)
-    columns = list(dict.fromkeys(tuple(line[key] for key in cells) for line in done))
-    lowest = {c: min(line["auroc"] for line in done if _cell(line, cells) == c) for c in columns}
-    rows: dict[str, dict[tuple, str]] = {"clean": {}}
-    for line in done:
-        column = _cell(line, cells)
-        rows["clean"][column] = f"{line['auroc_clean']:.3f}"
-        value = f"{line['auroc']:.3f}"
-        value = f"**{value}**" if line["auroc"] == lowest[column] else value
-        rows.setdefault(_attack(line), {})[column] = f"{value} ({line['passes']:.0f})"
-    head = ["attack", *[f"{detector}@{network}, {ood}, {threat}" for network, detector, ood, threat, *_ in columns]]
-    table = markdown(head, [[name, *[row.get(c, "-") for c in columns]] for name, row in rows.items()])
-    counts = sorted({f"{line['n']} images a side" for line in done})
+    best: dict[tuple, dict[str, Line]] = {}
+    for line in lines:
+        cell = best.setdefault(tuple(line[field] for field in fields), {})
+        if "failed" not in line and line["auroc"] <= cell.get(line["attack"], line)["auroc"]:
+            cell[line["attack"]] = line
+    attacks = list(dict.fromkeys(attack for cell in best.values() for attack in cell))
+    rows = [_strength_row(cell, found, attacks) for cell, found in best.items() if found]
+    counts = sorted({f"{cell[4]} images a side" for cell in best})
+    table = markdown(["detector, OOD, threat", "clean", *attacks], rows)
     return f"AUROC left (passes a row), {', '.join(counts)}.\n\n{table}{_failures(failed)}"
 
 
-def _cell(line: Line, cells: tuple[str, ...]) -> tuple:
-    return tuple(line[key] for key in cells)
+def _strength_row(cell: tuple, found: dict[str, Line], attacks: list[str]) -> list[str]:
+    network, detector, ood, threat, *_ = cell
+    lowest = min(line["auroc"] for line in found.values())
 
+    def entry(attack: str) -> str:
+        if attack not in found:
+            return "-"
+        value = f"{found[attack]['auroc']:.3f}"
+        value = f"**{value}**" if found[attack]["auroc"] == lowest else value
+        return f"{value} ({found[attack]['passes']:.0f})"
 
-def _attack(line: Line) -> str:
-    """The attack, and what it was let loose on where a detector has a surrogate."""
-    return f"{line['attack']} on the surrogate" if line.get("on") == "surrogate" else line["attack"]
+    clean = f"{next(iter(found.values()))['auroc_clean']:.3f}"
+    return [f"{detector}@{network}, {ood}, {threat}", clean, *[entry(attack) for attack in attacks]]
 
 
 def _failures(failed: list[Line]) -> str:
-    said = [f"- {_attack(line)}, {line['detector']}@{line['network']}: {line['failed']}" for line in failed]
-    return "\n\nFailed:\n\n" + "\n".join(said) if said else ""
+    def attack(line: Line) -> str:
+        return f"{line['attack']} on the surrogate" if line.get("on") == "surrogate" else line["attack"]
+
+    said = [f"- {attack(line)}, {line['detector']}@{line['network']}: {line['failed']}" for line in failed]
+    return "\n\nFailed:\n\n" + "\n".join(dict.fromkeys(said)) if said else ""
 
 
 def step_cost(lines: list[Line]) -> str:

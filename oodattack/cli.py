@@ -54,11 +54,16 @@ def _numbers(_context: click.Context, option: click.Parameter, value: str | None
 )
 @click.option("--model", metavar="NAME", help="Network: small, torchvision:NAME or pkg.mod:callable.")
 @click.option(
-    "--weights", type=click.Path(path_type=Path), metavar="FILE", help="Its weights: .safetensors, .pt or .pth."
+    "--weights",
+    type=click.Path(path_type=Path),
+    multiple=True,
+    metavar="FILE",
+    help="Its weights: .safetensors, .pt or .pth. Repeatable, for an ensemble.",
 )
 @click.option("--mean", callback=_numbers, metavar="A,B,C", help="What it subtracts a channel, [0, 1] units.")
 @click.option("--std", callback=_numbers, metavar="A,B,C", help="What it divides by.")
 @click.option("--fit", metavar="NAME", help="Labelled ID images that detectors are fitted on.")
+@click.option("--ood-validation", metavar="NAME", help="OOD images that detectors may be tuned on.")
 @click.option(
     "--samples", type=click.IntRange(min=2), metavar="N", help="Images per set.  [default: 200 OOD, up to 500 ID]"
 )

@@ -203,10 +203,11 @@ def test_tables_go_between_their_markers():
     cell = {"network": "r", "detector": "energy", "ood": "noise", "threat": "t", "n": 9, "seed": 0, "auroc_clean": 0.9}
     line = {"benchmark": "attack_strength", "on": None, "auroc": 0.5, "passes": 7.4} | cell
     lines = [line | {"attack": "x"}, line | {"attack": "y", "auroc": 0.25}, line | {"attack": "y", "auroc": 0.125}]
+    lines.append(line | {"attack": "y", "on": "surrogate", "auroc": 0.375})  # the lower of the two counts
     lines.append(cell | {"benchmark": "attack_strength", "attack": "z", "on": "surrogate", "failed": "ValueError: no"})
     found = tables.tables(json_lines.parse("\n".join(json.dumps(one) for one in lines)))
     assert list(found) == ["attack_strength"]
-    assert "| x | 0.500 (7) |" in found["attack_strength"] and "| y | **0.125** (7) |" in found["attack_strength"]
+    assert "| energy@r, noise, t | 0.900 | 0.500 (7) | **0.125** (7) |" in found["attack_strength"]
     assert "z on the surrogate, energy@r: ValueError: no" in found["attack_strength"]
     page = (Path(tables.__file__).parent / "README.md").read_text(encoding="utf-8")
     for name in tables.TABLES:

@@ -1,11 +1,10 @@
 """Detectors, one method a file, and the table of those that the command line can build by name."""
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from torch import Tensor, nn
 
-from oodattack.detector import Classifier
 from oodattack.detectors.dice import DICE, fit_dice
 from oodattack.detectors.energy import Energy
 from oodattack.detectors.gaia_a import GaiaA
@@ -25,7 +24,19 @@ from oodattack.detectors.si_a import SIA
 from oodattack.detectors.si_z import SIZ
 from oodattack.detectors.weighted_sum import WeightedSum, fit_weighted_sum
 
-Fit = tuple[Tensor, Tensor]  # training images (N, C, H, W) in [0, 1] and their labels (N,)
+
+class Fit(NamedTuple):
+    """What a detector may be fitted on.
+
+    Attributes:
+        x: ID training images, shape (N, C, H, W), in [0, 1].
+        y: their labels, shape (N,).
+        ood: OOD validation images, shape (M, C, H, W), or None where there are none.
+    """
+
+    x: Tensor
+    y: Tensor
+    ood: Tensor | None = None
 
 
 class Row(NamedTuple):
@@ -35,15 +46,19 @@ class Row(NamedTuple):
         name: as on the command line.
         source: paper and equation.
         description: what the score is.
-        build: (classifier, training images and labels) -> detector.
+        build: (classifier, what to fit on) -> detector; of several networks, a list of classifiers.
         fits: whether `build` looks at the training images.
+        tunes: whether it needs OOD validation images.
+        several: whether it is made of several networks.
     """
 
     name: str
     source: str
     description: str
-    build: Callable[[Classifier, Fit], nn.Module]
+    build: Callable[[Any, Fit], nn.Module]
     fits: bool = False
+    tunes: bool = False
+    several: bool = False
 
 
 DETECTORS = {
@@ -57,14 +72,14 @@ DETECTORS = {
             "mahalanobis",
             "arXiv:1807.03888, eq. (1)-(2)",
             "squared distance of penultimate features to the nearest class",
-            lambda net, fit: fit_mahalanobis(net, *fit),
+            lambda net, fit: fit_mahalanobis(net, fit.x, fit.y),
             fits=True,
         ),
         Row(
             "mahalanobis-layers",
             "arXiv:1807.03888, Alg. 1",
             "mean of that distance over layers, after a step of 0.0014 each",
-            lambda net, fit: fit_mahalanobis_layers(net, *fit),
+            lambda net, fit: fit_mahalanobis_layers(net, fit.x, fit.y),
             fits=True,
         ),
         Row("gaia-z", "arXiv:2311.09620", "density of non-zero gradients at norm layers", lambda net, _: GaiaZ(net)),
@@ -85,7 +100,7 @@ DETECTORS = {
             "si-z+max-logit",
             "sum of z-scores",
             "S&I-Z and max logit as one detector",
-            lambda net, fit: fit_weighted_sum({"si-z": SIZ(net), "max-logit": MaxLogit(net)}, fit[0]),
+            lambda net, fit: fit_weighted_sum({"si-z": SIZ(net), "max-logit": MaxLogit(net)}, fit.x),
             fits=True,
         ),
         Row(
@@ -98,21 +113,21 @@ DETECTORS = {
             "react",
             "arXiv:2111.12797",
             "energy of features clipped at their 90th percentile",
-            lambda net, fit: fit_react(net, fit[0]),
+            lambda net, fit: fit_react(net, fit.x),
             fits=True,
         ),
         Row(
             "dice",
             "arXiv:2111.09805",
             "energy of the tenth of the head's weights that contribute most",
-            lambda net, fit: fit_dice(net, fit[0]),
+            lambda net, fit: fit_dice(net, fit.x),
             fits=True,
         ),
         Row(
             "line",
             "arXiv:2303.13995",
             "energy of a head pruned for the predicted class",
-            lambda net, fit: fit_line(net, *fit),
+            lambda net, fit: fit_line(net, fit.x, fit.y),
             fits=True,
         ),
         Row(
@@ -125,7 +140,7 @@ DETECTORS = {
             "gram",
             "arXiv:1912.12510",
             "deviation of Gram sums from their ID ranges, p = 1..5",
-            lambda net, fit: fit_gram(net, fit[0]),
+            lambda net, fit: fit_gram(net, fit.x),
             fits=True,
         ),
     )

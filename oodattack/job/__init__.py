@@ -5,7 +5,7 @@ from pathlib import Path
 import torch
 
 from oodattack.detector import Detector
-from oodattack.detectors import DETECTORS
+from oodattack.detectors import DETECTORS, Fit
 from oodattack.evaluation import Progress, Provenance, evaluate
 from oodattack.job.ask import DEFAULT_DETECTORS, DEFAULT_THREATS, ON_A_MODEL, Job
 from oodattack.job.detectors import build_detector, split_name
@@ -49,15 +49,16 @@ def run_in(
 ) -> Report:
     """The part of `run` that comes after everything that can be checked at once, in a run directory."""
     images = load_images(job, threats)
-    networks = load_networks([n for _, n in wanted if n is not None], job, images.id, progress)
+    networks = load_networks([n for _, some in wanted for n in (some or "").split(",") if n], job, images.id, progress)
     dtype = torch.float64 if job.dtype == "float64" else torch.float32
-    fit = fit_images(job) if any(d in DETECTORS and DETECTORS[d].fits for d, _ in wanted) else None
-    fit = fit and (fit[0].to(device, dtype), fit[1].to(device))
+    rows = [DETECTORS[d] for d, _ in wanted if d in DETECTORS]
+    fit = fit_images(job, tunes=any(row.tunes for row in rows)) if any(row.fits for row in rows) else None
+    fit = fit and Fit(fit.x.to(device, dtype), fit.y.to(device), None if fit.ood is None else fit.ood.to(device, dtype))
     detectors: dict[str, Detector] = {}
     for name, (detector, network) in zip(names, wanted, strict=True):
         key = name if network is None else f"{detector}@{network}"
-        net = None if network is None else networks[network].net.to(dtype)
-        detectors[key] = build_detector(detector, net, fit, device, dtype)
+        nets = [] if network is None else [networks[n].net.to(dtype) for n in network.split(",")]
+        detectors[key] = build_detector(detector, nets, fit, device, dtype)
     report = evaluate(
         detectors,
         id=images.id.x.to(device, dtype),

@@ -29,10 +29,11 @@ class Job:
     id: str = "digits"
     ood: tuple[str, ...] = ()
     model: str | None = None
-    weights: Path | None = None
+    weights: tuple[Path, ...] = ()
     mean: tuple[float, ...] | None = None
     std: tuple[float, ...] | None = None
     fit: str | None = None
+    ood_validation: str | None = None
     samples: int | None = None
     seed: int = 0
     device: str = "cpu"

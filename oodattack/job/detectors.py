@@ -1,56 +1,61 @@
 """The detectors of a job by name: those of the table on a network, or user code."""
 
 import inspect
+from collections.abc import Sequence
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from oodattack.detector import Classifier, Detector
-from oodattack.detectors import DETECTORS
+from oodattack.detectors import DETECTORS, Fit
 from oodattack.job.ask import Job
+from oodattack.job.networks import model_names
 from oodattack.lookup import summary, unknown, user_callable
 from oodattack.train import RECIPES
 
 
 def split_name(name: str, job: Job) -> tuple[str, str | None]:
-    """(detector, network) of "energy@ce" or "energy"; user code has no network of ours.
+    """(detector, network) of "energy@ce" or "energy", or "ensemble@ce,gq"; user code has no network of ours.
 
     Raises:
-        ValueError: an unknown detector or network.
+        ValueError: an unknown detector or network, or the wrong number of networks.
     """
     detector, _, network = name.partition("@")
     if ":" in detector:
         return name, None
     if detector not in DETECTORS:
         raise unknown("--detector", detector, [*DETECTORS, "pkg.mod:callable"])
-    if job.model is not None:
-        if network not in ("", "model"):
-            raise ValueError(f"`--detector` must run on the network of --model, got {network!r}. Drop '@{network}'.")
-        return detector, "model"
-    if job.id != "digits":
+    if job.model is None and job.id != "digits":
         raise ValueError(
             f"`--model` must name a network for {detector!r} on {job.id!r}, got none. Add it and --weights."
         )
-    if (network or "ce") not in RECIPES:
-        raise unknown("network", network, list(RECIPES))
-    return detector, network or "ce"
+    known = model_names(job) if job.model is not None else list(RECIPES)
+    several = DETECTORS[detector].several
+    default = ",".join(known) if several else known[0]
+    found = (network or default).split(",")
+    for one in found:
+        if one not in known:
+            raise unknown("network", one, known)
+    if several != (len(found) > 1):
+        rule = "several networks, as in ensemble@ce,gq" if several else "one network"
+        raise ValueError(f"`--detector` {detector} must have {rule}, got {network or default!r}. Name them after an @.")
+    return detector, ",".join(found)
 
 
 def build_detector(
     name: str,
-    net: Classifier | None,
-    fit: tuple[Tensor, Tensor] | None,
+    nets: Sequence[Classifier],
+    fit: Fit | None,
     device: torch.device,
     dtype: torch.dtype = torch.float32,
 ) -> Detector:
-    """A detector of the table on a network, or user code."""
-    if net is None:
+    """A detector of the table on its network or networks, or user code."""
+    if not nets:
         return user_detector(name, device, dtype)
-    empty = torch.empty(0)
-    x, y = fit or (empty, empty)
+    row, empty = DETECTORS[name], torch.empty(0)
     try:
-        return DETECTORS[name].build(net, (x.to(device), y.to(device))).to(device, dtype)
+        return row.build(list(nets) if row.several else nets[0], fit or Fit(empty, empty)).to(device, dtype)
     except RuntimeError as error:  # such as images that the network does not take
         why = summary(error)
         raise ValueError(f"detector {name!r} must fit the network, got {why}. Check --model and --fit.") from error

@@ -6,8 +6,12 @@ from torch import Tensor
 
 from oodattack import data
 from oodattack.data import Images
+from oodattack.data.auxiliary import auxiliary
+from oodattack.detectors import Fit
 from oodattack.job.ask import DEFAULT_ID, DEFAULT_OOD, DEFAULT_OOD_EACH, Job
 from oodattack.threat import Threat, members_of
+
+VALIDATION = 400  # outliers that detectors are tuned on in the default run
 
 
 class Loaded(NamedTuple):
@@ -50,15 +54,33 @@ def at_most(name: str, samples: int, **look: Any) -> Images:
     return data.subset(whole, min(samples, len(whole.x)), seed=look["seed"])
 
 
-def fit_images(job: Job) -> tuple[Tensor, Tensor]:
-    """Training images and labels for detectors that are fitted.
+def fit_images(job: Job, *, tunes: bool) -> Fit:
+    """Training images and labels for detectors that are fitted, and OOD validation images.
+
+    Args:
+        job: what was asked for.
+        tunes: whether a detector needs OOD validation images; on digits those are outliers made for training.
 
     Raises:
         ValueError: none were named, or they have no labels.
     """
     if job.fit is None and job.id != "digits":
         raise ValueError("`--fit` must name labelled ID training images for this detector, got none. Add npz:PATH.")
+    if tunes and job.ood_validation is None and job.id != "digits":
+        raise ValueError("`--ood-validation` must name OOD images for this detector, got none. Add npz:PATH.")
     images = data.load(job.fit, seed=job.seed) if job.fit else data.load("digits", part="train", seed=job.seed)
     if images.y is None:
         raise ValueError(f"`--fit` must have labels, got none in {images.name!r}. Store them under the key `labels`.")
-    return images.x, images.y
+    return Fit(images.x, images.y, ood_validation(job, images))
+
+
+def ood_validation(job: Job, train: Images) -> Tensor | None:
+    """OOD images of the training images' format that detectors may be tuned on, or None where nobody named any."""
+    if job.ood_validation is not None:
+        look: dict[str, Any] = {"channels": train.x.shape[1], "size": train.x.shape[2], "seed": job.seed}
+        x = data.load(job.ood_validation, **look).x
+        if x.shape[1:] != train.x.shape[1:]:
+            wanted, found = tuple(train.x.shape[1:]), tuple(x.shape[1:])
+            raise ValueError(f"`--ood-validation` must have the shape {wanted} of --fit, got {found}. Resize them.")
+        return x
+    return auxiliary(VALIDATION, train=train, seed=1) if job.id == "digits" else None

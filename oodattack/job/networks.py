@@ -35,13 +35,21 @@ def load_networks(names: Sequence[str], job: Job, id_images: Images, progress: P
     if not names:
         return {}
     if job.model is not None:
-        return {"model": Network(user_network(job, id_images).to(device), None)}
+        files = dict(zip(model_names(job), job.weights or (None,), strict=True))
+        wanted = {name: files[name] for name in files if name in names}
+        return {name: Network(user_network(job, file, id_images).to(device), None) for name, file in wanted.items()}
     training, held_out = default_data()
     found = {}
     for name in dict.fromkeys(names):
         done = trained(name, training, held_out, seed=0, cache=cache_folder(), progress=_training(progress))
         found[name] = Network(Classifier(done.network).to(device), done.accuracy)
     return found
+
+
+def model_names(job: Job) -> list[str]:
+    """What the networks of --model are called: "model", or "model1", "model2", ... with several --weights."""
+    n = len(job.weights)
+    return [f"model{i + 1}" for i in range(n)] if n > 1 else ["model"]
 
 
 def default_data() -> tuple[TrainingSet, tuple[Tensor, Tensor]]:
@@ -87,14 +95,14 @@ def cache_folder() -> Path:
     return user_cache_path("oodattack")
 
 
-def user_network(job: Job, id_images: Images) -> Classifier:
-    """The network of --model with the weights of --weights, in the mode that its maker left it in.
+def user_network(job: Job, weights: Path | None, id_images: Images) -> Classifier:
+    """The network of --model with the weights of a file, in the mode that its maker left it in.
 
     Raises:
         ValueError: weights that cannot be read or do not fit.
     """
     assert job.model is not None
-    state = None if job.weights is None else read_weights(job.weights)
+    state = None if weights is None else read_weights(weights)
     try:
         network = models.build(job.model, channels=id_images.x.shape[1], classes=classes_of(state or {}))
     except ValueError:

@@ -310,9 +310,9 @@ def test_a_network_of_the_user_with_weights_and_normalisation(tmp_path, capsys, 
     from oodattack.job.networks import user_network
 
     job = Job(
-        id="npz:id.npz", model="torchvision:resnet18", weights=Path("net.pth"), mean=(0.5, 0.4, 0.3), std=(0.2,) * 3
+        id="npz:id.npz", model="torchvision:resnet18", weights=(Path("net.pth"),), mean=(0.5, 0.4, 0.3), std=(0.2,) * 3
     )
-    net = user_network(job, at_most("npz:id.npz", 2, seed=0))
+    net = user_network(job, Path("net.pth"), at_most("npz:id.npz", 2, seed=0))
     with torch.no_grad():
         torch.testing.assert_close(net(x), network((x - shift) / scale))
 

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from oodattack.detector import Classifier, Surrogate
-from oodattack.detectors import DETECTORS
+from oodattack.detectors import DETECTORS, Fit
 from oodattack.detectors.energy import energy
 from oodattack.detectors.gradnorm import gradnorm
 from oodattack.detectors.mahalanobis import Gaussians, mahalanobis
@@ -37,7 +37,7 @@ def built(name, dtype=torch.float64):
     """A fitted detector on a network of random weights."""
     torch.manual_seed(0)
     net = Classifier(randomised(SmallResNet(1, 3, width=4)).to(dtype), mean=[0.5], std=[0.25])
-    return DETECTORS[name].build(net, (images(60, seed=1, dtype=dtype), torch.arange(60) % 3))
+    return DETECTORS[name].build(net, Fit(images(60, seed=1, dtype=dtype), torch.arange(60) % 3))
 
 
 def images(rows, *, seed=2, dtype=torch.float64):
@@ -144,7 +144,7 @@ def test_modes_of_the_submodules_are_not_touched_by_building(name):
     network = SmallResNet(1, 3, width=4).double().train()
     network.stem.eval()  # frozen, as in fine-tuning
     modes = [m.training for m in network.modules()]
-    detector = DETECTORS[name].build(Classifier(network), (images(12), torch.arange(12) % 3))
+    detector = DETECTORS[name].build(Classifier(network), Fit(images(12), torch.arange(12) % 3))
     assert [m.training for m in network.modules()] == modes
     assert detector.training and detector.net.training
 

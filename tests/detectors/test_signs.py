@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from oodattack.detector import Classifier
-from oodattack.detectors import DETECTORS
+from oodattack.detectors import DETECTORS, Fit
 from oodattack.detectors.gaia_a import GaiaA
 from oodattack.detectors.mahalanobis_layers import fit_mahalanobis_layers
 from oodattack.detectors.si_a import SIA
@@ -96,7 +96,7 @@ def test_every_detector_has_a_known_case():
 @pytest.mark.parametrize("name", KNOWN)
 def test_ood_scores_higher(name):
     network, x_id, x_ood = KNOWN[name]
-    detector = DETECTORS[name].build(network(), clusters())
+    detector = DETECTORS[name].build(network(), Fit(*clusters()))
     margin = 1e-4 if name == "odin" else 0.01  # T = 1000 squeezes the scores
     assert detector(x_ood).item() > detector(x_id).item() + margin
 
