@@ -1,16 +1,21 @@
 """A faster copy of a network for the inside of a search: batch norms folded into the convolutions before them."""
 
 import copy
+import operator
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
+
+LINEAR = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Linear)  # whose backward pass does not look at their output
+SUMS = (operator.add, operator.iadd, torch.add)
 
 
 def fold(network: nn.Module) -> nn.Module | None:
     """A copy that computes the same function up to rounding, or None where the network cannot be traced.
 
     In eval mode a batch norm is a fixed affine map of each channel, and an affine map after a convolution is another
-    convolution. `torch.fx` finds the pairs. Weights are laid out channels last, which convolutions like better.
+    convolution. `torch.fx` finds the pairs. Weights are laid out channels last, which convolutions like better, and a
+    ReLU overwrites its input where nobody else needs it.
     Networks whose control flow depends on values cannot be traced.
 
     Args:
@@ -22,9 +27,32 @@ def fold(network: nn.Module) -> nn.Module | None:
         return None
     try:
         folded = fuse(copy.deepcopy(network)).eval().requires_grad_(False)
+        folded = overwrite(folded) if isinstance(folded, fx.GraphModule) else folded
         return folded.to(memory_format=torch.channels_last)
     except Exception:  # whatever tracing somebody's network raises; the network itself works
         return None
+
+
+def overwrite(traced: fx.GraphModule) -> fx.GraphModule:
+    """The same network with every ReLU in place whose input is a convolution, a linear map or a sum, and only its."""
+    modules = dict(traced.named_modules())
+
+    def is_relu(node: fx.Node) -> bool:
+        if node.op == "call_module":
+            return type(modules[str(node.target)]) is nn.ReLU
+        return node.op == "call_function" and node.target in (torch.relu, nn.functional.relu)
+
+    def may_go(node: fx.Node) -> bool:
+        known = node.op == "call_module" and type(modules[str(node.target)]) in LINEAR
+        return len(node.users) == 1 and (known or (node.op == "call_function" and node.target in SUMS))
+
+    for node in list(traced.graph.nodes):
+        if is_relu(node) and isinstance(node.args[0], fx.Node) and may_go(node.args[0]):
+            with traced.graph.inserting_before(node):
+                node.replace_all_uses_with(traced.graph.call_function(torch.relu_, (node.args[0],)))
+            traced.graph.erase_node(node)
+    traced.recompile()
+    return traced
 
 
 def agree(a: Tensor, b: Tensor) -> bool:

@@ -53,6 +53,34 @@ def test_a_folded_network_is_the_same_function_without_norms(name):
         torch.testing.assert_close(folded(x), network(x), rtol=1e-3, atol=1e-4)
 
 
+class Twice(nn.Module):
+    """What goes into the ReLU is needed again, or is the input itself."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv, self.head = nn.Conv2d(3, 4, 3), nn.Linear(4, 2)
+
+    def forward(self, x):
+        h = self.conv(torch.relu(x))
+        return self.head((nn.functional.relu(h) - 0.3 * h).mean((2, 3)))
+
+
+def test_relus_overwrite_only_what_nobody_else_needs():
+    torch.manual_seed(0)
+    shared = Twice().eval()
+    x = torch.rand(2, 3, 8, 8).sub(0.5).requires_grad_()
+    before = x.detach().clone()
+    folded = fold(shared)
+    torch.testing.assert_close(folded(x), shared(x))
+    assert torch.equal(x, before) and "relu_(" not in folded.code
+    residual = fold(networks()["resnet18"][0])
+    assert residual.code.count("relu_(") == 17  # all of them
+    image = torch.rand(2, 3, 32, 32, requires_grad=True)
+    whole = networks()["resnet18"][0]
+    gradients = [torch.autograd.grad(net(image).square().sum(), image)[0] for net in (residual, whole)]
+    torch.testing.assert_close(*gradients, rtol=1e-2, atol=1e-3)
+
+
 def test_it_is_used_inside_a_search_only():
     network, _ = networks()["small"]
     net, x = Classifier(network, mean=[0.5, 0.4, 0.3], std=[0.2, 0.3, 0.4]), torch.rand(2, 3, 32, 32)
