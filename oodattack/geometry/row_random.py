@@ -9,7 +9,7 @@ about n**2 / 2**33 pairs of n streams are equal: 1 pair in 100,000 streams. Two 
 
 import hashlib
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -147,10 +147,10 @@ def ball(random: RowRandom, shape: Sequence[int], eps: float, norm: str) -> Tens
         points = 2 * exact.uniform(shape) - 1
     elif norm == "l2":
         points = exact.normal(shape)
-        length = exact.uniform(()) ** (1 / math.prod(shape))
+        length = _each_row(lambda u: u ** (1 / math.prod(shape)), exact.uniform(()))
         points = _per_row(length / norm_of(points.flatten(1), "l2"), shape) * points
     elif norm == "l1":
-        sizes, rest = -torch.log1p(-exact.uniform(shape)), -torch.log1p(-exact.uniform(()))
+        sizes, rest = (_each_row(lambda u: -torch.log1p(-u), exact.uniform(s)) for s in (shape, ()))
         signs = 2 * exact.integers(2, shape) - 1
         points = signs * sizes / _per_row(sizes.flatten(1).sum(dim=1) + rest, shape)
     else:
@@ -161,6 +161,14 @@ def ball(random: RowRandom, shape: Sequence[int], eps: float, norm: str) -> Tens
 def _exact(random: RowRandom) -> RowRandom:
     """The same streams in float64 on the CPU, so that shaping the noise is the same everywhere too."""
     return random.to("cpu", torch.float64)
+
+
+def _each_row(f: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
+    """f of one row at a time, shapes as `x`: in a whole tensor its last bit depends on where a number stands."""
+    found = torch.empty_like(x)
+    for out, row in zip(found, x, strict=True):
+        out.copy_(f(row))
+    return found
 
 
 def _per_row(values: Tensor, shape: Sequence[int]) -> Tensor:
