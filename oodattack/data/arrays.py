@@ -8,44 +8,94 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from oodattack.data.dataset import Opened
 from oodattack.data.images import Images, check_images
+from oodattack.data.mapped import map_array
+from oodattack.data.steps import Step, apply_steps, told
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 
 def read_npz(path: str | Path) -> Images:
-    """The array `images` of an .npz file, or its only array besides `labels`; layout as `to_images`.
+    """All images of an .npz file.
 
     Args:
-        path: the file. Nothing in it is ever unpickled.
+        path: the file, or the file and the name of an array as PATH#KEY. Nothing in it is ever unpickled.
 
     Returns:
-        Images named `npz:PATH`, with labels where the file has `labels`.
+        Images named `npz:PATH`, layout as `to_images`, with labels where the file has them; see `open_npz`.
 
     Raises:
         ValueError: the file is missing, no .npz, holds objects, or holds no images; the message starts with its path.
     """
-    import numpy as np
+    found = open_npz(path)
+    return found.take(torch.arange(found.total), ())
 
-    name, file = f"npz:{path}", Path(path).expanduser()
+
+def open_npz(path: str | Path) -> Opened:
+    """The array KEY of PATH#KEY; without a key, `images` or the only array besides `labels`.
+
+    Labels: `labels`; with a key, `train_labels` for `train_images` and `y_train` for `x_train`. Large arrays that were
+    not compressed stay on disk; see `map_array`.
+
+    Raises:
+        ValueError: as `read_npz`.
+    """
+    name, (file, key) = f"npz:{path}", split_key(path)
     if not file.exists():
         raise ValueError(f"`{name}` must name a file, got none there. Check the path.")
     if not zipfile.is_zipfile(file):
         raise ValueError(f"`{name}` must be an .npz archive, got another kind of file. Write it with np.savez.")
     try:
-        with np.load(file, allow_pickle=False) as archive:
-            keys = [key for key in archive.files if key != "labels"]
-            chosen = "images" if "images" in keys else keys[0] if len(keys) == 1 else None
-            x = archive[chosen] if chosen else None
-            y = archive["labels"] if "labels" in archive.files else None
+        x, y, keys = read_arrays(file, key)
     except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
         reason = " ".join(str(error).split()).rstrip(".")
         raise ValueError(f"`{name}` must hold plain, whole arrays, got: {reason}. Write it with np.savez.") from error
     if x is None:
-        found = ", ".join(keys) or "none"
-        raise ValueError(f"`{name}` must hold an array `images` or a single array, got {found}. Name it `images`.")
-    return to_images(x, y, name)
+        wanted, remedy = (
+            ("`images` or a single array", "Name it `images`") if key is None else (f"`{key}`", "Name another")
+        )
+        raise ValueError(f"`{name}` must hold an array {wanted}, got {', '.join(keys) or 'none'}. {remedy}.")
+    total = len(x) if x.ndim else 0
+    if total == 0 or (y is not None and y.shape[:1] != (total,)):
+        to_images(x, y, name)  # raises
+
+    def take(rows: Tensor, steps: tuple[Step, ...]) -> Images:
+        keep = slice(None) if len(rows) == total else rows.numpy()
+        images = to_images(x[keep], None if y is None else y[keep], name)
+        return images._replace(x=apply_steps(images.x, steps), source=images.source + told(steps))
+
+    return Opened(total, take)
+
+
+def split_key(path: str | Path) -> tuple[Path, str | None]:
+    """PATH#KEY to file and key; a file whose own name has a # in it goes first."""
+    whole = Path(path).expanduser()
+    file, _, key = str(whole).rpartition("#")
+    return (whole, None) if whole.exists() or not file else (Path(file), key)
+
+
+def read_arrays(file: Path, key: str | None) -> "tuple[NDArray[Any] | None, NDArray[Any] | None, list[str]]":
+    """Images, labels and the names of all arrays that may be images; None for what is not there."""
+    import numpy as np
+
+    with np.load(file, allow_pickle=False) as archive:
+        keys = [name for name in archive.files if name != "labels"]
+        chosen = key or ("images" if "images" in keys or len(keys) != 1 else keys[0])
+        if chosen not in archive.files:
+            return None, None, keys
+        labels = "labels" if key is None else labels_of(key)
+        mapped = map_array(file, chosen)
+        x = archive[chosen] if mapped is None else mapped
+        return x, archive[labels] if labels in archive.files else None, keys
+
+
+def labels_of(key: str) -> str | None:
+    """The array that has the labels of the images `key`, by its name."""
+    if "images" in key:
+        return key.replace("images", "labels")
+    return f"y{key[1:]}" if key.startswith("x") else None
 
 
 def to_images(x: object, y: object, name: str) -> Images:

@@ -62,10 +62,31 @@ def subset(images: Images, samples: int | None, *, seed: int) -> Images:
     Raises:
         ValueError: there are not that many.
     """
-    total = len(images.x)
-    if samples is None or samples == total:
+    keep = choose(len(images.x), samples, seed=seed, name=images.name)
+    if len(keep) == len(images.x):
         return images
-    if not 1 <= samples < total:
-        raise ValueError(f"`samples` must be in 1..{total} for `{images.name}`, got {samples}. It has {total} images.")
-    keep = torch.randperm(total, generator=row_generator(seed, "subset", 0))[:samples].sort().values
     return images._replace(x=images.x[keep], y=None if images.y is None else images.y[keep])
+
+
+def choose(total: int, samples: int | None, *, seed: int, name: str, at_most: bool = False) -> Tensor:
+    """Which of `total` images `subset` keeps, before any of them is read.
+
+    Args:
+        total: N, number of images.
+        samples: 1 <= samples <= N; None for all.
+        seed: fixes the draw.
+        name: what the error calls the set.
+        at_most: take all N where there are fewer than `samples`.
+
+    Returns:
+        Ascending indices, int64, shape (samples,).
+
+    Raises:
+        ValueError: there are not that many.
+    """
+    wanted = total if samples is None or (at_most and samples > total) else samples
+    if wanted == total:
+        return torch.arange(total)
+    if not 1 <= wanted < total:
+        raise ValueError(f"`samples` must be in 1..{total} for `{name}`, got {wanted}. It has {total} images.")
+    return torch.randperm(total, generator=row_generator(seed, "subset", 0))[:wanted].sort().values

@@ -5,11 +5,11 @@ import torch
 
 from oodattack.data.checkerboards import checkerboards
 from oodattack.data.far_mix import far_mix
-from oodattack.data.noise import noise
+from oodattack.data.noise import gaussian_noise, noise
 from oodattack.data.photos import photos
 from oodattack.data.spirals import spirals
 
-FAMILIES = {f.__name__: f for f in (photos, noise, spirals, checkerboards, far_mix)}
+FAMILIES = {f.__name__: f for f in (photos, noise, gaussian_noise, spirals, checkerboards, far_mix)}
 families = pytest.mark.parametrize("family", FAMILIES.values(), ids=FAMILIES)
 
 
@@ -54,6 +54,14 @@ def test_noise_is_uniform():
     # standard error of the mean sqrt(1/12/102400) = 0.0009; the variance of U[0, 1) is 1/12
     assert x.mean().item() == pytest.approx(0.5, abs=0.005)
     assert x.var().item() == pytest.approx(1 / 12, abs=0.002)
+
+
+def test_gaussian_noise_is_cut_at_half_a_deviation():
+    x = gaussian_noise(100, channels=1, size=32, seed=0).flatten().double()
+    # P(N(1/2, 1) <= 0) = Phi(-1/2) = 0.308538; as many are above 1, so the mean stays 1/2
+    assert (x == 0).double().mean().item() == pytest.approx(0.3085, abs=0.005)
+    assert (x == 1).double().mean().item() == pytest.approx(0.3085, abs=0.005)
+    assert x.mean().item() == pytest.approx(0.5, abs=0.005)
 
 
 def test_far_mix_takes_families_in_turn():

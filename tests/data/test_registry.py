@@ -6,8 +6,14 @@ import torch
 
 from oodattack.data import DATASETS, load
 from oodattack.data.digits import digits
+from oodattack.data.embedded import EMBEDDED
+from oodattack.data.files import FILES
 
-SETS = [(name, part) for name, entry in DATASETS.items() for part in entry.parts]
+SETS = [(name, part) for name, entry in EMBEDDED.items() for part in entry.parts]
+NAMES = """
+    digits digits-6-9 photos noise spirals checkerboards far-mix mnist fashion-mnist kmnist emnist omniglot cifar-10
+    cifar-100 svhn stl10 dtd textures gtsrb places365 inaturalist lsun imagenet celeba fake-data
+"""
 
 
 @pytest.mark.parametrize(("name", "part"), SETS)
@@ -24,15 +30,44 @@ def test_every_set_loads_as_images(name, part):
 
 
 def test_sizes_without_samples():
-    sizes = {name: len(load(name, seed=0).x) for name in DATASETS}
+    sizes = {name: len(load(name, seed=0).x) for name in EMBEDDED}
     assert sizes.pop("digits") == 325
     assert sizes.pop("digits-6-9") == 714
     assert set(sizes.values()) == {200}
 
 
 def test_format_is_passed_on():
-    for name in DATASETS:
+    for name in EMBEDDED:
         assert load(name, samples=4, seed=0, channels=3, size=16).x.shape == (4, 3, 16, 16)
+
+
+def test_the_table_names_every_set_and_says_what_it_is():
+    assert set(NAMES.split()) <= set(DATASETS)
+    for name, entry in DATASETS.items():
+        assert entry.name == name
+        assert "test" in entry.parts
+        assert len(entry.description) > 8
+        assert entry.source
+        assert entry.afresh == ("any number" in entry.description)
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_the_lines_of_files_are_no_names(name):
+    with pytest.raises(ValueError, match=r"^`.*` must (name a file|name a folder|name an importable module)"):
+        load(name, seed=0)
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_asking_for_one_half_of_a_format_leaves_the_other(channels):
+    assert load("noise", samples=2, seed=0, channels=channels).x.shape == (2, channels, 32, 32)
+    assert load("digits-6-9", samples=2, seed=0, size=16).x.shape == (2, 1, 16, 16)
+
+
+def test_at_most_takes_what_there_is():
+    assert len(load("digits", samples=10**6, seed=0, at_most=True).x) == 325
+    some, more = (load("digits", samples=50, seed=0, at_most=at_most) for at_most in (False, True))
+    assert torch.equal(some.x, more.x)
+    assert len(load("noise", samples=300, seed=0, at_most=True).x) == 300
 
 
 def test_samples_of_digits_keep_their_labels():
@@ -58,6 +93,11 @@ WRONG = {
     "no module": ({"name": "no_such_module:f"}, "`no_such_module:f` must name an importable module, got: No module"),
     "no attribute": ({"name": "math:f"}, "`math:f` must name something in math, got no such name"),
     "no callable": ({"name": "math:pi"}, "`math:pi` must be callable, got float"),
+    "no protocol": ({"name": "digits", "protocol": "x"}, "`protocol` must be one of keep, .*, got 'x'. Pick one"),
+    "no folder": ({"name": "folder:nowhere"}, "`folder:nowhere` must name a folder, got none at nowhere"),
+    "folder parts": ({"name": "folder:a", "part": "train"}, "`part` must be one of test for `folder:a`, got 'train'"),
+    "folder size": ({"name": "folder:a", "size": 4}, "`size` must be >= 8, got 4"),
+    "no set": ({"name": "cifar10"}, "`name` must be one of digits, .*, got 'cifar10'. Did you mean 'cifar-10'"),
     "no images": ({"name": "os:getcwd"}, "`os:getcwd` must hold uint8 or floating-point images"),
 }
 
