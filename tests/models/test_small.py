@@ -1,10 +1,6 @@
-import sys
-
-import pytest
 import torch
 from torch import nn
 
-from oodattack.models import MODELS, build
 from oodattack.models.small import BasicBlock, SmallResNet
 
 
@@ -61,51 +57,3 @@ def test_rows_do_not_influence_one_another_in_eval_mode():
     net = SmallResNet().double().eval()
     x = torch.rand(4, 1, 32, 32, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     torch.testing.assert_close(net(x)[2:3], net(x[2:3]))
-
-
-@pytest.mark.parametrize("name", MODELS)
-@pytest.mark.parametrize("channels", [1, 3])
-def test_every_model_builds(name, channels):
-    assert MODELS[name].name == name
-    assert build(name, channels=channels, classes=5)(torch.rand(2, channels, 32, 32)).shape == (2, 5)
-
-
-def test_torchvision_by_name():
-    net = build("torchvision:mobilenet_v3_small", channels=3, classes=7)
-    assert net.eval()(torch.rand(1, 3, 32, 32)).shape == (1, 7)
-
-
-WRONG = {
-    "misspelt": ("smal", 1, 6, r"`name` must be one of small, .*got 'smal'. Did you mean 'small'\?"),
-    "torchvision": ("torchvision:resnet81", 3, 6, r"got 'resnet81'. Did you mean 'resnet18'\?"),
-    "detection": ("torchvision:fasterrcnn_resnet50_fpn", 3, 6, "`torchvision:NAME` must be one of alexnet"),
-    "grey": ("torchvision:resnet18", 1, 6, "`channels` must be 3 for `torchvision:resnet18`, got 1"),
-    "channels": ("small", 0, 6, "`channels` must be >= 1 and `classes` >= 2, got 0 and 6"),
-    "classes": ("small", 1, 1, "`channels` must be >= 1 and `classes` >= 2, got 1 and 1"),
-    "module": ("no_such_module:net", 1, 6, "`no_such_module:net` must name an importable module"),
-    "attribute": ("math:net", 1, 6, "`math:net` must name something in math"),
-    "result": ("os:getcwd", 1, 6, "`os:getcwd` must return an nn.Module, got str"),
-}
-
-
-@pytest.mark.parametrize(("name", "channels", "classes", "message"), WRONG.values(), ids=WRONG)
-def test_wrong_use(name, channels, classes, message):
-    with pytest.raises(ValueError, match=message):
-        build(name, channels=channels, classes=classes)
-
-
-CODE = """
-from torch import nn
-def none(): return nn.Linear(2, 3)
-def some(classes): return nn.Linear(2, classes)
-def both(channels, classes, depth=1): return nn.Linear(channels, classes)
-"""
-
-
-def test_user_code_gets_the_arguments_that_it_takes(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, "path", [entry for entry in sys.path if entry])
-    (tmp_path / "user_model_code.py").write_text(CODE)
-    shapes = [build(f"user_model_code:{name}", channels=4, classes=5).weight.shape for name in ("none", "some", "both")]
-    sys.modules.pop("user_model_code")
-    assert shapes == [(3, 2), (5, 2), (5, 4)]
