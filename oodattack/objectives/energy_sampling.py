@@ -3,7 +3,8 @@
 
 import torch
 from torch import Generator, Tensor
-from torch.nn.functional import normalize
+
+from oodattack.objectives.clustering import check_candidates, cluster, ends, made_up
 
 RESTARTS = 3  # of K-means, as in the authors' code
 
@@ -32,19 +33,17 @@ def choose(features: Tensor, energies: Tensor, *, clusters: int, seed: int) -> T
     Differs from the authors' code: always 2k rows, theirs may cut the pool by energy first; features are scaled and
     clustered in double precision.
     """
-    _check(features, energies, clusters, seed)
-    labels = _cluster(features, clusters, seed)
-    order = energies.detach().cpu().argsort(stable=True)
-    order = order[labels[order].argsort(stable=True)]  # by cluster, within a cluster by energy
-    changes = labels[order].diff() != 0
-    edge = torch.ones(1, dtype=torch.bool)
-    taken = torch.zeros(len(labels), dtype=torch.bool)
-    taken[order[torch.cat([edge, changes])]] = True  # first of each cluster: lowest energy
-    taken[order[torch.cat([changes, edge])]] = True  # last of each cluster: highest energy
-    left = (~taken).nonzero().flatten()
-    short = 2 * clusters - int(taken.sum())
-    taken[left[torch.randperm(len(left), generator=Generator().manual_seed(seed))[:short]]] = True
-    return taken.nonzero().flatten().to(energies.device)
+    check_candidates(features, energies, name="energies", seed=seed)
+    if clusters < 1:
+        raise ValueError(f"`clusters` must be >= 1, got {clusters}. Take the number of ID inputs in a training step.")
+    if len(features) < 2 * clusters:
+        raise ValueError(
+            f"`features` must have at least 2 * clusters = {2 * clusters} rows, got {len(features)}. "
+            "Draw a larger pool or lower `clusters`."
+        )
+    labels = cluster(features, clusters, seed=seed, restarts=RESTARTS)
+    rows = torch.cat(ends(labels, energies))
+    return made_up(rows, 2 * clusters, len(labels), seed=seed).to(energies.device)
 
 
 def epoch_pools(n_aux: int, batches: int, *, seed: int) -> tuple[Tensor, ...]:
@@ -71,46 +70,3 @@ def epoch_pools(n_aux: int, batches: int, *, seed: int) -> tuple[Tensor, ...]:
             "Use more auxiliary samples or fewer steps."
         )
     return torch.randperm(n_aux, generator=Generator().manual_seed(seed)).tensor_split(batches)
-
-
-def _cluster(features: Tensor, clusters: int, seed: int) -> Tensor:
-    """K-means labels (N,) of the L2-normalised rows, lines 2 and 3 of Alg. 1."""
-    import warnings
-
-    from sklearn.cluster import KMeans
-    from sklearn.exceptions import ConvergenceWarning
-
-    unit = normalize(features.detach().cpu().double(), dim=1)
-    with warnings.catch_warnings():
-        # fewer distinct rows than clusters: some clusters stay empty and are made up for
-        warnings.simplefilter("ignore", ConvergenceWarning)
-        fitted = KMeans(n_clusters=clusters, n_init=RESTARTS, random_state=seed).fit(unit.numpy())
-    return torch.as_tensor(fitted.labels_).long()
-
-
-def _check(features: Tensor, energies: Tensor, clusters: int, seed: int) -> None:
-    """Raise unless the arguments of `choose` are in range."""
-    if features.ndim != 2 or features.shape[1] == 0:
-        raise ValueError(
-            f"`features` must have shape (N, D) with D >= 1, got {tuple(features.shape)}. "
-            "Flatten or pool the feature maps."
-        )
-    if energies.shape != features.shape[:1]:
-        raise ValueError(
-            f"`energies` must have shape ({len(features)},), got {tuple(energies.shape)}. "
-            "Pass one energy a row of features."
-        )
-    if clusters < 1:
-        raise ValueError(f"`clusters` must be >= 1, got {clusters}. Take the number of ID inputs in a training step.")
-    if len(features) < 2 * clusters:
-        raise ValueError(
-            f"`features` must have at least 2 * clusters = {2 * clusters} rows, got {len(features)}. "
-            "Draw a larger pool or lower `clusters`."
-        )
-    if not 0 <= seed < 2**32:
-        raise ValueError(f"`seed` must be in 0..2**32 - 1, got {seed}. Reduce it modulo 2**32.")
-    for name, value in (("features", features), ("energies", energies)):
-        if bad := int((~value.isfinite()).sum()):
-            raise FloatingPointError(
-                f"`{name}` must be finite, got {bad} of {value.numel()} values that are not. Lower the learning rate."
-            )

@@ -1,14 +1,12 @@
 """Gradient regularization (GReg): Sharifi et al., "Gradient-Regularized Out-of-Distribution Detection", ECCV 2024,
 arXiv:2404.12368."""  # noqa: D205, D209
 
-from typing import Literal, get_args
+from typing import get_args
 
-import torch
 from torch import Tensor
 
 from oodattack.objectives.energy_margin import check_energies
-
-Scaling = Literal["paper", "code"]
+from oodattack.objectives.score_gradient import Scaling, score_gradient_penalty
 
 
 def gradient_penalty(
@@ -53,18 +51,15 @@ def gradient_penalty(
     check_energies(energy_id, energy_aux, margin_id=margin_id, margin_aux=margin_aux)
     _check_graph("id", energy_id, x_id)
     _check_graph("aux", energy_aux, x_aux)
-    kept_id = (energy_id <= margin_id).to(energy_id.dtype)
-    kept_aux = (energy_aux >= margin_aux).to(energy_aux.dtype)
-    s = (kept_id * energy_id).mean() + (kept_aux * energy_aux).mean()
-    gradients = torch.autograd.grad(s, (x_id, x_aux), create_graph=True, allow_unused=True)
-    if any(gradient is None for gradient in gradients):
-        raise ValueError(
-            "`energy_id` and `energy_aux` must depend on `x_id` and `x_aux`, got no path between them. "
-            "Compute the energies from these very tensors."
-        )
-    norms = torch.cat([torch.linalg.vector_norm(gradient.flatten(1), dim=1) for gradient in gradients])
-    # the means of eq. (3) are in s already
-    return norms.sum() if scaling == "paper" else norms.mean()
+    return score_gradient_penalty(
+        energy_id,
+        x_id,
+        energy_aux,
+        x_aux,
+        keep_id=energy_id <= margin_id,
+        keep_aux=energy_aux >= margin_aux,
+        scaling=scaling,
+    )
 
 
 def _check_graph(side: str, energy: Tensor, x: Tensor) -> None:
