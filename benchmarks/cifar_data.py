@@ -6,6 +6,7 @@ Each file is an .npz with `images`, uint8 (N, H, W, C), and `labels` where it is
     cifar10_train10k.npz   training images for detectors that are fitted: another split, so disjoint from ID
     textures10_32.npz      far OOD
     cifar100_ood5k.npz     near OOD
+    tinyimagenet32_val5k.npz   near OOD; its other rows are OOD validation images for detectors that are tuned
 """
 
 from pathlib import Path
@@ -17,6 +18,7 @@ from torch import Tensor
 
 OOD_FILES = {"textures": "textures10_32.npz", "cifar100": "cifar100_ood5k.npz"}
 OOD = (*OOD_FILES, "noise")
+TINYIMAGENET = "tinyimagenet32_val5k.npz"
 
 
 class Id(NamedTuple):
@@ -47,6 +49,14 @@ def ood_images(name: str, folder: Path, *, n: int, seed: int) -> Tensor:
     with np.load(path) as arrays:
         size = len(arrays["images"])
     return rows_of(path, order(size, n, seed))[0]
+
+
+def tinyimagenet(folder: Path, *, n: int, validation: int, seed: int) -> tuple[Tensor, Tensor]:
+    """n test images and `validation` others for tuning, from both ends of one order; at most 5000 together."""
+    rows = order(5000, 5000, seed)
+    if n + validation > len(rows):
+        raise ValueError(f"`n` must be <= {len(rows) - validation} here, got {n}. Ask for fewer images.")
+    return rows_of(folder / TINYIMAGENET, rows[:n])[0], rows_of(folder / TINYIMAGENET, rows[-validation:])[0]
 
 
 def order(size: int, n: int, seed: int) -> Tensor:
