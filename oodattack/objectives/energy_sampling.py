@@ -46,27 +46,37 @@ def choose(features: Tensor, energies: Tensor, *, clusters: int, seed: int) -> T
     return made_up(rows, 2 * clusters, len(labels), seed=seed).to(energies.device)
 
 
-def epoch_pools(n_aux: int, batches: int, *, seed: int) -> tuple[Tensor, ...]:
+def epoch_pools(n_aux: int, batches: int, *, seed: int, least: int = 1) -> tuple[Tensor, ...]:
     """A random partition of all auxiliary samples, one pool of candidates a training step.
 
-    Every auxiliary sample is in exactly one pool of the epoch ("Sampling Details", section 6.1 of the paper).
+    Every auxiliary sample is in exactly one pool of the epoch ("Sampling Details", section 6.1 of the paper), where
+    there are enough for pools of `least`. Where there are fewer, fresh partitions into pools of at least that size
+    follow one another until every step has one.
 
     Args:
-        n_aux: number of auxiliary samples, >= `batches`.
+        n_aux: number of auxiliary samples, >= `least`.
         batches: training steps in the epoch, >= 1.
         seed: fixes the partition; pass another one each epoch.
+        least: candidates in a pool, >= 1.
 
     Returns:
-        `batches` vectors of indices in 0..n_aux-1, int64, on the CPU, with lengths that differ by at most 1.
+        `batches` vectors of indices in 0..n_aux-1, int64, on the CPU, without repeats, with lengths that differ by at
+        most 1.
 
     Raises:
-        ValueError: `batches` < 1, or fewer samples than batches.
+        ValueError: `batches` or `least` < 1, or fewer samples than `least`.
     """
     if batches < 1:
         raise ValueError(f"`batches` must be >= 1, got {batches}. Pass the number of training steps in an epoch.")
-    if n_aux < batches:
+    if least < 1:
+        raise ValueError(f"`least` must be >= 1, got {least}. Pass the number of candidates that a step needs.")
+    if n_aux < least:
         raise ValueError(
-            f"`n_aux` must be >= `batches`, got {n_aux} samples for {batches} pools. "
-            "Use more auxiliary samples or fewer steps."
+            f"`n_aux` must be >= `least`, got {n_aux} samples for pools of {least}. "
+            "Use more auxiliary samples or smaller batches."
         )
-    return torch.randperm(n_aux, generator=Generator().manual_seed(seed)).tensor_split(batches)
+    generator, each = Generator().manual_seed(seed), min(batches, n_aux // least)
+    pools: list[Tensor] = []
+    while len(pools) < batches:
+        pools.extend(torch.randperm(n_aux, generator=generator).tensor_split(each))
+    return tuple(pools[:batches])

@@ -101,6 +101,19 @@ def test_pools_are_a_partition_in_equal_parts(seed, batches, spare):
     assert torch.cat(pools).sort().values.tolist() == list(range(n))  # all of it, nothing twice
 
 
+@given(seed=st.integers(0, 2**32), batches=st.integers(1, 30), least=st.integers(1, 9), spare=st.integers(0, 60))
+@settings(max_examples=50, deadline=None)
+def test_pools_have_what_a_step_needs(seed, batches, least, spare):
+    n = least + spare
+    pools = epoch_pools(n, batches, seed=seed, least=least)
+    assert len(pools) == batches
+    assert all(least <= len(pool) == len(set(pool.tolist())) for pool in pools)
+    rounds = n // least  # pools that one partition has room for
+    seen = set(torch.cat(pools[:rounds]).tolist())
+    assert len(seen) == sum(map(len, pools[:rounds]))  # nothing twice before everything once
+    assert batches < rounds or len(seen) == n
+
+
 def test_pools_change_with_the_seed_only():
     first, again, other = (epoch_pools(100, 3, seed=seed) for seed in (0, 0, 1))
     assert torch.equal(torch.cat(first), torch.cat(again))
@@ -110,8 +123,8 @@ def test_pools_change_with_the_seed_only():
 
 @pytest.mark.parametrize(
     ("n", "batches", "message"),
-    [(10, 0, "`batches` must be >= 1, got 0"), (3, 4, "`n_aux` must be >= `batches`, got 3 samples for 4 pools")],
+    [(10, 0, "`batches` must be >= 1, got 0"), (3, 4, "`n_aux` must be >= `least`, got 3 samples for pools of 4")],
 )
 def test_wrong_numbers_of_pools_are_named(n, batches, message):
     with pytest.raises(ValueError, match=message):
-        epoch_pools(n, batches, seed=0)
+        epoch_pools(n, batches, seed=0, least=4)
