@@ -5,6 +5,7 @@ from torch import Tensor, nn
 from torch.nn.functional import linear
 
 from oodattack.detector import Classifier
+from oodattack.detectors.batches import BATCH_SIZE, Images
 from oodattack.detectors.energy import energy
 from oodattack.detectors.react import batches_of_features, head_of, percentile
 
@@ -48,12 +49,12 @@ class DICE(nn.Module):
         return energy(self.latent(x))
 
 
-def fit_dice(net: Classifier, x: Tensor, *, percentile_dropped: float = 90.0, batch_size: int = 256) -> DICE:
+def fit_dice(net: Classifier, x: Images, *, percentile_dropped: float = 90.0, batch_size: int = BATCH_SIZE) -> DICE:
     """Keep the weights whose contribution V = W * mean(h) on ID images is above a percentile of all entries of V.
 
     Args:
         net: classifier.
-        x: ID training images (N, C, H, W) in [0, 1].
+        x: ID training images in [0, 1], shape (N, C, H, W), or see `batches`.
         percentile_dropped: p, in [0, 100): the share of weights, in per cent, that are set to 0.
         batch_size: images per forward pass.
 
@@ -62,7 +63,14 @@ def fit_dice(net: Classifier, x: Tensor, *, percentile_dropped: float = 90.0, ba
     """
     if not 0 <= percentile_dropped < 100:
         raise ValueError(f"`percentile_dropped` must be in [0, 100), got {percentile_dropped}. The paper takes 90.")
-    total = sum(z.double().sum(dim=0) for z in batches_of_features(net, x, batch_size))
-    with torch.no_grad():
-        contribution = head_of(net).weight.double() * (total / len(x))
+    contribution = head_of(net).weight.detach().double() * mean_features(net, x, batch_size)
     return DICE(net, contribution > percentile(contribution, percentile_dropped))
+
+
+def mean_features(net: Classifier, x: Images, batch_size: int) -> Tensor:
+    """Mean penultimate features, shape (D,), float64, summed batch by batch."""
+    total, rows = torch.zeros((), dtype=torch.float64), 0
+    for z in batches_of_features(net, x, batch_size):
+        total = total.to(z.device) + z.double().sum(dim=0)
+        rows += len(z)
+    return total / rows

@@ -9,9 +9,11 @@ from torch import Tensor, nn
 
 from oodattack.detector import Classifier, Pass, Surrogate
 from oodattack.detectors.layer_gradients import (
+    SignPath,
     check_layers,
     gradients,
     log_softmax_sum,
+    path_sums,
     per_channel,
     predicted_loss,
     sign_steps,
@@ -31,11 +33,15 @@ def output_scale(g: Tensor) -> Tensor:
 
 
 def kept_features(net: Classifier, keep: float) -> Tensor:
-    """Mask (D,) of the int(keep * D), at least one, features with the largest summed head weight sum_c W_ck."""
+    """Mask (D,) of the int(keep * D), at least one, features with the largest summed head weight sum_c W_ck.
+
+    Raises:
+        ValueError: a head that is neither `nn.Linear` nor, as in BiT networks, a convolution of 1 x 1.
+    """
     head = dict(net.network.named_modules())[net.head]
-    if not isinstance(head, nn.Linear):
+    if not isinstance(head, nn.Linear) and not (isinstance(head, nn.Conv2d) and head.weight[0, 0].numel() == 1):
         raise ValueError(f"the head must be an `nn.Linear` for this detector, got {type(head).__name__}.")
-    weight = head.weight.sum(dim=0)
+    weight = head.weight.flatten(1).sum(dim=0)
     mask = torch.zeros_like(weight)
     mask[weight.topk(max(1, int(keep * len(weight)))).indices] = 1
     return mask.detach()
@@ -53,12 +59,15 @@ class SmoothAverages:
         layers: names of norm layers.
         keep: share of penultimate features in the inner gradient.
         beta: steepness of the smoothed derivative.
+        weight: eta of the step that gradients are multiplied by, see `SignPath.delta_weighted`; its sign is a constant
+            to whoever differentiates. 0 for none.
     """
 
     net: Classifier
     layers: tuple[str, ...]
     keep: float
     beta: float = 20.0
+    weight: float = 0.0
 
     def latent(self, x: Tensor) -> Tensor:
         """inner / omega, shape (B, channels)."""
@@ -68,6 +77,10 @@ class SmoothAverages:
             at = [seen.outputs[name] for name in self.layers]
             (outer,) = gradients(log_softmax_sum(seen), [seen.features], create_graph=graph)
             inner = gradients(seen.features * kept_features(self.net, self.keep), at, create_graph=graph)
+            if self.weight:
+                loss = predicted_loss(seen.logits.argmax(dim=1).detach())(seen)
+                steps = [self.weight * up.sign() for up in gradients(loss, [seen.features, *at])]
+                outer, inner = steps[0] * outer, tuple(step * g for step, g in zip(steps[1:], inner, strict=True))
             return channel_averages(self.net, self.layers, inner) / output_scale(outer)
 
     def __call__(self, x: Tensor) -> Tensor:
@@ -82,7 +95,7 @@ class GaiaA(nn.Module):
     log-softmax over all classes)/d(penultimate features)|), one number a row.
 
     Args:
-        net: classifier with norm layers and a linear head.
+        net: classifier with norm layers and a linear head, or one of 1 x 1 convolutions.
         layers: names of norm layers. Default: those of the last two stages, see `Classifier.late_norm_layers`.
 
     Differs from the paper: follows the authors' code; omega is taken at the pooled features, which for a network with
@@ -90,8 +103,7 @@ class GaiaA(nn.Module):
     """
 
     name = "gaia-a"
-    steps = 1
-    step_size = 0.0
+    path = SignPath()
     keep = 1.0
 
     def __init__(self, net: Classifier, *, layers: Sequence[str] | None = None) -> None:
@@ -103,35 +115,24 @@ class GaiaA(nn.Module):
         self.training = net.training
 
     def _use_surrogate(self) -> None:
-        smooth = SmoothAverages(self.net, self.layers, self.keep)
-        name = f"smoothed ReLU derivative, beta = {smooth.beta:g}" + (", T = 1" if self.steps > 1 else "")
+        weight = self.path.step_size if self.path.delta_weighted else 0.0
+        smooth = SmoothAverages(self.net, self.layers, self.keep, weight=weight)
+        name = f"smoothed ReLU derivative, beta = {smooth.beta:g}" + (", T = 1" if self.path.steps > 1 else "")
         self.surrogate = Surrogate(name, smooth, smooth.latent)
 
     def latent(self, x: Tensor) -> Tensor:
         """inner / omega for all channels of all layers: shape (B, channels), >= 0. No useful gradient."""
         kept = kept_features(self.net, self.keep).to(x.dtype)
-        schedule = {"steps": self.steps, "step_size": self.step_size}
 
         def inner(seen: Pass) -> Tensor:
             return (seen.features * kept).sum(dim=1)
 
-        seen, found = sign_steps(self.net, x, self.layers, inner, **schedule)  # type: ignore[arg-type]
-        omega = output_scale(self._outer(x, seen))
-        return channel_averages(self.net, self.layers, found) / omega
+        def from_features(z: Tensor) -> Pass:
+            return self.net.run(x.detach(), head_input=z)
 
-    def _outer(self, x: Tensor, seen: Pass) -> Tensor:
-        """Sum over T steps of the gradient of the summed log-softmax at the penultimate features, shape (B, D)."""
-        label = seen.logits.argmax(dim=1).detach()
-        total = torch.zeros_like(seen.features)
-        with torch.enable_grad():
-            for i in range(self.steps):
-                (g,) = gradients(log_softmax_sum(seen), [seen.features])
-                total = total + g.detach()
-                if i + 1 < self.steps:
-                    (up,) = gradients(predicted_loss(label)(seen), [seen.features])
-                    z = (seen.features + self.step_size * up.sign()).detach().requires_grad_()
-                    seen = self.net.run(x.detach(), head_input=z)
-        return total
+        seen, found = sign_steps(self.net, x, self.layers, inner, self.path)
+        (outer,) = path_sums(seen, [seen.features], [from_features], log_softmax_sum, self.path)
+        return channel_averages(self.net, self.layers, found) / output_scale(outer)
 
     def forward(self, x: Tensor) -> Tensor:
         """OOD scores, shape (B,), >= 0. No useful gradient: use the surrogate."""

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from oodattack.detector import Classifier, Surrogate
-from oodattack.detectors.layer_gradients import check_layers, per_channel, sign_steps, top_logit
+from oodattack.detectors.layer_gradients import SignPath, check_layers, per_channel, sign_steps, top_logit
 from oodattack.detectors.soft_density import SoftDensity, SoftLatent
 
 
@@ -28,8 +28,7 @@ class GaiaZ(nn.Module):
     """
 
     name = "gaia-z"
-    steps = 1
-    step_size = 0.0
+    path = SignPath()
 
     def __init__(self, net: Classifier, *, layers: Sequence[str] | None = None) -> None:
         super().__init__()
@@ -42,9 +41,11 @@ class GaiaZ(nn.Module):
     def latent(self, x: Tensor) -> Tensor:
         """Densities of all channels of all layers, concatenated: shape (B, channels), in [0, 1]. No gradient."""
         modules = dict(self.net.network.named_modules())
-        _, found = sign_steps(self.net, x, self.layers, top_logit, steps=self.steps, step_size=self.step_size)
-        used = [per_channel(g, modules[n]) != 0 for n, g in zip(self.layers, found, strict=True)]
-        return torch.cat([u.to(x.dtype).mean(2) for u in used], dim=1)
+        quantity = None if self.path.delta_weighted else top_logit
+        _, found = sign_steps(self.net, x, self.layers, quantity, self.path)
+        shares = [g if self.path.per_step else (g != 0).to(x.dtype) for g in found]
+        parts = [per_channel(share, modules[name]).mean(2) for name, share in zip(self.layers, shares, strict=True)]
+        return torch.cat(parts, dim=1)
 
     def forward(self, x: Tensor) -> Tensor:
         """OOD scores, shape (B,), in [0, 1]. No gradient: use the surrogate."""

@@ -1,13 +1,25 @@
 """Gram matrices: Sastry & Oore, "Detecting Out-of-Distribution Examples with Gram Matrices", ICML 2020,
 arXiv:1912.12510."""  # noqa: D205, D209
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from functools import partial
 
 import torch
 from torch import Tensor, nn
 
 from oodattack.detector import Classifier, Surrogate
-from oodattack.detectors.gram_bands import SHARP, Bands, check_powers, deviation, extremes, gram_sums, soft_deviation
+from oodattack.detectors.batches import BATCH_SIZE, Images, batches
+from oodattack.detectors.gram_bands import (
+    SHARP,
+    Bands,
+    check_powers,
+    deviation,
+    extremes,
+    gram_sums,
+    kept_and_held,
+    pixel_sums,
+    soft_deviation,
+)
 from oodattack.detectors.gram_layers import gram_layers
 
 POWERS = (1, 2, 3, 4, 5)
@@ -47,6 +59,12 @@ class Gram(nn.Module):
         self.surrogate = Surrogate(f"bands with soft edges, {SHARP:g} of their width", self.soft, self.soft_latent)
         self.training = net.training
 
+    @property
+    def bands(self) -> tuple[Bands, ...]:
+        """What was fitted, one a layer."""
+        edges = [(self.get_buffer(f"low{i}"), self.get_buffer(f"high{i}")) for i in range(len(self.scales))]
+        return tuple(Bands(low, high, scale) for (low, high), scale in zip(edges, self.scales, strict=True))
+
     def _latent(self, x: Tensor, *, soft: bool) -> Tensor:
         seen = self.net.run(x, watch=self.layers)
         label, confidence = seen.logits.detach().argmax(dim=1), seen.logits.double().softmax(dim=1).amax(dim=1)
@@ -79,20 +97,21 @@ class Gram(nn.Module):
 
 def fit_gram(
     net: Classifier,
-    x: Tensor,
+    x: Images,
     *,
     layers: Sequence[str] | None = None,
     powers: Sequence[int] = POWERS,
     held_out: float = 0.1,
-    batch_size: int = 256,
+    batch_size: int = BATCH_SIZE,
 ) -> Gram:
-    """Fit on ID images x (N, C, H, W) in [0, 1], batch by batch; classes are the predicted ones.
+    """Fit on ID images in [0, 1], going through them twice, batch by batch; classes are the predicted ones.
 
     A class that is never predicted gets the band of all classes together.
 
     Args:
         net: classifier.
-        x: training images.
+        x: training images, shape (N, C, H, W), or what yields batches of them, the same ones in the same order every
+            time; see `batches`.
         layers: names of modules. Default: see `gram_layers`.
         powers: p of the Gram matrices, each >= 1.
         held_out: share in (0, 0.5] of the images that scale the layers' deviations, evenly spaced; the others make
@@ -100,23 +119,52 @@ def fit_gram(
         batch_size: images per forward pass.
 
     Raises:
-        ValueError: powers below 1, too few images, or an unknown layer.
+        ValueError: powers below 1, too few images, an unknown layer, or images that come in another order the second
+            time, so that the scales would be those of images of the bands.
 
     Differs from the paper: deviations are scaled by held-out training images, as in OpenOOD, not by test images.
     """
     check_powers(powers)
     if not 0 < held_out <= 0.5:
         raise ValueError(f"`held_out` must be in (0, 0.5], got {held_out}.")
-    held = torch.arange(len(x)) % round(1 / held_out) == 1
-    if not held.any():
-        raise ValueError(f"`x` must have at least 2 images, got {len(x)}.")
-    layers = gram_layers(net, x[:1]) if layers is None else list(layers)
-    low, high = extremes(net, x[~held].split(batch_size), layers, powers)
+    if layers is None:
+        layers = gram_layers(net, next(batches(x, net=net, batch_size=batch_size))[0][:1])
+    halves = partial(kept_and_held, net, x, every=round(1 / held_out), batch_size=batch_size)
+    marks: list[Tensor] = []
+
+    def kept() -> Iterator[Tensor]:
+        for rows, held in halves():
+            marks.append(pixel_sums(held))
+            if len(rows):
+                yield rows
+
+    low, high = extremes(net, kept(), layers, powers)
     plain = Gram(net, layers, [Bands(*edges, 1.0) for edges in zip(low, high, strict=True)], powers=powers)
-    with torch.no_grad():  # the paper's expectation is of d_l, before the division by the confidence
-        parts = [plain.latent(r).double() * confidence(net, r)[:, None] for r in x[held].split(batch_size)]
-    scales = torch.cat(parts).mean(dim=0) + 1e-7
+    scales = mean_deviations(plain, (held for _, held in halves()), marks) + 1e-7
     return Gram(net, layers, [Bands(*b) for b in zip(low, high, scales.tolist(), strict=True)], powers=powers)
+
+
+def mean_deviations(plain: Gram, held_out: Iterable[Tensor], marks: Sequence[Tensor]) -> Tensor:
+    """Mean over held-out images of every layer's deviation d_l, before the division by the confidence: shape (layers,).
+
+    Args:
+        plain: detector with scales of 1.
+        held_out: batches of images.
+        marks: their `pixel_sums` when the bands were made.
+
+    Raises:
+        ValueError: no images, or others than those of `marks`.
+    """
+    found = []
+    for i, rows in enumerate(held_out):
+        if i >= len(marks) or marks[i].shape != rows.shape[:1] or not torch.allclose(marks[i], pixel_sums(rows)):
+            raise ValueError("`x` must yield the same images in the same order every time. Turn off shuffling.")
+        if len(rows):
+            with torch.no_grad():
+                found.append(plain.latent(rows).double() * confidence(plain.net, rows)[:, None])
+    if not found:
+        raise ValueError("`x` must have at least 2 images, got 1.")
+    return torch.cat(found).mean(dim=0)
 
 
 def confidence(net: Classifier, x: Tensor) -> Tensor:

@@ -1,6 +1,6 @@
 """Gram sums of a layer and the band that ID images leave between the smallest and the largest, arXiv:1912.12510."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 import torch
@@ -8,6 +8,8 @@ from torch import Tensor
 from torch.nn.functional import softplus
 
 from oodattack.detector import Classifier
+from oodattack.detectors.batches import Images
+from oodattack.detectors.batches import batches as batches_of
 
 SHARP = 0.03  # width of the soft edges of a band: at most this share of the band, of the edge and of the layer's scale
 
@@ -88,6 +90,20 @@ def extremes(
             high[i].scatter_reduce_(0, rows_of, s, "amax")
     low = [edge.where(edge.isfinite(), edge.amin(dim=0)) for edge in low]
     return low, [edge.where(edge.isfinite(), edge.amax(dim=0)) for edge in high]
+
+
+def kept_and_held(net: Classifier, x: Images, *, every: int, batch_size: int) -> Iterator[tuple[Tensor, Tensor]]:
+    """Every batch in two: images that make the bands, and those held out: the 2nd, then one in `every`."""
+    start = 0
+    for rows, _ in batches_of(x, net=net, batch_size=batch_size):
+        held = torch.arange(start, start + len(rows), device=rows.device) % every == 1
+        start += len(rows)
+        yield rows[~held], rows[held]
+
+
+def pixel_sums(x: Tensor) -> Tensor:
+    """Sum of all pixels of each image, shape (B,), float64: tells whether two images are the same."""
+    return x.double().flatten(1).sum(dim=1)
 
 
 def check_powers(powers: Sequence[int]) -> None:

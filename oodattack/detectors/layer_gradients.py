@@ -1,6 +1,7 @@
 """Gradients of a quantity at the outputs of norm layers: what GAIA and S&I are made of."""
 
 from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -8,6 +9,7 @@ from torch import Tensor, nn
 from oodattack.detector import Classifier, Pass
 
 Quantity = Callable[[Pass], Tensor]  # what a forward pass left -> (B,), summed before the backward pass
+Term = tuple[Tensor, Tensor | None]  # what one z of a path adds to the sum, and the step to the next z
 
 
 def top_logit(seen: Pass) -> Tensor:
@@ -31,51 +33,93 @@ def gradients(of: Tensor, at: Sequence[Tensor], *, create_graph: bool = False) -
     return tuple(torch.zeros_like(h) if g is None else g for g, h in zip(found, at, strict=True))
 
 
-def sign_steps(
-    net: Classifier, x: Tensor, layers: Sequence[str], quantity: Quantity, *, steps: int, step_size: float
-) -> tuple[Pass, list[Tensor]]:
-    """Sum over i = 1..T of the gradient of `quantity` at z_i, for every layer on its own.
+class SignPath(NamedTuple):
+    """z_1, ..., z_T of Splitting & Integrating, and what is added up along them; see `path_sums`.
 
-    z_1 is the layer's clean output and z_{i+1} = z_i + step_size * sign(d CE(f(z_i), c) / d z_i) with c the class
-    predicted for x: Splitting & Integrating, Alg. 1. With T = 1 this is the plain gradient of GAIA.
+    Attributes:
+        steps: T >= 1. With T = 1 and nothing else this is the plain gradient of GAIA.
+        step_size: eta, in the units of the layer's output.
+        delta_weighted: add (z_{i+1} - z_i) * g_i, eq. (10), instead of g_i.
+        per_step: of what would be added, add 1/T where it is not exactly zero, eq. (11).
+    """
+
+    steps: int = 1
+    step_size: float = 0.0
+    delta_weighted: bool = False
+    per_step: bool = False
+
+    def terms(self, i: int, seen: Pass, at: Sequence[Tensor], quantity: Quantity | None, loss: Quantity) -> list[Term]:
+        """What z_i adds and the step that follows it, or None if nothing needs that, for every tensor of `at`."""
+        onward = i < self.steps or self.delta_weighted
+        up = gradients(loss(seen), at) if onward or quantity is None else ()
+        g = up if quantity is None else gradients(quantity(seen), at)
+        steps = [self.step_size * u.sign() for u in up] if onward else [None] * len(at)
+        return [(self._added(*pair).detach(), pair[1]) for pair in zip(g, steps, strict=True)]
+
+    def _added(self, g: Tensor, step: Tensor | None) -> Tensor:
+        found = step * g if step is not None and self.delta_weighted else g
+        return (found != 0).to(g.dtype) / self.steps if self.per_step else found
+
+
+def path_sums(
+    clean: Pass,
+    at: Sequence[Tensor],
+    again: Sequence[Callable[[Tensor], Pass]],
+    quantity: Quantity | None,
+    path: SignPath,
+) -> list[Tensor]:
+    """Sum over i = 1..T of the gradient g_i of `quantity` at z_i, for every tensor of a pass on its own.
+
+    z_1 is the tensor itself and z_{i+1} = z_i + step_size * sign(d CE(f(z_i), c) / d z_i), eq. (9), with c the class
+    predicted for x: Splitting & Integrating, Alg. 1.
+
+    Args:
+        clean: a pass with a graph.
+        at: tensors of it.
+        again: for each of them, a pass with another one in its place.
+        quantity: differentiated at every z_i; None for the cross-entropy itself.
+        path: T, step_size, and what is added up in place of the gradients.
+
+    Returns:
+        One detached tensor each, in the shape of `at`.
+    """
+    loss = predicted_loss(clean.logits.argmax(dim=1).detach())
+    sums = []
+    with torch.enable_grad():
+        for j, (total, step) in enumerate(path.terms(1, clean, at, quantity, loss)):
+            z = at[j]
+            for i in range(2, path.steps + 1):
+                assert step is not None  # only the last one may be missing
+                z = (z + step).detach().requires_grad_()
+                ((more, step),) = path.terms(i, again[j](z), [z], quantity, loss)
+                total = total + more
+            sums.append(total)
+    return sums
+
+
+def sign_steps(
+    net: Classifier, x: Tensor, layers: Sequence[str], quantity: Quantity | None, path: SignPath
+) -> tuple[Pass, list[Tensor]]:
+    """`path_sums` of the outputs of layers, with everything that does not pass through a layer held as it is for x.
 
     Args:
         net: classifier in eval mode.
         x: shape (B, C, H, W), values in [0, 1].
         layers: names of modules.
-        quantity: differentiated at every z_i.
-        steps: T >= 1.
-        step_size: eta, > 0, in the units of the layer's output.
+        quantity: differentiated at every z_i; None for the cross-entropy itself.
+        path: T, step_size, and what is added up in place of the gradients.
 
     Returns:
         The clean pass, and one detached tensor a layer in the shape of its output.
     """
     x = x.detach()
+
+    def split(name: str) -> Callable[[Tensor], Pass]:
+        return lambda z: net.run(x, replace={name: z})
+
     with torch.enable_grad():
-        clean = net.run(x.requires_grad_(), watch=layers)
-        label = clean.logits.argmax(dim=1).detach()
-        outputs = [clean.outputs[name] for name in layers]
-        sums = [g.detach() for g in gradients(quantity(clean), outputs)]
-        if steps > 1:
-            ascent = gradients(predicted_loss(label)(clean), outputs)
-            for j, name in enumerate(layers):
-                z = outputs[j].detach() + step_size * ascent[j].sign()
-                sums[j] = sums[j] + _later_steps(net, x.detach(), name, z, quantity, label, steps, step_size)
-    return clean, sums
-
-
-def _later_steps(
-    net: Classifier, x: Tensor, name: str, z: Tensor, quantity: Quantity, label: Tensor, steps: int, step_size: float
-) -> Tensor:
-    """Sum over i = 2..T of the gradient of `quantity` at z_i of one layer, starting from z = z_2."""
-    total = torch.zeros_like(z)
-    for i in range(2, steps + 1):
-        z = z.detach().requires_grad_()
-        seen = net.run(x, replace={name: z})
-        total = total + gradients(quantity(seen), [z])[0].detach()
-        if i < steps:
-            z = z + step_size * gradients(predicted_loss(label)(seen), [z])[0].sign()
-    return total
+        clean = net.run(x.detach().requires_grad_(), watch=layers)
+    return clean, path_sums(clean, [clean.outputs[n] for n in layers], [split(n) for n in layers], quantity, path)
 
 
 def per_channel(g: Tensor, module: nn.Module) -> Tensor:

@@ -5,8 +5,9 @@ import torch
 from torch import Tensor, nn
 
 from oodattack.detector import Classifier, Surrogate
+from oodattack.detectors.batches import BATCH_SIZE, Images, labelled
 from oodattack.detectors.energy import energy
-from oodattack.detectors.react import SLOPE, batches_of_features, clipped, head_logits, head_of, percentile
+from oodattack.detectors.react import SLOPE, clipped, features_of, head_logits, head_of, percentile
 
 
 class LINe(nn.Module):
@@ -83,23 +84,23 @@ class LINe(nn.Module):
 
 def fit_line(
     net: Classifier,
-    x: Tensor,
-    y: Tensor,
+    x: Images,
+    y: Tensor | None = None,
     *,
     neuron_percentile: float = 90.0,
     weight_percentile: float = 90.0,
     clip: float = 1.0,
-    batch_size: int = 256,
+    batch_size: int = BATCH_SIZE,
 ) -> LINe:
-    """Contributions of neurons to their class, and what to prune, from training images x (N, C, H, W) in [0, 1].
+    """Contributions of neurons to their class, and what to prune, from training images in [0, 1].
 
     First-order Taylor estimate of a Shapley value: s_kd = mean over images of class k of h_d df_k / dh_d, which for a
     linear head is W_kd mean(h_d).
 
     Args:
         net: classifier.
-        x: training images.
-        y: true labels, shape (N,); every class 0..K-1 must occur.
+        x: training images, shape (N, C, H, W), or what yields batches of (images, labels); see `batches`.
+        y: true labels, shape (N,), of a tensor `x`; every class 0..K-1 must occur.
         neuron_percentile: p_a, in [0, 100): share of neurons, in per cent, that every class drops.
         weight_percentile: p_w, in [0, 100): share of weights, in per cent, that every class drops.
         clip: see `LINe`; the authors' 1.0 for CIFAR and 0.8 for ImageNet belong to features of that scale.
@@ -119,21 +120,21 @@ def fit_line(
     return LINe(net, s, s.new_tensor(neurons), s.new_tensor(weights), clip=clip)
 
 
-def class_means(net: Classifier, x: Tensor, y: Tensor, batch_size: int) -> Tensor:
+def class_means(net: Classifier, x: Images, y: Tensor | None, batch_size: int) -> Tensor:
     """Mean features of every class of the head, shape (K, D), float64, summed batch by batch.
 
     Raises:
         ValueError: labels that are not one an image or not of the head's classes, or a class without images.
     """
-    classes = len(head_of(net).weight)
-    if len(x) != len(y):
-        raise ValueError(f"`y` must have one label an image, got {len(y)} labels for {len(x)} images.")
-    if len(y) and not 0 <= int(y.min()) <= int(y.max()) < classes:
-        raise ValueError(f"`y` must be classes 0..{classes - 1} of the head, got {int(y.min())}..{int(y.max())}.")
-    total = torch.zeros(head_of(net).weight.shape, dtype=torch.float64, device=x.device)
-    for z, labels in zip(batches_of_features(net, x, batch_size), y.to(x.device).split(batch_size), strict=True):
-        total.index_add_(0, labels, z.double())
-    count = y.bincount(minlength=classes)
-    if not count.all():
-        raise ValueError(f"every class must have images to fit on, got none of class {int(count.argmin())}.")
-    return total / count.to(total)[:, None]
+    weight = head_of(net).weight
+    total, classes = torch.zeros(weight.shape, dtype=torch.float64, device=weight.device), len(weight)
+    rows = torch.zeros(classes, dtype=torch.float64, device=weight.device)
+    for i, (images, labels) in enumerate(labelled(x, y, net=net, batch_size=batch_size)):
+        if len(labels) and not 0 <= int(labels.min()) <= int(labels.max()) < classes:
+            found = f"{int(labels.min())}..{int(labels.max())}"
+            raise ValueError(f"`y` must be classes 0..{classes - 1} of the head, got {found}.")
+        total.index_add_(0, labels, features_of(net, images, check=not i).double())
+        rows += labels.bincount(minlength=classes)
+    if not rows.all():
+        raise ValueError(f"every class must have images to fit on, got none of class {int(rows.argmin())}.")
+    return total / rows[:, None]

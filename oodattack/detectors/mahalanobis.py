@@ -1,11 +1,14 @@
 """Mahalanobis distance on penultimate features: Lee et al., NeurIPS 2018, arXiv:1807.03888."""
 
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from oodattack.detector import Classifier
+from oodattack.detectors.batches import BATCH_SIZE, Images, labelled
+from oodattack.detectors.moments import ClassMoments, class_moments, precision
 
 
 class Gaussians(NamedTuple):
@@ -15,26 +18,26 @@ class Gaussians(NamedTuple):
     precision: Tensor  # (D, D)
 
 
-def fit_gaussians(z: Tensor, y: Tensor) -> Gaussians:
+def gaussians_of(moments: ClassMoments) -> Gaussians:
     """Class means and the inverse of the covariance pooled over classes, eq. (1) of Lee et al. 2018.
+
+    Raises:
+        ValueError: no feature varies within a class.
+    """
+    return Gaussians(moments.means, precision(moments))
+
+
+def fit_gaussians(z: Tensor, y: Tensor) -> Gaussians:
+    """`gaussians_of` features that are all there.
 
     Args:
         z: features, shape (N, D).
         y: labels, shape (N,); every class 0..max(y) must occur.
 
     Raises:
-        ValueError: a class without samples, or counts of features and labels that differ.
+        ValueError: as `class_moments` and `gaussians_of`.
     """
-    from sklearn.covariance import EmpiricalCovariance
-
-    if len(z) != len(y):
-        raise ValueError(f"`y` must have one label a feature row, got {len(y)} labels for {len(z)} rows.")
-    if missing := sorted(set(range(int(y.max()) + 1)) - set(y.tolist())):
-        raise ValueError(f"every class must have samples to fit on, got none of class {missing[0]}.")
-    z, y = z.detach().double().cpu(), y.cpu()
-    means = torch.stack([z[y == k].mean(0) for k in range(int(y.max()) + 1)])
-    pooled = EmpiricalCovariance(assume_centered=False).fit((z - means[y]).numpy())
-    return Gaussians(means, torch.as_tensor(pooled.precision_))
+    return gaussians_of(class_moments([(z, y)]))
 
 
 def mahalanobis(z: Tensor, gaussians: Gaussians) -> Tensor:
@@ -45,16 +48,20 @@ def mahalanobis(z: Tensor, gaussians: Gaussians) -> Tensor:
         gaussians: fitted means (K, D) and precision (D, D).
 
     Returns:
-        OOD scores, shape (B,), >= 0.
+        OOD scores, shape (B,), >= 0. Computed in the type of the Gaussians if that is the finer one: features that are
+        nearly dependent make large numbers that cancel.
     """
-    off = z[:, None] - gaussians.means.to(z)  # (B, K, D)
-    return ((off @ gaussians.precision.to(z)) * off).sum(dim=2).amin(dim=1)
+    finer = torch.promote_types(z.dtype, gaussians.means.dtype)
+    off = z[:, None].to(finer) - gaussians.means.to(z.device, finer)  # (B, K, D)
+    return ((off @ gaussians.precision.to(off)) * off).sum(dim=2).amin(dim=1).to(z.dtype)
 
 
 class Mahalanobis(nn.Module):
     """Squared Mahalanobis distance of the penultimate features to the nearest class mean; see `fit_mahalanobis`."""
 
     name = "mahalanobis"
+    means: Tensor
+    precision: Tensor
 
     def __init__(self, net: Classifier, gaussians: Gaussians) -> None:
         super().__init__()
@@ -64,20 +71,38 @@ class Mahalanobis(nn.Module):
         self.latent = net.features
         self.training = net.training
 
+    @property
+    def gaussians(self) -> Gaussians:
+        """What was fitted."""
+        return Gaussians(self.means, self.precision)
+
     def forward(self, x: Tensor) -> Tensor:
         """OOD scores, shape (B,), >= 0."""
-        return mahalanobis(self.net.features(x), Gaussians(self.means, self.precision))  # type: ignore[arg-type]
+        return mahalanobis(self.net.features(x), self.gaussians)
 
 
-def fit_mahalanobis(net: Classifier, x: Tensor, y: Tensor, *, batch_size: int = 256) -> Mahalanobis:
-    """Fit on training images x (N, C, H, W) in [0, 1] with true labels y (N,).
+def fit_mahalanobis(
+    net: Classifier, x: Images, y: Tensor | None = None, *, batch_size: int = BATCH_SIZE
+) -> Mahalanobis:
+    """Fit on training images in [0, 1] with true labels, one batch at a time.
+
+    Args:
+        net: classifier.
+        x: images, shape (N, C, H, W), or what yields batches of (images, labels); see `batches`.
+        y: labels, shape (N,), of a tensor `x`; every class 0..max(y) must occur. One class alone will do.
+        batch_size: images per forward pass.
+
+    Raises:
+        ValueError: no images, a class without samples, labels that are missing, negative or not one an image, or
+            features that do not vary within a class.
 
     Differs from the paper: one layer and no input preprocessing, the usual reading in OOD libraries (OpenOOD's `mds`);
     `fit_mahalanobis_layers` has both.
-
-    Raises:
-        ValueError: as `fit_gaussians`.
     """
-    with torch.no_grad():
-        z = torch.cat([net.features(rows) for rows in x.split(batch_size)])
-    return Mahalanobis(net, fit_gaussians(z, y))
+
+    def features() -> Iterator[tuple[Tensor, Tensor]]:
+        for rows, labels in labelled(x, y, net=net, batch_size=batch_size):
+            with torch.no_grad():
+                yield net.features(rows), labels
+
+    return Mahalanobis(net, gaussians_of(class_moments(features())))

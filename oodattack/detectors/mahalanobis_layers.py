@@ -1,12 +1,15 @@
 """Mahalanobis distance over several layers with input preprocessing: Lee et al., NeurIPS 2018, arXiv:1807.03888."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from itertools import accumulate
 
 import torch
 from torch import Tensor, nn
 
 from oodattack.detector import Classifier, channel_mean
-from oodattack.detectors.mahalanobis import Gaussians, fit_gaussians, mahalanobis
+from oodattack.detectors.batches import BATCH_SIZE, Images, labelled
+from oodattack.detectors.mahalanobis import Gaussians, gaussians_of, mahalanobis
+from oodattack.detectors.moments import class_moments
 from oodattack.detectors.odin import signed_step
 
 
@@ -14,41 +17,63 @@ class MahalanobisLayers(nn.Module):
     """Mean over layers of the distance to the nearest class, each of an input moved towards it; Alg. 1.
 
     For layer l: x_l = x - magnitude * sign(grad_x d_l(x)), score = mean_l d_l(x_l), where d_l is the squared
-    Mahalanobis distance of the layer's channel means to the nearest class mean. See `fit_mahalanobis_layers`.
+    Mahalanobis distance of the layer's channel means to the nearest class mean. See `fit_mahalanobis_layers`. With
+    `weights` the score is sum_l w_l d_l(x_l), see `fit_layer_weights`.
 
     Args:
         net: classifier.
         layers: names of modules with outputs of shape (B, C, H, W).
         gaussians: one per layer.
         magnitude: length of the preprocessing step, >= 0, in [0, 1] input units; 0 leaves it out.
+        weights: w, shape (layers,), of any sign; None for the mean.
 
-    Differs from the paper: layers are averaged, not weighted by a logistic regression that has seen OOD data (as
-    Liang et al. 2020 read it, "average of the distances"); no factor 1/2.
+    Raises:
+        ValueError: not one Gaussian and one finite weight a layer, or a negative magnitude.
+
+    Differs from the paper: by default layers are averaged, not weighted by a logistic regression that has seen OOD data
+    (as Liang et al. 2020 read it, "average of the distances"); no factor 1/2.
     """
 
     name = "mahalanobis-layers"
+    weights: Tensor | None
 
     def __init__(
-        self, net: Classifier, layers: Sequence[str], gaussians: Sequence[Gaussians], *, magnitude: float
+        self,
+        net: Classifier,
+        layers: Sequence[str],
+        gaussians: Sequence[Gaussians],
+        *,
+        magnitude: float,
+        weights: Tensor | None = None,
     ) -> None:
         super().__init__()
         if len(layers) != len(gaussians):
             raise ValueError(f"`gaussians` must be one per layer, got {len(gaussians)} for {len(layers)} layers.")
         if magnitude < 0:
             raise ValueError(f"`magnitude` must be >= 0, got {magnitude}.")
+        if weights is not None and (weights.shape != (len(layers),) or not weights.isfinite().all()):
+            raise ValueError(f"`weights` must be one finite number a layer, {len(layers)}, got {weights.tolist()}.")
         self.net = net
         self.layers = list(layers)
         self.magnitude = magnitude
         for i, fitted in enumerate(gaussians):
             self.register_buffer(f"means{i}", fitted.means)
             self.register_buffer(f"precision{i}", fitted.precision)
+        self.register_buffer("weights", weights)
         self.training = net.training
+
+    @property
+    def gaussians(self) -> list[Gaussians]:
+        """Means (K, C_l) and precision (C_l, C_l), one pair a layer."""
+        rows = range(len(self.layers))
+        return [Gaussians(self.get_buffer(f"means{i}"), self.get_buffer(f"precision{i}")) for i in rows]
 
     def _features(self, x: Tensor, i: int) -> Tensor:
         return channel_mean(self.net.run(x, watch=[self.layers[i]]).outputs[self.layers[i]])
 
     def _distance(self, z: Tensor, i: int) -> Tensor:
-        return mahalanobis(z, Gaussians(self.get_buffer(f"means{i}"), self.get_buffer(f"precision{i}")))
+        # in float64: channels of a stem are nearly dependent, and their products cancel to tens of per cent in float32
+        return mahalanobis(z.double(), self.gaussians[i]).to(z.dtype)
 
     def _latents(self, x: Tensor) -> list[Tensor]:
         if self.magnitude == 0:
@@ -65,34 +90,49 @@ class MahalanobisLayers(nn.Module):
         return torch.cat(self._latents(x), dim=1)
 
     def forward(self, x: Tensor) -> Tensor:
-        """OOD scores, shape (B,), >= 0."""
-        return torch.stack([self._distance(z, i) for i, z in enumerate(self._latents(x))]).mean(dim=0)
+        """OOD scores, shape (B,), >= 0 unless a weight is negative."""
+        distances = self.distances(x)
+        return distances.mean(dim=1) if self.weights is None else distances @ self.weights.to(distances)
+
+    def distances(self, x: Tensor) -> Tensor:
+        """d_l(x_l), shape (B, layers), >= 0."""
+        return torch.stack([self._distance(z, i) for i, z in enumerate(self._latents(x))], dim=1)
 
 
 def fit_mahalanobis_layers(
     net: Classifier,
-    x: Tensor,
-    y: Tensor,
+    x: Images,
+    y: Tensor | None = None,
     *,
     layers: Sequence[str] | None = None,
     magnitude: float = 0.0014,
-    batch_size: int = 256,
+    batch_size: int = BATCH_SIZE,
 ) -> MahalanobisLayers:
-    """Fit on training images x (N, C, H, W) in [0, 1] with true labels y (N,).
+    """Fit on training images with true labels, one batch at a time.
 
     Args:
         net: classifier.
-        x: training images.
-        y: their labels.
+        x: images (N, C, H, W) in [0, 1], or batches of images and labels; see `batches`.
+        y: labels of a tensor `x`, shape (N,); None if `x` yields them.
         layers: names of modules. Default: the stem and the outputs of all stages, as the paper does for ResNets.
         magnitude: see `MahalanobisLayers`.
         batch_size: images per forward pass.
 
     Raises:
-        ValueError: a class without samples, an unknown layer, or a network without named stages.
+        ValueError: as `fit_mahalanobis`, an unknown layer, or a network without named stages.
     """
     layers = net.stages() if layers is None else list(layers)
-    with torch.no_grad():
-        outputs = [net.run(rows, watch=layers).outputs for rows in x.split(batch_size)]
-    fitted = [fit_gaussians(torch.cat([channel_mean(o[name]) for o in outputs]), y) for name in layers]
-    return MahalanobisLayers(net, layers, fitted, magnitude=magnitude)
+    widths: list[int] = []
+
+    def features() -> Iterator[tuple[Tensor, Tensor]]:
+        for rows, labels in labelled(x, y, net=net, batch_size=batch_size):
+            with torch.no_grad():
+                outputs = net.run(rows, watch=layers).outputs
+            found = [channel_mean(outputs[name]) for name in layers]
+            widths[:] = [z.shape[1] for z in found]
+            yield torch.cat(found, dim=1), labels
+
+    moments = class_moments(features())  # of all layers side by side: theirs are blocks of it
+    parts = [slice(end - width, end) for end, width in zip(accumulate(widths), widths, strict=True)]
+    blocks = [moments._replace(means=moments.means[:, p], scatter=moments.scatter[p, p]) for p in parts]
+    return MahalanobisLayers(net, layers, [gaussians_of(block) for block in blocks], magnitude=magnitude)

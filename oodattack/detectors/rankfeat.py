@@ -34,7 +34,7 @@ class RankFeat(nn.Module):
 
     def __init__(self, net: Classifier, *, layers: Sequence[str] | None = None, fast: bool = True) -> None:
         super().__init__()
-        self.net = net
+        self.net, self.fast = net, fast
         self.layers = net.stages()[-1:] if layers is None else list(layers)
         if not self.layers:
             raise ValueError("`layers` must name at least one layer, got none. Leave it out for the last stage.")

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from torch.nn.functional import linear
 
 from oodattack.detector import Classifier, Surrogate
+from oodattack.detectors.batches import BATCH_SIZE, Images, batches
 from oodattack.detectors.energy import energy
 
 SLOPE = 0.01  # derivative that surrogates give to what a score cuts off; larger ones drown what it leaves
@@ -78,20 +79,32 @@ def head_logits(net: Classifier, h: Tensor) -> Tensor:
     return linear(h, head.weight, head.bias)
 
 
-def batches_of_features(net: Classifier, x: Tensor, batch_size: int) -> Iterator[Tensor]:
+def features_of(net: Classifier, rows: Tensor, *, check: bool) -> Tensor:
+    """Penultimate features of images to fit on, shape (b, D). No gradient.
+
+    Args:
+        net: classifier with a linear head.
+        rows: images, shape (b, C, H, W).
+        check: whether to make sure that the head makes the logits out of them.
+
+    Raises:
+        ValueError: a head whose output is not the logits.
+    """
+    with torch.no_grad():
+        seen = net.run(rows)
+        if check and not torch.allclose(head_logits(net, seen.features), seen.logits, rtol=1e-3, atol=1e-4):
+            raise ValueError(f"the output of head {net.head!r} must be the logits, got others. Name another head.")
+    return seen.features
+
+
+def batches_of_features(net: Classifier, x: Images, batch_size: int) -> Iterator[Tensor]:
     """Penultimate features of images to fit on, batch by batch: shapes (b, D). No gradient.
 
     Raises:
         ValueError: no images, or a head whose output is not the logits.
     """
-    if not len(x):
-        raise ValueError("`x` must have images to fit on, got 0. Pass ID training images.")
-    for i, rows in enumerate(x.split(batch_size)):
-        with torch.no_grad():
-            seen = net.run(rows)
-            if not i and not torch.allclose(head_logits(net, seen.features), seen.logits, rtol=1e-3, atol=1e-4):
-                raise ValueError(f"the output of head {net.head!r} must be the logits, got others. Name another head.")
-        yield seen.features
+    for i, (rows, _) in enumerate(batches(x, net=net, batch_size=batch_size)):
+        yield features_of(net, rows, check=not i)
 
 
 def percentile(values: Tensor, q: float) -> float:
@@ -101,12 +114,14 @@ def percentile(values: Tensor, q: float) -> float:
     return float(np.percentile(values.detach().double().cpu().numpy(), q))
 
 
-def fit_react(net: Classifier, x: Tensor, *, percentile_kept: float = 90.0, batch_size: int = 256) -> ReAct:
-    """Clip at a percentile of all features of ID images x (N, C, H, W) in [0, 1].
+def fit_react(net: Classifier, x: Images, *, percentile_kept: float = 90.0, batch_size: int = BATCH_SIZE) -> ReAct:
+    """Clip at a percentile of all features of ID images in [0, 1].
+
+    The features of all images are kept until the percentile is taken, N * D numbers.
 
     Args:
         net: classifier.
-        x: ID images, of the training set or held out as in OpenOOD.
+        x: ID images, of the training set or held out as in OpenOOD: shape (N, C, H, W), or see `batches`.
         percentile_kept: p, in (0, 100]: the share of features, in per cent, that the clip leaves alone.
         batch_size: images per forward pass.
 

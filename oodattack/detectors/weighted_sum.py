@@ -1,12 +1,13 @@
 """Several detectors as one: the sum of their z-scores. An attacker of the sum must deceive all parts at once."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
 from oodattack.detector import Detector, Score, Surrogate
+from oodattack.detectors.batches import BATCH_SIZE, Images, batches
 
 
 @dataclass(frozen=True)
@@ -67,12 +68,13 @@ class WeightedSum(nn.Module):
         super().__init__()
         check_scales(parts, means, stds)
         self.parts, self.name = dict(parts), "+".join(parts)
-        soft_means, soft_stds = soft_means or means, soft_stds or stds
-        check_scales(parts, soft_means, soft_stds)
-        self.z_scores = ZScores(tuple(parts.values()), tuple(means), tuple(stds))
+        self.means, self.stds = tuple(means), tuple(stds)
+        self.soft_means, self.soft_stds = tuple(soft_means or means), tuple(soft_stds or stds)
+        check_scales(parts, self.soft_means, self.soft_stds)
+        self.z_scores = ZScores(tuple(parts.values()), self.means, self.stds)
         stand_ins = [getattr(part, "surrogate", None) for part in parts.values()]
         if any(stand_ins):  # else the sum has a gradient of its own
-            soft = ZScores(tuple(map(differentiable, parts.values())), tuple(soft_means), tuple(soft_stds))
+            soft = ZScores(tuple(map(differentiable, parts.values())), self.soft_means, self.soft_stds)
             names = [
                 stand_in.name if stand_in else f"{name} itself" for name, stand_in in zip(parts, stand_ins, strict=True)
             ]
@@ -99,7 +101,7 @@ def differentiable(part: Detector) -> Score:
     return stand_in.score if stand_in else part
 
 
-def fit_weighted_sum(parts: Mapping[str, Detector], x: Tensor, *, batch_size: int = 256) -> WeightedSum:
+def fit_weighted_sum(parts: Mapping[str, Detector], x: Images, *, batch_size: int = BATCH_SIZE) -> WeightedSum:
     """z-score every part, and separately what an attack on it differentiates, over the same ID images.
 
     Surrogates have scales of their own (log-odds for a softmax, densities for counts): with those of the scores, one
@@ -107,23 +109,31 @@ def fit_weighted_sum(parts: Mapping[str, Detector], x: Tensor, *, batch_size: in
 
     Args:
         parts: name -> detector.
-        x: ID images, shape (N, C, H, W), values in [0, 1], N >= 2.
+        x: ID images, values in [0, 1], at least 2: shape (N, C, H, W), or see `batches`. One batch is held at a time,
+            and of every image one number a part.
         batch_size: images per call.
 
     Raises:
-        ValueError: a part, or its surrogate, whose scores are all equal or not finite.
+        ValueError: no parts, no images, or a part, or its surrogate, whose scores are all equal or not finite.
     """
-    hard = [scale(part, name, x, batch_size) for name, part in parts.items()]
-    soft = [scale(differentiable(part), f"surrogate of {name}", x, batch_size) for name, part in parts.items()]
-    (means, stds), (soft_means, soft_stds) = zip(*hard, strict=True), zip(*soft, strict=True)
-    return WeightedSum(parts, means, stds, soft_means=soft_means, soft_stds=soft_stds)
-
-
-def scale(score: Callable[[Tensor], Tensor], name: str, x: Tensor, batch_size: int) -> tuple[float, float]:
-    """Mean and standard deviation of a score over images."""
+    check_scales(parts, [0.0] * len(parts), [1.0] * len(parts))
+    hard: dict[str, Score] = dict(parts)
+    soft = {f"surrogate of {name}": differentiable(part) for name, part in parts.items()}
+    modules = nn.ModuleList([part for part in parts.values() if isinstance(part, nn.Module)])  # tell the device
     with torch.no_grad():
-        found = torch.cat([score(rows).double() for rows in x.split(batch_size)])
-    mean, std = found.mean().item(), found.std().item()
+        found = [
+            torch.stack([score(rows).double() for score in (*hard.values(), *soft.values())], dim=1)
+            for rows, _ in batches(x, net=modules, batch_size=batch_size)
+        ]
+    columns = zip((*hard, *soft), torch.cat(found).unbind(1), strict=True)
+    means, stds = zip(*(scale(name, scores) for name, scores in columns), strict=True)
+    n = len(parts)
+    return WeightedSum(parts, means[:n], stds[:n], soft_means=means[n:], soft_stds=stds[n:])
+
+
+def scale(name: str, scores: Tensor) -> tuple[float, float]:
+    """Mean and standard deviation of the scores (N,) of what is called `name`."""
+    mean, std = scores.mean().item(), scores.std(correction=min(1, len(scores) - 1)).item()
     if not 0 < std < float("inf"):
         raise ValueError(f"`parts` must have scores that vary over ID images, got std {std} from {name}. Leave it out.")
     return mean, std

@@ -16,7 +16,9 @@ from oodattack.train import RECIPES
 
 
 def split_name(name: str, job: Job) -> tuple[str, str | None]:
-    """(detector, network) of "energy@ce" or "energy", or "ensemble@ce,gq"; user code has no network of ours.
+    """(detector, network) of "energy@ce" or "energy", or "ensemble@ce,gq"; None for what has no network of ours.
+
+    Those are user code, and detectors of the table that look at the images alone.
 
     Raises:
         ValueError: an unknown detector or network, or the wrong number of networks.
@@ -26,6 +28,10 @@ def split_name(name: str, job: Job) -> tuple[str, str | None]:
         return name, None
     if detector not in DETECTORS:
         raise unknown("--detector", detector, [*DETECTORS, "pkg.mod:callable"])
+    if DETECTORS[detector].bare:
+        if "@" in name:
+            raise ValueError(f"`--detector` {detector} must have no network, got {network!r}. Drop it and the @.")
+        return detector, None
     if job.model is None and job.id != "digits":
         raise ValueError(
             f"`--model` must name a network for {detector!r} on {job.id!r}, got none. Add it and --weights."
@@ -50,12 +56,13 @@ def build_detector(
     device: torch.device,
     dtype: torch.dtype = torch.float32,
 ) -> Detector:
-    """A detector of the table on its network or networks, or user code."""
-    if not nets:
+    """A detector of the table on its network or networks, if it has any, or user code."""
+    if name not in DETECTORS:
         return user_detector(name, device, dtype)
     row, empty = DETECTORS[name], torch.empty(0)
+    base = list(nets) if row.several else next(iter(nets), None)
     try:
-        return row.build(list(nets) if row.several else nets[0], fit or Fit(empty, empty)).to(device, dtype)
+        return row.build(base, fit or Fit(empty, empty)).to(device, dtype)
     except RuntimeError as error:  # such as images that the network does not take
         why = summary(error)
         raise ValueError(f"detector {name!r} must fit the network, got {why}. Check --model and --fit.") from error

@@ -1,22 +1,32 @@
 """What every row of the table of detectors promises; a new row is covered by being there."""
 
+import re
 from functools import cache
+from math import log
 
 import pytest
 import torch
+from small_rows import ROWS, every, network_for
 from torch import nn
+from torch.nn.functional import softplus
 
 from oodattack.detector import Classifier, Surrogate
 from oodattack.detectors import DETECTORS, Fit
+from oodattack.detectors.ccu import ccu
 from oodattack.detectors.energy import energy
+from oodattack.detectors.ensemble import log_entropy, mean_log_softmax
 from oodattack.detectors.gradnorm import gradnorm
+from oodattack.detectors.knn import knn
 from oodattack.detectors.mahalanobis import Gaussians, mahalanobis
 from oodattack.detectors.max_logit import max_logit
 from oodattack.detectors.msp import msp
+from oodattack.detectors.oe_score import oe_score
+from oodattack.detectors.outlier_class import outlier_log_odds
+from oodattack.detectors.pnml import log_regret
 from oodattack.detectors.react import head_logits
-from oodattack.models.small import SmallResNet
+from oodattack.detectors.vim import residual_norm
 
-EVERY = pytest.mark.parametrize("name", DETECTORS)
+EVERY = every()
 DTYPES = pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-5), (torch.float64, 1e-9)])
 
 
@@ -28,7 +38,8 @@ def randomised(network):
             module.running_var.uniform_(0.5, 1.5)
             nn.init.uniform_(module.weight, 0.5, 1.5)
             nn.init.normal_(module.bias, 0, 0.2)
-    nn.init.normal_(network.head.weight, 0, 1)
+        if isinstance(module, nn.Linear):  # the head, or one an exit
+            nn.init.normal_(module.weight, 0, 1)
     return network.eval()
 
 
@@ -36,8 +47,32 @@ def randomised(network):
 def built(name, dtype=torch.float64):
     """A fitted detector on a network of random weights."""
     torch.manual_seed(0)
-    net = Classifier(randomised(SmallResNet(1, 3, width=4)).to(dtype), mean=[0.5], std=[0.25])
-    return DETECTORS[name].build(net, Fit(images(60, seed=1, dtype=dtype), torch.arange(60) % 3))
+    nets = [Classifier(randomised(network_for(name, 1)).to(dtype), mean=[0.5], std=[0.25]) for _ in range(2)]
+    row = ROWS[name]
+    fit = Fit(images(60, seed=1, dtype=dtype), torch.arange(60) % 3, 1 - images(60, seed=4, dtype=dtype) ** 3)
+    return row.build(nets if row.several else nets[0], fit)
+
+
+def network_of(detector):
+    """The classifier that a detector stands on, the first of several; None for one without."""
+    return next(iter(getattr(detector, "nets", [])), getattr(detector, "net", None))
+
+
+def test_rows_without_a_network_are_those_that_say_so():
+    assert {name for name, row in DETECTORS.items() if row.bare} == {"auto-encoder", "glow", "glow-png"}
+    assert not any(row.bare and row.several for row in DETECTORS.values())
+
+
+@EVERY
+def test_only_bare_detectors_hold_no_classifier(name):
+    stands = any(isinstance(module, Classifier) for module in built(name).modules())
+    assert stands != DETECTORS[name].bare and (network_of(built(name)) is None) == DETECTORS[name].bare
+
+
+@every([name for name, row in DETECTORS.items() if row.bare])
+def test_bare_detectors_are_built_from_images_alone(name):
+    fit = Fit(images(60, seed=1), torch.arange(60) % 3)
+    assert torch.equal(ROWS[name].build(None, fit)(images(4)), built(name)(images(4)))
 
 
 def images(rows, *, seed=2, dtype=torch.float64):
@@ -58,15 +93,24 @@ def callables(detector):
 
 def test_table_of_detectors():
     assert all(name == row.name and row.source and row.description for name, row in DETECTORS.items())
-    assert {name for name, row in DETECTORS.items() if row.fits} == {
-        "mahalanobis",
-        "mahalanobis-layers",
-        "si-z+max-logit",
-        "gram",
-        "react",
-        "dice",
-        "line",
-    }
+    free = "msp max-logit energy odin oe-score ensemble gaia-z gaia-a si-z si-a gradnorm rankfeat"
+    free += " confident jem-px jem-py jem-gradient outlier-class"
+    assert {name for name, row in DETECTORS.items() if not row.fits} == set(free.split())
+    tuned = "odin-tuned mahalanobis-weighted sal-agg sal-agg+mls"
+    assert {name for name, row in DETECTORS.items() if row.tunes} == set(tuned.split())
+    assert [name for name, row in DETECTORS.items() if row.several] == ["ensemble"]
+
+
+@pytest.mark.parametrize("name", DETECTORS)
+def test_every_source_says_where_in_the_paper_or_in_whose_code(name):
+    places = r"eq\. \(|section \d|sections \d|Alg\. \d|appendix [A-Z]|authors' code|OpenOOD v\d"
+    assert re.search(places, DETECTORS[name].source)
+
+
+@every([name for name, row in DETECTORS.items() if row.tunes])
+def test_tuned_detectors_want_validation_images(name):
+    with pytest.raises(ValueError, match=r"`ood` must be OOD validation images for a tuned detector, got none"):
+        ROWS[name].build(Classifier(network_for(name, 1)).double().eval(), Fit(images(12), torch.arange(12) % 3))
 
 
 @EVERY
@@ -131,8 +175,10 @@ def test_no_hooks_are_left_after_an_exception(name):
     def fail(*_):
         raise RuntimeError("out of memory")
 
+    net = network_of(detector)
+    convolutions = [module for module in (net or detector).modules() if isinstance(module, nn.Conv2d)]
     for f in callables(detector):
-        handle = detector.net.network.layer3.conv2.register_forward_hook(fail)
+        handle = convolutions[0 if net is None else -1].register_forward_hook(fail)  # deep in a network
         with pytest.raises(RuntimeError, match="out of memory"):
             f(images(2))
         handle.remove()
@@ -141,12 +187,15 @@ def test_no_hooks_are_left_after_an_exception(name):
 
 @EVERY
 def test_modes_of_the_submodules_are_not_touched_by_building(name):
-    network = SmallResNet(1, 3, width=4).double().train()
+    network = network_for(name, 1).double().train()
     network.stem.eval()  # frozen, as in fine-tuning
     modes = [m.training for m in network.modules()]
-    detector = DETECTORS[name].build(Classifier(network), Fit(images(12), torch.arange(12) % 3))
+    row, net = ROWS[name], Classifier(network)
+    fit = Fit(images(12), torch.arange(12) % 3, images(12, seed=5) ** 3)
+    detector = row.build([net, net] if row.several else net, fit)
     assert [m.training for m in network.modules()] == modes
-    assert detector.training and detector.net.training
+    assert detector.training != row.bare  # those bring a model of their own, ready to be used
+    assert row.bare or network_of(detector).training
 
 
 SCORE_OF_LATENT = {
@@ -155,20 +204,35 @@ SCORE_OF_LATENT = {
     "energy": lambda d, z: energy(z),
     "odin": lambda d, z: msp(z / 1000),
     "mahalanobis": lambda d, z: mahalanobis(z, Gaussians(d.means, d.precision)),
+    "oe-score": lambda d, z: oe_score(z),
+    "odin-tuned": lambda d, z: msp(z / d.temperature),
+    "knn": lambda d, z: knn(z, d.bank, d.k),
+    "vim": lambda d, z: d.alpha * residual_norm(z, d.origin, d.residual) - head_logits(d.net, z).logsumexp(1),
+    "pnml": lambda d, z: softplus(log_regret(head_logits(d.net, z), (z @ d.whitening).square().sum(1))) / log(3),
+    "ensemble": lambda d, z: log_entropy(mean_log_softmax(z.unflatten(1, (2, -1)))).exp(),
     "mahalanobis-layers": lambda d, z: torch.stack(
         [
             mahalanobis(part, Gaussians(d.get_buffer(f"means{i}"), d.get_buffer(f"precision{i}")))
             for i, part in enumerate(z.split([4, 4, 8, 16], dim=1))  # channels of stem, layer1, layer2, layer3
         ]
     ).mean(0),
+    "outlier-class": lambda d, z: outlier_log_odds(z),
     **dict.fromkeys(("react", "dice", "line", "rankfeat"), lambda d, z: energy(z)),
     "gradnorm": lambda d, z: gradnorm(z, head_logits(d.net, z)),
     **dict.fromkeys(("gaia-z", "gaia-a", "si-z", "si-a"), lambda d, z: z.square().mean(1)),
+    "confident": lambda d, z: msp(d.net.network.head(z.view(len(z), 16, 2, 2).mean((2, 3)))),
+    **dict.fromkeys(("jem-px", "mood"), lambda d, z: energy(z)),
+    "jem-py": lambda d, z: msp(z),
+    "ccu": lambda d, z: ccu(z[:, :-2], z[:, -2], z[:, -1]),
+    **dict.fromkeys(("glow", "glow-png"), lambda d, z: z[:, 0]),
+    "sal-agg": lambda d, z: -d.sign * z.square().sum(1).sqrt(),
+    "sal-agg+mls": lambda d, z: -z[:, 0] / d.sigma_mls - d.sign * z[:, 1] / d.sigma_agg,
 }
 
 
-@pytest.mark.parametrize("name", SCORE_OF_LATENT)
+@every(SCORE_OF_LATENT)
 def test_score_is_its_function_of_the_latent(name):
+    # not so jem-gradient and auto-encoder: logits and code are what attacks match, not what the score is made of
     detector, x = built(name), images(4)
     torch.testing.assert_close(detector(x), SCORE_OF_LATENT[name](detector, detector.latent(x)), rtol=1e-12, atol=0)
 

@@ -4,6 +4,7 @@ from collections import OrderedDict
 
 import pytest
 import torch
+from small_rows import ROWS, every
 from torch import nn
 
 from oodattack.detector import Classifier
@@ -47,19 +48,25 @@ def pixels(*values, shape=(1, 2, 1, 1)):
 
 CONFIDENT, UNDECIDED = pixels(1, 0), pixels(0.5, 0.5)
 NEAR, FAR = pixels(1, 0.05), pixels(0.5, 1)
+OUTLIERS = torch.stack([torch.full((20,), 0.5), torch.linspace(0.5, 1, 20)], dim=1).double().view(20, 2, 1, 1)
 SHUT, OPEN = pixels(1, 0, 0, 0, shape=(1, 1, 2, 2)), pixels(1, 1, 0.9, 0.8, shape=(1, 1, 2, 2))
 BRIGHT, DIM = torch.ones(1, 1, 2, 2).double(), torch.full((1, 1, 2, 2), 0.55).double()  # all open; DIM is undecided
 OF_LOGITS = dict.fromkeys(
-    ("msp", "max-logit", "energy", "odin", "gradnorm", "react", "dice"), (opposed, CONFIDENT, UNDECIDED)
-)
+    ("msp", "max-logit", "energy", "odin", "odin-tuned", "oe-score", "outlier-class", "ensemble", "gradnorm", "react",
+     "dice", "jem-px", "jem-py"),
+    (opposed, CONFIDENT, UNDECIDED),
+)  # fmt: skip
+OF_LOGITS["confident"] = (lambda: chain([[4.0, -4.0], [-4.0, 4.0]], features=nn.Flatten()), CONFIDENT, UNDECIDED)
 OF_DISTANCE = {
-    "mahalanobis": (opposed, NEAR, FAR),
+    **dict.fromkeys(("mahalanobis", "knn", "vim", "pnml", "ccu"), (opposed, NEAR, FAR)),
+    "auto-encoder": (lambda: None, NEAR, FAR),
     "mahalanobis-layers": (
         lambda: chain([[4.0, -4.0], [-4.0, 4.0]], layer1=nn.Identity(), layer2=nn.Identity(), flat=nn.Flatten()),
         NEAR,
         FAR,
     ),
 }
+OF_DISTANCE["mahalanobis-weighted"] = OF_DISTANCE["mahalanobis-layers"]
 OF_ZEROS = dict.fromkeys(("gaia-z", "si-z"), (gated, SHUT, OPEN))
 OF_AVERAGES = dict.fromkeys(("gaia-a", "si-a"), (gated, BRIGHT, DIM))
 
@@ -78,6 +85,43 @@ def map_of_two():
 OF_MAPS = {  # nothing is left of a map of rank one
     "rankfeat": (map_of_two, pixels(0.9, 0, 0, 0.9, shape=(1, 2, 1, 2)), pixels(*[0.9] * 4, shape=(1, 2, 1, 2)))
 }
+# 4 (2 p - 1) (1, -1) with p the larger softmax: 0 where both are 1/2, so that the confident image is the OOD one
+OF_GRADIENTS = {"jem-gradient": (opposed, UNDECIDED, CONFIDENT)}
+
+
+class TwoExits(nn.Module):
+    """Two exits with the logits of `opposed`."""
+
+    def __init__(self):
+        super().__init__()
+        self.inner = opposed().network
+
+    def exits(self, x):
+        return [self.inner(x)] * 2
+
+    def forward(self, x):
+        return self.inner(x)
+
+
+def mapped():
+    """`opposed` behind a stage: the Grad-CAM map of class c is one number, the logit of c."""
+    return chain([[4.0, -4.0], [-4.0, 4.0]], layer1=nn.Identity(), flat=nn.Flatten())
+
+
+def slopes():
+    """Pictures whose brightness changes slowly from side to side, shape (24, 1, 8, 8)."""
+    level, across, down = torch.rand(3, 24, 1, 1, 1, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    t = torch.linspace(0, 1, 8, dtype=torch.float64)
+    return 0.2 + 0.3 * level + 0.25 * across * t + 0.25 * down * t[:, None]
+
+
+PNG = {"shape": (1, 1, 1, 2)}  # a file has no picture of two channels
+OF_PICTURES = {
+    "mood": (lambda: Classifier(TwoExits().eval()), pixels(1, 0, **PNG), pixels(0.5, 0.5, **PNG)),
+    **dict.fromkeys(("glow", "glow-png"), (lambda: None, slopes()[:1], pixels(*[1.0, 0.0] * 32, shape=(1, 1, 8, 8)))),
+}
+# ID images have the longer maps, so S = 1: maps of length 4 and 0
+OF_SALIENCY = {"sal-agg": (mapped, CONFIDENT, UNDECIDED), "sal-agg+mls": (two_gates, CONFIDENT, UNDECIDED)}
 OF_BOTH = {"si-z+max-logit": (two_gates, CONFIDENT, UNDECIDED), "gram": (two_gates, NEAR, FAR)}
 KNOWN = {
     **OF_LOGITS,
@@ -86,6 +130,9 @@ KNOWN = {
     **OF_AVERAGES,
     **OF_BOTH,
     **OF_MAPS,
+    **OF_GRADIENTS,
+    **OF_PICTURES,
+    **OF_SALIENCY,
 }  # detector -> network, ID input, OOD input
 
 
@@ -93,11 +140,17 @@ def test_every_detector_has_a_known_case():
     assert set(KNOWN) == set(DETECTORS) - {"line"}  # a tenth of two features is none: see test_clipped
 
 
-@pytest.mark.parametrize("name", KNOWN)
+FITTED_ON = {"mood": clusters()[0].view(20, 1, 1, 2), "glow": slopes(), "glow-png": slopes()}  # else on the clusters
+
+
+@every(KNOWN)
 def test_ood_scores_higher(name):
     network, x_id, x_ood = KNOWN[name]
-    detector = DETECTORS[name].build(network(), Fit(*clusters()))
-    margin = 1e-4 if name == "odin" else 0.01  # T = 1000 squeezes the scores
+    row, (x, y) = ROWS[name], clusters()
+    x = FITTED_ON.get(name, x)
+    nets = [network(), network()]
+    detector = row.build(nets if row.several else nets[0], Fit(x, y, OUTLIERS))
+    margin = 1e-4 if name in ("odin", "odin-tuned") else 0.01  # T = 1000 squeezes the scores
     assert detector(x_ood).item() > detector(x_id).item() + margin
 
 

@@ -1,0 +1,125 @@
+"""Distance to the k-th nearest neighbour: Sun, Ming, Zhu & Li, "Out-of-Distribution Detection with Deep Nearest
+Neighbors", ICML 2022, arXiv:2204.06507."""  # noqa: D205, D209
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import normalize
+
+from oodattack.detector import Classifier
+from oodattack.detectors.batches import BATCH_SIZE, Images, batches
+
+CHUNK = 16384  # rows of the bank compared at once: B times as many similarities are held
+
+
+def kth_neighbour(z: Tensor, bank: Tensor, k: int) -> Tensor:
+    """Rows of the bank that hold the k-th nearest neighbour of each z, shape (B,). Ties are broken arbitrarily.
+
+    The largest inner products of unit vectors are the smallest distances. The bank is gone through in chunks.
+
+    Args:
+        z: unit vectors, shape (B, D).
+        bank: unit vectors, shape (N, D).
+        k: in 1..N.
+    """
+    with torch.no_grad():
+        best, rows = z.new_empty(len(z), 0), torch.empty(len(z), 0, dtype=torch.long, device=z.device)
+        for start in range(0, len(bank), CHUNK):
+            near = torch.cat([best, z @ bank[start : start + CHUNK].T], dim=1)
+            new = torch.arange(start, start + near.shape[1] - best.shape[1], device=z.device).expand(len(z), -1)
+            best, places = near.topk(min(k, near.shape[1]), dim=1)
+            rows = torch.cat([rows, new], dim=1).gather(1, places)
+    return rows[:, -1]
+
+
+def knn(z: Tensor, bank: Tensor, k: int) -> Tensor:
+    """||z - z_(k)||^2, where z_(k) is the k-th nearest row of the bank.
+
+    The neighbour is found by inner products, whose rounding is of the order of a small distance; the distance itself is
+    the sum of squared differences. Its derivative holds the neighbour fixed.
+
+    Args:
+        z: unit vectors, shape (B, D).
+        bank: unit vectors, shape (N, D).
+        k: in 1..N.
+
+    Returns:
+        OOD scores, shape (B,), in [0, 4].
+    """
+    bank = bank.to(z)
+    return (z - bank[kth_neighbour(z, bank, k)]).square().sum(dim=1)
+
+
+class KNN(nn.Module):
+    """Squared distance of the normalised penultimate features to the k-th nearest training image; see `fit_knn`.
+
+    Args:
+        net: classifier.
+        bank: normalised features of training images, shape (N, D).
+        k: which neighbour, in 1..N.
+
+    Raises:
+        ValueError: a bank that is no matrix of unit vectors, or k out of range.
+
+    Differs from the paper: its distance is not squared (the same order) and ID high. Squares have a bounded derivative
+    where a distance is zero. Differs from the authors' code: exact search in torch instead of faiss.
+    """
+
+    name = "knn"
+    bank: Tensor
+
+    def __init__(self, net: Classifier, bank: Tensor, *, k: int) -> None:
+        super().__init__()
+        if bank.ndim != 2 or not len(bank) or bank.norm(dim=1).max() > 1.001:
+            found = f"{tuple(bank.shape)}" + (f" up to {bank.norm(dim=1).max():.3g} long" if bank.ndim == 2 else "")
+            raise ValueError(f"`bank` must hold rows of length 1, got {found}. Normalise it, or use `fit_knn`.")
+        if not 1 <= k <= len(bank):
+            raise ValueError(f"`k` must be in 1..{len(bank)}, the rows of the bank, got {k}. Lower it, or add images.")
+        self.net, self.k = net, k
+        self.register_buffer("bank", bank)
+        self.training = net.training
+
+    def latent(self, x: Tensor) -> Tensor:
+        """Normalised features, shape (B, D): unit vectors, whose distances bound those of the scores' square roots."""
+        return normalize(self.net.features(x), dim=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """OOD scores, shape (B,), in [0, 4]."""
+        return knn(self.latent(x), self.bank, self.k)
+
+
+def fit_knn(
+    net: Classifier,
+    x: Images,
+    *,
+    k: int | None = None,
+    share: float = 1.0,
+    seed: int | None = None,
+    batch_size: int = BATCH_SIZE,
+) -> KNN:
+    """Keep the normalised features of ID training images.
+
+    Args:
+        net: classifier.
+        x: images (N, C, H, W) in [0, 1], or batches of them; see `batches`.
+        k: which neighbour. Default: 50, the paper's for CIFAR-10, or a tenth of a bank of fewer than 500 rows.
+        share: of the images to keep, in (0, 1], drawn without replacement; the paper's alpha.
+        seed: of that draw; needed for a share below 1.
+        batch_size: images per forward pass.
+
+    Raises:
+        ValueError: no images, a share out of range or without a seed, or more neighbours than rows.
+
+    Differs from the paper: the default k of small banks is ours.
+    """
+    if not 0 < share <= 1:
+        raise ValueError(f"`share` must be in (0, 1], got {share}. Give a share, not per cent.")
+    if share < 1 and seed is None:
+        raise ValueError(f"`seed` must be given to draw a share of {share}, got None. Choose a number.")
+    with torch.no_grad():
+        bank = torch.cat(
+            [normalize(net.features(rows), dim=1) for rows, _ in batches(x, net=net, batch_size=batch_size)]
+        )
+    if seed is not None and share < 1:
+        drawn = torch.randperm(len(bank), generator=torch.Generator().manual_seed(seed))
+        bank = bank[drawn[: max(1, round(share * len(bank)))].to(bank.device)]
+    return KNN(net, bank, k=min(50, -(-len(bank) // 10)) if k is None else k)
