@@ -1,0 +1,203 @@
+"""Rows at their full size, and from the command line to a row: networks, validation images, refusals."""
+
+import json
+import math
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import save_file
+from small_rows import NETWORKS, ROWS, SIZES, SMALL, param
+from torch import nn
+
+import oodattack.detectors as room
+from oodattack.cli import main
+from oodattack.detector import Classifier
+from oodattack.detectors import DETECTORS, Fit
+from oodattack.job import Job
+from oodattack.job.detectors import build_detector, split_name
+from oodattack.job.images import VALIDATION, fit_images
+from oodattack.models.exits import ExitNet
+from oodattack.models.small import SmallResNet
+
+FITS = {"auto-encoder": "fit_auto_encoder", "glow": "fit_glow", "glow-png": "fit_glow", "ccu": "fit_ccu"}
+CPU = torch.device("cpu")
+
+
+def images(rows, *, size=4, seed=0):
+    return torch.rand(rows, 1, size, size, generator=torch.Generator().manual_seed(seed))
+
+
+# --- small rows and full-sized ones -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_a_row_fits_with_the_defaults_and_seed_0(monkeypatch, name):
+    seen = []
+
+    def fit(*args, **options):
+        seen.append((args, options))
+        raise InterruptedError
+
+    monkeypatch.setattr(room, FITS[name], fit)
+    given = Fit(images(6), torch.arange(6))
+    with pytest.raises(InterruptedError):
+        DETECTORS[name].build("net", given)
+    ((args, options),) = seen
+    assert options == {"seed": 0}  # what small rows have more of is in `SIZES`
+    assert args[-1] is given.x and len(args) == (2 if name == "ccu" else 1)
+
+
+@pytest.mark.parametrize("name", ROWS)
+def test_small_rows_differ_in_what_they_fit_alone(name):
+    assert ROWS[name]._replace(build=None) == DETECTORS[name]._replace(build=None)
+    assert (ROWS[name].build is DETECTORS[name].build) == (name not in SMALL)
+    assert set(SMALL) == set(SIZES) == set(FITS)
+
+
+@pytest.mark.parametrize("name", [param(name) for name in SMALL])
+def test_full_sized_rows_on_images_of_a_few_pixels(name):
+    net = Classifier(nn.Sequential(nn.Flatten(), nn.Linear(16, 3)).eval())
+    detector = DETECTORS[name].build(net, Fit(images(12), torch.arange(12) % 3))
+    score = detector(images(5, seed=1))
+    assert detector.name == name and score.isfinite().all() and score.unique().numel() == 5
+    assert type(detector) is type(ROWS[name].build(net, Fit(images(12), torch.arange(12) % 3)))
+
+
+# --- names --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["auto-encoder", "glow", "glow-png"])
+def test_detectors_of_images_alone_take_no_network(name):
+    assert split_name(name, Job()) == (name, None)
+    assert split_name(name, Job(id="npz:x.npz")) == (name, None)  # which others want --model for
+    with pytest.raises(ValueError, match=f"`--detector` {name} must have no network, got 'ce'. Drop it and the @"):
+        split_name(f"{name}@ce", Job())
+    with pytest.raises(ValueError, match="`--model` must name a network for 'ccu'"):
+        split_name("ccu", Job(id="npz:x.npz"))
+
+
+def test_the_list_has_every_row(capsys):
+    assert main(["list", "detectors", "--json"]) == 0
+    listed = {row["name"]: row for row in json.loads(capsys.readouterr().out)}
+    assert list(listed) == list(DETECTORS)
+    assert listed["sal-agg+mls"]["source"].endswith("eq. (6)")
+    wanted = "confident jem-px jem-py jem-gradient ccu auto-encoder glow glow-png mood sal-agg sal-agg+mls"
+    assert set(wanted.split()) <= set(listed)
+
+
+# --- building -----------------------------------------------------------------------------------------------------
+
+
+def test_mood_refuses_a_network_without_exits_in_one_line():
+    with pytest.raises(ValueError) as error:
+        build_detector("mood", [Classifier(SmallResNet(1, 3, width=2).eval())], Fit(images(4), torch.zeros(4)), CPU)
+    assert str(error.value) == (
+        "`net` must have a network with a method `exits`, got SmallResNet. Take `models.exits.ExitNet`."
+    )
+
+
+def test_a_bare_detector_is_built_in_the_type_of_the_job(monkeypatch):
+    monkeypatch.setitem(DETECTORS, "auto-encoder", ROWS["auto-encoder"])
+    found = build_detector("auto-encoder", [], Fit(images(8).double(), torch.zeros(8)), CPU, torch.float64)
+    assert {p.dtype for p in found.parameters()} == {torch.float64}
+    assert found(images(3).double()).dtype == torch.float64
+
+
+def test_a_tuned_detector_gets_outliers_and_its_sign_from_them():
+    fit = fit_images(Job(), tunes=True)
+    assert fit.ood.shape == (VALIDATION, 1, 32, 32) and 0 <= fit.ood.min() and fit.ood.max() <= 1
+    detector = build_detector("sal-agg", [Classifier(SmallResNet(1, 6, width=2).eval())], fit, CPU)
+    draft = detector.aggregated(fit.x).mean() - detector.aggregated(fit.ood).mean()
+    assert detector.sign == math.copysign(1, draft)
+
+
+def test_outside_digits_the_validation_images_must_be_named(tmp_path):
+    np.savez(tmp_path / "id.npz", images=np.random.default_rng(0).random((8, 1, 8, 8)), labels=np.arange(8) % 2)
+    np.savez(tmp_path / "ood.npz", images=np.random.default_rng(1).random((5, 1, 8, 8)))
+    named = {"id": f"npz:{tmp_path}/id.npz", "fit": f"npz:{tmp_path}/id.npz"}
+    with pytest.raises(ValueError, match="`--ood-validation` must name OOD images for this detector, got none"):
+        fit_images(Job(**named), tunes=True)
+    assert fit_images(Job(**named), tunes=False).ood is None
+    assert fit_images(Job(**named, ood_validation=f"npz:{tmp_path}/ood.npz"), tunes=True).ood.shape == (5, 1, 8, 8)
+
+
+# --- the command --------------------------------------------------------------------------------------------------
+
+QUICK = """
+norm = "linf"
+eps = "8/255"
+aim = "hide"
+objective = "score"
+start = "ood"
+init = "ball"
+attack = "pgd"
+step_size = "1/4"
+queries = 4
+restarts = 1
+iterate = "best"
+source = "test"
+"""
+
+
+@pytest.fixture
+def workplace(tmp_path, monkeypatch):
+    draw = np.random.default_rng(0)
+    np.savez(tmp_path / "id.npz", images=draw.random((12, 1, 32, 32)) / 2, labels=np.arange(12) % 3)
+    np.savez(tmp_path / "ood.npz", images=draw.random((5, 1, 32, 32)))
+    np.savez(tmp_path / "val.npz", images=draw.random((6, 1, 32, 32)))
+    for file, network in (("small", SmallResNet(1, 3)), ("exits", ExitNet(1, 3))):
+        save_file(network.state_dict(), tmp_path / f"{file}.safetensors")
+    (tmp_path / "quick.toml").write_text(QUICK)
+    monkeypatch.chdir(tmp_path)
+    for name in SMALL:
+        monkeypatch.setitem(DETECTORS, name, ROWS[name])
+    return tmp_path
+
+
+def run(model, *detectors, val=True, out="out"):
+    words = ["run", "--threat", "quick.toml", "--id", "npz:id.npz", "--ood", "npz:ood.npz", "--fit", "npz:id.npz"]
+    words += ["--model", model, "--weights", f"{model}.safetensors", "--out", out, "--json"]
+    words += ["--ood-validation", "npz:val.npz"] if val else []
+    return main([*words, *(word for name in detectors for word in ("--detector", name))])
+
+
+NEW = ["confident", "jem-px", "jem-py", "jem-gradient", "ccu", "auto-encoder", "sal-agg", "sal-agg+mls"]
+
+
+def test_rows_run_from_the_command_line(workplace, capsys):
+    assert run("small", *NEW) == 0
+    results = json.loads(capsys.readouterr().out)["results"]
+    bare = [name for name in NEW if DETECTORS[name].bare]
+    assert {(r["detector"], r["network"]) for r in results} == {(name, "" if name in bare else "model") for name in NEW}
+    saved = {path.name for path in (workplace / "out" / "detectors").glob("*.json")}
+    assert saved == {f"{name}.json" if name in bare else f"{name}@model.json" for name in NEW}
+
+
+@pytest.mark.parametrize("name", [param("glow"), param("glow-png")])
+def test_flows_run_from_the_command_line(workplace, capsys, name):
+    assert run("small", name) == 0
+    (result,) = json.loads(capsys.readouterr().out)["results"]
+    assert result["detector"] == name and result["attacked"]["auroc"] <= result["clean"]["auroc"]
+
+
+def test_mood_runs_on_a_network_with_exits_and_no_other(workplace, capsys):
+    assert NETWORKS["mood"](1).exits  # the contract tests give it one, too
+    assert run("exits", "mood") == 0
+    capsys.readouterr()
+    assert run("small", "mood", out="other") == 2
+    out, err = capsys.readouterr()
+    assert out == "" and err.count("\n") == 1 and "must have a network with a method `exits`, got SmallResNet" in err
+
+
+def test_tuned_rows_want_validation_images_from_the_command_line(workplace, capsys):
+    assert run("small", "sal-agg", val=False) == 2
+    assert "`--ood-validation` must name OOD images for this detector, got none" in capsys.readouterr().err
+
+
+def test_a_missing_package_is_named_from_the_command_line(workplace, capsys, monkeypatch):
+    import sys
+
+    monkeypatch.setitem(sys.modules, "normflows", None)
+    assert run("small", "glow") == 2
+    assert "`Glow` must have the package normflows. Run `pip install 'oodattack[flows]'`" in capsys.readouterr().err
