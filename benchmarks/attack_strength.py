@@ -42,18 +42,19 @@ def check_suite(threat: Threat, ball: Ball) -> None:
         raise ValueError(f"`--suite` must hide OOD inputs within {ball}, got {threat.name!r}. Name another one.")
 
 
-def attacks_of(detector: torch.nn.Module, names: Iterable[str]) -> Iterator[tuple[str, str | None]]:
+def attacks_of(detector: torch.nn.Module, names: Iterable[str], on: str) -> Iterator[tuple[str, str | None]]:
     """(attack, what it attacks), ours first: their passes are the peers' budget."""
     names = list(names)
     yield from ((name, None) for name in OURS if name in names)
     sides = ("detector", "surrogate") if getattr(detector, "surrogate", None) is not None else ("detector",)
+    sides = sides[-1:] if on == "surrogate" else sides
     yield from ((name, on) for name in names if name in PEERS for on in sides)
 
 
 def cell(detector, id: cifar_data.Id, x: Tensor, where: Line, args: argparse.Namespace) -> None:
     """All attacks on one detector and one OOD set, those in the file already excepted."""
     ball, side = BALLS[where["threat"]], None
-    for name, on in attacks_of(detector, args.attacks):
+    for name, on in attacks_of(detector, args.attacks, args.on):
         key = where | {"attack": name, "on": on} | ({"suite": args.suite} if name == "ood-aa" else {})
         lines = json_lines.read(args.out)
         spent = json_lines.find(lines, where | {"attack": "ood-aa", "suite": args.suite})
@@ -86,6 +87,9 @@ def options() -> argparse.ArgumentParser:
     parser.add_argument("--n", type=int, default=500, help="ID images, and OOD images a set")
     parser.add_argument("--passes", type=int, default=100, help="least passes a row for peers")
     parser.add_argument("--equal", choices=["passes", "forwards"], default="passes", help="what of ours peers get")
+    parser.add_argument(
+        "--on", choices=["both", "surrogate"], default="both", help="where there is one, peers attack it alone"
+    )
     parser.add_argument("--seed", type=int, required=True)
     parser.add_argument("--out", type=Path, required=True, help="JSON lines, appended to")
     return parser

@@ -25,7 +25,7 @@ from benchmarks.json_lines import Line
 from benchmarks.tables import markdown, newest
 from oodattack import data
 from oodattack.data.steps import apply_steps, fit_steps
-from oodattack.evaluation.provenance import versions
+from oodattack.identity import versions
 from oodattack.train import RECIPES, HeldOut, Recipe, Setting, Trained, TrainingSet, trained
 from oodattack.train.files import weights_of
 from oodattack.train.measure import accuracy

@@ -16,7 +16,7 @@ from benchmarks import cifar_data, json_lines
 from benchmarks.paper_clean import built, fit_on
 from oodattack.data import start_images
 from oodattack.detectors import Fit
-from oodattack.evaluation.provenance import versions
+from oodattack.identity import versions
 from oodattack.threat import ThreatModel
 
 SOURCE = "Liang et al. 2020, arXiv:2009.08016"

@@ -19,7 +19,7 @@ from oodattack.detectors.max_logit import max_logit
 from oodattack.detectors.sal_agg import SalAgg
 from oodattack.detectors.saliency import SALIENCIES
 from oodattack.detectors.saliency_aggregates import AGGREGATES
-from oodattack.evaluation.provenance import versions
+from oodattack.identity import versions
 from oodattack.metrics import auroc, rank_correlation
 
 BATCH = 50

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from benchmarks import cifar_data, json_lines
 from benchmarks.paper_clean import built, fit_on, scored, sets
-from oodattack.evaluation.provenance import versions
+from oodattack.identity import versions
 from oodattack.metrics import auroc
 
 PAIRS = (("si-z", "gaia-z"), ("si-a", "gaia-a"))
