@@ -14,7 +14,7 @@ from oodattack.identity import versions
 from oodattack.metrics import auroc, bootstrap, fpr_at_95_id_tpr, fpr_at_95_ood_tpr
 
 VALIDATION = 2000  # TinyImageNet images that detectors may be tuned on
-TUNED = 1000  # images of either side that detectors with a grid or a regression are fitted on, for time's sake
+TUNED = 300  # images of either side that detectors with a grid or a regression are fitted on, for time's sake
 DRAWS = 2000
 
 

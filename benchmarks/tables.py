@@ -103,11 +103,56 @@ def memory(lines: list[Line]) -> str:
     return table + (f"\n\nA further image costs {growth[-1]['image_copies']:.1f} images." if growth else "")
 
 
+def paper_clean(lines: list[Line]) -> str:
+    """A row a detector, a column an OOD set: AUROC and, in brackets, FPR95 of ID TPR; cost of an image."""
+    lines = newest(lines, ("network", "detector", "ood"))
+    sets = list(dict.fromkeys(line["ood"] for line in lines))
+    rows = []
+    for key in dict.fromkeys((line["detector"], line["network"]) for line in lines):
+        own = {line["ood"]: line for line in lines if (line["detector"], line["network"]) == key}
+        cells = [f"{own[k]['auroc']:.3f} ({own[k]['fpr_at_95_id_tpr']:.2f})" if k in own else "-" for k in sets]
+        rows.append([key[0], *cells, f"{next(iter(own.values()))['ms_per_image']:.1f}"])
+    counts = sorted({f"{line['n']} images a set, {line['network']}" for line in lines})
+    return f"AUROC (FPR95), {', '.join(counts)}.\n\n{markdown(['detector', *sets, 'ms an image'], rows)}"
+
+
+def paper_matching(lines: list[Line]) -> str:
+    """A row a case: AUROC before and after both searches beside the published one, and the median MAPE."""
+    lines = newest(lines, ("case", "search"))
+    rows = []
+    for case in dict.fromkeys(line["case"] for line in lines):
+        own = {line["search"]: line for line in lines if line["case"] == case}
+        some = next(iter(own.values()))
+        cells = []
+        for search in ("algorithm-1", "lbfgs"):
+            line = own.get(search)
+            off = "" if line is None or line["mape_median"] is None else f" ({100 * line['mape_median']:.2g} %)"
+            cells.append("-" if line is None else f"{line['auroc']:.3f}{off}")
+        published = "-" if some["published"] is None else f"{some['published']:.3f}"
+        rows.append([case, some["start"], f"{some['auroc_clean']:.3f}", *cells, published])
+    counts = sorted({f"{line['n']} pairs, {line['queries']} queries" for line in lines})
+    head = ["detector", "start", "clean", "Algorithm 1", "lbfgs", "published"]
+    return f"AUROC (median MAPE), {', '.join(counts)}.\n\n{markdown(head, rows)}"
+
+
+def paper_si(lines: list[Line]) -> str:
+    """A row a pair and OOD set: both AUROCs and the interval of their difference."""
+    rows = []
+    for line in lines:
+        (ours, a), (theirs, b) = line["auroc"].items()
+        interval = f"{line['difference']:+.4f} [{line['low']:+.4f}..{line['high']:+.4f}]"
+        rows.append([f"{ours} - {theirs}", line["ood"], f"{a:.4f}", f"{b:.4f}", interval])
+    return markdown(["pair", "OOD", "first", "second", "difference"], rows)
+
+
 TABLES: dict[str, tuple[tuple[str, ...], Callable[[list[Line]], str]]] = {
     "attack_strength": (("attack_strength",), strength),
     "step_cost": (("step_cost", "step_strength"), step_cost),
     "early_rows": (("early_rows",), early_rows),
     "memory": (("peak_memory", "memory_growth"), memory),
+    "paper_clean": (("paper_clean",), paper_clean),
+    "paper_matching": (("paper_matching",), paper_matching),
+    "paper_si": (("paper_si",), paper_si),
 }
 
 

@@ -13,9 +13,15 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
 SEED = click.IntRange(0, 2**63 - 1)  # what a random generator takes
+NUMBERS = (  # of a recipe
+    "epochs", "lr", "batch_size", "weight", "weight_decay", "penalty", "margin_id", "margin_aux", "sampler",
+)  # fmt: skip
+KINDS = ["detectors", "threats", "attacks", "datasets", "objectives", "recipes", "models"]
 EXAMPLE = {
     "run": "Example: oodattack run --detector energy@greg --ood far-mix --threat linf-8-255 --out my-run",
     "list": "Example: oodattack list threats --json",
+    "verify": "Example: oodattack verify my-run",
+    "check": "Example: oodattack check my-run --baseline baseline.json --junit check.xml",
     "train": "Example: oodattack train --objective greg+ --out greg-plus.safetensors",
 }
 
@@ -52,7 +58,7 @@ def _numbers(_context: click.Context, option: click.Parameter, value: str | None
 @click.option(
     "--ood", multiple=True, metavar="NAME", help="OOD images: a name, npz:PATH or pkg.mod:callable. Repeatable."
 )
-@click.option("--model", metavar="NAME", help="Network: small, torchvision:NAME or pkg.mod:callable.")
+@click.option("--model", metavar="NAME", help="Network: see `oodattack list models`.")
 @click.option(
     "--weights",
     type=click.Path(path_type=Path),
@@ -64,6 +70,7 @@ def _numbers(_context: click.Context, option: click.Parameter, value: str | None
 @click.option("--std", callback=_numbers, metavar="A,B,C", help="What it divides by.")
 @click.option("--fit", metavar="NAME", help="Labelled ID images that detectors are fitted on.")
 @click.option("--ood-validation", metavar="NAME", help="OOD images that detectors may be tuned on.")
+@click.option("--data-root", type=click.Path(path_type=Path), metavar="DIR", help="Folder of downloaded data sets.")
 @click.option(
     "--samples", type=click.IntRange(min=2), metavar="N", help="Images per set.  [default: 200 OOD, up to 500 ID]"
 )
@@ -91,18 +98,31 @@ def _numbers(_context: click.Context, option: click.Parameter, value: str | None
 @click.option(
     "--out", type=click.Path(path_type=Path), metavar="DIR", help="Run directory.  [default: oodattack-runs/TIME]"
 )
+@click.option(
+    "--resume",
+    type=click.Path(path_type=Path),
+    metavar="DIR",
+    help="Go on with the run in DIR, whatever ended it; takes no other option but --json.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print report.json on standard output, and nothing else there.")
-def run(as_json: bool, id_: str, **options: Any) -> None:
+def run(as_json: bool, id_: str, resume: Path | None, **options: Any) -> None:
     """Stress-test detectors: clean numbers beside numbers under attack.
 
     Without options, runs nine detectors on four small networks (trained on first use) against digits 6-9 and a mix of
     photographs, noise, spirals and checkerboards, and writes report.json and contact sheets.
     """
+    if resume is not None:
+        _alone("resume", "as_json")
     from oodattack import job
 
     with _progress() as progress, redirect_stdout(sys.stderr) if as_json else nullcontext():
-        asked = job.Job(id=id_, command=shlex.join(["oodattack", *sys.argv[1:]]), **options)
-        report, folder = job.run(asked, progress=progress)
+        if resume is None:
+            asked = job.Job(id=id_, command=shlex.join(["oodattack", *sys.argv[1:]]), **options)
+            report, folder = job.run(asked, progress=progress)
+        else:
+            report, folder = job.resume(resume, progress=progress)
+    if os.environ.get("RANK", "0") != "0":
+        return  # of several processes, started by torchrun, one prints
     if as_json:
         click.echo(report.json_text(), nl=False)
         return
@@ -112,8 +132,20 @@ def run(as_json: bool, id_: str, **options: Any) -> None:
     )
 
 
+def _alone(*allowed: str) -> None:
+    """Refuse options beside those that may be given together."""
+    context = click.get_current_context()
+    for option in context.command.params:
+        name = option.name or ""
+        if name not in allowed and context.get_parameter_source(name) == click.core.ParameterSource.COMMANDLINE:
+            raise click.UsageError(
+                f"`--{allowed[0]}` must stand alone, got {option.opts[0]} too. The plan of the run has all options",
+                context,
+            )
+
+
 @cli.command("list", epilog=EXAMPLE["list"])
-@click.argument("what", type=click.Choice(["detectors", "threats", "attacks", "datasets", "objectives", "models"]))
+@click.argument("what", type=click.Choice(KINDS))
 @click.option("--json", "as_json", is_flag=True, help="A JSON list of objects.")
 def list_(what: str, as_json: bool) -> None:
     """What there is to choose from, with its source."""
@@ -142,6 +174,10 @@ def _rows(what: str) -> list[dict[str, str]]:
 
         read = [read_threat(name) for name in presets()]
         return [{"name": t.name, "direction": direction(t), "source": t.source} for t in read]
+    if what == "recipes":
+        from oodattack.job.training import recipes
+
+        return recipes()
     from oodattack import attacks, data, detectors, models, objectives
 
     tables: dict[str, Any] = {
@@ -156,8 +192,45 @@ def _rows(what: str) -> list[dict[str, str]]:
 
 
 @cli.command(epilog=EXAMPLE["train"])
-@click.option("--objective", required=True, metavar="NAME", help="See `oodattack list objectives`.")
-@click.option("--seed", type=SEED, default=0, show_default=True, help="Of weights, order and shifts.")
+@click.option("--objective", metavar="NAME", help="See `oodattack list objectives`.")
+@click.option(
+    "--recipe", metavar="NAME", help="See `oodattack list recipes`.  [default: that named like the objective]"
+)
+@click.option("--id", "id_", default="digits", show_default=True, metavar="NAME", help="Labelled ID images.")
+@click.option("--aux", metavar="NAME", help="Outliers to train with: a name, npz:PATH or pkg.mod:callable.")
+@click.option("--model", default="small", show_default=True, metavar="NAME", help="See `oodattack list models`.")
+@click.option("--weights", type=click.Path(path_type=Path), metavar="FILE", help="Fine-tune these.")
+@click.option("--mean", callback=_numbers, metavar="A,B,C", help="What it subtracts a channel, [0, 1] units.")
+@click.option("--std", callback=_numbers, metavar="A,B,C", help="What it divides by.")
+@click.option("--data-root", type=click.Path(path_type=Path), metavar="DIR", help="Folder of downloaded data sets.")
+@click.option("--samples", type=click.IntRange(min=1), metavar="N", help="ID images to train on.  [default: all]")
+@click.option("--epochs", type=int, metavar="N", help="This and what follows: in place of the recipe's.")
+@click.option("--lr", type=float, metavar="X", help="Highest learning rate.")
+@click.option("--batch-size", type=int, metavar="N", help="ID images a step.")
+@click.option("--weight", type=float, metavar="X", help="Factor of the objective's own term.")
+@click.option("--weight-decay", type=float, metavar="X", help="Of the optimiser.")
+@click.option("--gradient-term", "penalty", type=float, metavar="X", help="Factor of GReg's gradient term.")
+@click.option("--margin-id", type=float, metavar="X", help="m_in of the energy losses.")
+@click.option("--margin-aux", type=float, metavar="X", help="m_aux of the energy losses.")
+@click.option("--sampler", metavar="NAME", help="What picks outliers: random, greedy, dos, energy or greg+.")
+@click.option("--seed", type=SEED, default=0, show_default=True, help="Of weights, order, shifts and outliers.")
+@click.option("--device", default="cpu", show_default=True, help="Where to compute: cpu, cuda, cuda:1, mps.")
+@click.option(
+    "--precision",
+    type=click.Choice(["full", "bfloat16"]),
+    default="full",
+    show_default=True,
+    help="Of the passes through the network.",
+)
+@click.option(
+    "--checkpoint-every",
+    "every",
+    type=click.FloatRange(min=0),
+    default=300,
+    show_default=True,
+    metavar="SECONDS",
+    help="Within an epoch; after each there is one anyway.",
+)
 @click.option(
     "--out",
     type=click.Path(path_type=Path),
@@ -165,13 +238,101 @@ def _rows(what: str) -> list[dict[str, str]]:
     metavar="FILE",
     help="Where to put the weights (.safetensors).",
 )
-def train(objective: str, seed: int, out: Path) -> None:
-    """Train the small network on digits 0-5 with one of the objectives."""
+def train(id_: str, out: Path, **options: Any) -> None:
+    """Train a network with one of the objectives; by default the small one on digits 0-5.
+
+    Beside the weights come a JSON with everything about them and the training curve as a picture. When it was
+    interrupted, however hard, the same command goes on from the last checkpoint and ends with the same weights.
+    """
+    from oodattack import job
+    from oodattack.job.training import Training
+
+    numbers = {name: options.pop(name) for name in NUMBERS}
+    with _progress() as progress:
+        done = job.train(Training(id=id_, out=out, numbers=numbers, **options), progress=progress)
+    click.echo(f"{out}: {done.objective}, accuracy {done.accuracy:.4f} on held-out {done.held_out}")
+    for note in done.notes:
+        click.echo(note)
+
+
+@cli.command(epilog=EXAMPLE["verify"])
+@click.argument("folder", type=click.Path(path_type=Path), metavar="DIR")
+def verify(folder: Path) -> None:
+    """Compute the report of a finished run again from its saved images, without the attacks.
+
+    Hashes of all files; images in the box and within the radius; scores by the detectors loaded afresh, of the images
+    exact and in 8 bits; every metric. Prints claimed against recomputed, and ends with 1 at the first difference.
+    """
     from oodattack import job
 
-    with _progress() as progress:
-        accuracy = job.train(objective, seed=seed, out=out, progress=progress)
-    click.echo(f"{out}: {objective}, accuracy {accuracy:.4f} on held-out digits 0-5")
+    lines, failed = 0, ""
+    try:
+        for line in job.verify(folder):
+            lines += 1
+            click.echo(f"{'same     ' if line.agree else 'DIFFERENT'}  {line.what}: {line.claimed} | {line.found}")
+            if not line.agree:
+                failed = f"{folder} is not what it claims: {line.what}"
+                break
+    except ValueError as error:
+        if not lines:
+            raise
+        failed = " ".join(str(error).split())
+    if failed:
+        click.echo(f"oodattack: {failed}", err=True)
+        raise click.exceptions.Exit(1)
+    click.echo(f"{folder}: {lines} claims, all the same when computed again (claimed | computed again)")
+
+
+@cli.command(epilog=EXAMPLE["check"])
+@click.argument("report", type=click.Path(path_type=Path), metavar="REPORT")
+@click.option(
+    "--baseline", type=click.Path(path_type=Path), required=True, metavar="FILE", help="What --update wrote earlier."
+)
+@click.option(
+    "--max-drop",
+    type=click.FloatRange(0, 1, max_open=True),
+    default=0.02,
+    show_default=True,
+    metavar="X",
+    help="Largest drop of an AUROC that is let pass.",
+)
+@click.option(
+    "--alpha",
+    type=click.FloatRange(0, 0.5, min_open=True),
+    default=0.01,
+    show_default=True,
+    metavar="X",
+    help="How often noise alone may fail the check.",
+)
+@click.option("--junit", type=click.Path(path_type=Path), metavar="FILE", help="Write JUnit XML too.")
+@click.option(
+    "--format", "as_", type=click.Choice(["text", "github"]), default="text", show_default=True, help="Of the output."
+)
+@click.option("--update", is_flag=True, help="Make REPORT the baseline, and compare nothing.")
+def check(
+    report: Path, baseline: Path, max_drop: float, alpha: float, junit: Path | None, as_: str, update: bool
+) -> None:
+    """Is a report worse than the baseline by more than noise? Exit code 1 if it is.
+
+    REPORT is a run directory, or a report.json: inside its run directory, where the scores of single images are, the
+    test is paired. A clean or attacked AUROC fails when it is lower by more than --max-drop and noise does not explain
+    it, with the number of AUROCs taken into account.
+    """
+    from oodattack import gate
+
+    found = gate.measured(report)
+    if update:
+        found.save(baseline)
+        kept = "with the scores of their images" if found.scores else "without scores: comparisons will be unpaired"
+        click.echo(f"{baseline}: {len(found.cells)} cells {kept}")
+        return
+    compared = gate.compare(found, gate.read_baseline(baseline), max_drop=max_drop, alpha=alpha)
+    if junit is not None:
+        gate.save_junit(compared, junit)
+    for line in gate.FORMATS[as_](compared):
+        click.echo(line)
+    if compared.regressions:
+        raise click.exceptions.Exit(1)
 
 
 @contextmanager
@@ -205,11 +366,11 @@ def main(argv: list[str] | None = None) -> int:
         # the cores; giving up after 1000 turns costs about a tenth on a quiet machine. Read when torch is imported.
         os.environ.setdefault("GOMP_SPINCOUNT", "1000")
     try:
-        cli.main(argv, prog_name="oodattack", standalone_mode=False)
-    except click.exceptions.Abort:
-        return _say("interrupted", 130)
-    except KeyboardInterrupt:
-        return _say("interrupted", 130)
+        done = cli.main(argv, prog_name="oodattack", standalone_mode=False)
+    except click.exceptions.Abort as stop:
+        return _say(str(stop.__cause__ or "") or "interrupted", 130)
+    except KeyboardInterrupt as stop:
+        return _say(str(stop) or "interrupted", 130)
     except click.ClickException as error:
         if type(error).__name__ == "NoArgsIsHelpError":  # click 8.1 has no such class: it prints the help itself
             click.echo(error.format_message())
@@ -218,7 +379,7 @@ def main(argv: list[str] | None = None) -> int:
         return _say(f"{error.format_message().rstrip('.')}. See `{command} --help`.", 2)
     except (ValueError, FloatingPointError) as error:
         return _say(" ".join(str(error).split()), 2)
-    return 0
+    return done if isinstance(done, int) else 0
 
 
 def _say(message: str, code: int) -> int:

@@ -6,10 +6,10 @@ from torch import nn
 
 from oodattack.detector import Surrogate
 from oodattack.evaluation import evaluate
-from oodattack.evaluation.cell import numbers
 from oodattack.evaluation.outcome import Outcome, Side, worst
-from oodattack.evaluation.provenance import sha256_of
+from oodattack.identity import sha256_of
 from oodattack.metrics import auroc
+from oodattack.numbers import numbers
 from oodattack.threat import Suite, ThreatModel, read_threat
 
 SHAPE = (1, 4, 4)
@@ -537,6 +537,37 @@ def test_wrong_use(options, message):
 def test_nan_under_attack_is_not_swallowed():
     result = one(nan_under_attack, [threat()], ood=OOD + 0.3)
     assert result.indicators["non_finite_share"] > 0  # counted, and kept out of the returned images
+    assert 0 < result.non_finite_rows <= len(OOD)
+
+
+def test_infinity_in_the_middle_of_a_search_leaves_the_best_finite_point():
+    def spoilt(x):
+        level = brightness(x)
+        return level.where(level > 0.4, -float("inf"))  # an attacker's dream, were it a number
+
+    result, shown = attacked_images(spoilt, [threat(aim="hide")], id=ID + 0.35, ood=OOD + 0.3)
+    assert shown.x_adv_scores.isfinite().all() and (shown.x_adv_scores > 0.4).all()
+    assert (shown.x_adv_scores <= shown.start_scores).all()
+    assert result.attacked.auroc < result.clean.auroc
+    assert 0 < result.non_finite_rows <= len(OOD)
+
+
+def test_a_gradient_that_is_nan_stops_nobody():
+    class Kinked(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx, x):
+            ctx.save_for_backward(x)
+            return brightness(x)
+
+        @staticmethod
+        def backward(ctx, grad):
+            (x,) = ctx.saved_tensors
+            slope = grad[:, None, None, None].expand_as(x) / x[0].numel()
+            return torch.where(brightness(x).view(-1, 1, 1, 1) < 0.45, float("nan"), slope)
+
+    result = one(Kinked.apply, [threat()])
+    assert result.attacked.auroc < result.clean.auroc
+    assert result.non_finite_rows > 0 and result.indicators["non_finite_share"] > 0
 
 
 # --- numbers ---

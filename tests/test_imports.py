@@ -22,7 +22,7 @@ BELOW = {
     "lookup": set(),
     "folding": set(),
     "detector": {"folding"},
-    "detectors": {"detector"},
+    "detectors": {"detector", "lookup", "metrics"},
     "objectives": set(),
     "models": {"lookup"},
     "data": {"lookup"},
@@ -33,13 +33,25 @@ BELOW = {
     "probe": {"detector", "geometry"},
     "diagnose": set(),
     "report": set(),
+    "identity": set(),
+    "numbers": {"metrics", "report"},
     "evaluation": {
-        "aims", "attack", "attacks", "data", "detector", "detectors", "diagnose", "geometry", "lookup", "metrics",
-        "probe", "report", "threat",
+        "aims", "attack", "attacks", "data", "detector", "detectors", "diagnose", "geometry", "identity", "lookup",
+        "metrics", "numbers", "probe", "report", "threat",
     },
-    "train": {"detector", "models", "objectives"},
-    "job": {"data", "detector", "detectors", "evaluation", "lookup", "models", "report", "threat", "train"},
-    "cli": {"attacks", "data", "detectors", "evaluation", "job", "models", "objectives", "threat"},
+    "train": {"detector", "lookup", "models", "objectives"},
+    "runs": {
+        "attack", "detector", "detectors", "diagnose", "evaluation", "geometry", "identity", "lookup", "metrics",
+        "numbers", "report", "threat",
+    },
+    "job": {
+        "data", "detector", "detectors", "evaluation", "identity", "lookup", "models", "report", "runs", "threat",
+        "train",
+    },
+    "gate": {"data", "detector", "evaluation", "lookup", "report", "runs", "threat"},
+    "pytest_plugin": {"gate", "report"},
+    "cli": {"attacks", "data", "detectors", "evaluation", "gate", "job", "models", "objectives", "threat"},
+    "__main__": {"cli"},
 }  # fmt: skip
 HEAVY = ("sklearn", "torchvision", "PIL", "torchattacks", "matplotlib")
 

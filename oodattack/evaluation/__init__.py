@@ -9,17 +9,32 @@ import torch
 from torch import Tensor
 
 from oodattack.detector import Detector
+from oodattack.detectors.store import fingerprint
 from oodattack.evaluation.batch import Batch, automatic
 from oodattack.evaluation.cell import Shown
 from oodattack.evaluation.check import check_detector, check_disjoint, check_images
-from oodattack.evaluation.provenance import Provenance, sha256_of, versions
+from oodattack.evaluation.keeper import Attacked, Keeper
+from oodattack.evaluation.outcome import to_8_bits
+from oodattack.evaluation.provenance import Provenance
 from oodattack.evaluation.run import Run
 from oodattack.evaluation.search import Precision
 from oodattack.evaluation.setup import Progress, Setup
+from oodattack.identity import sha256_of, versions
 from oodattack.report import Report, Spec
 from oodattack.threat import Suite, Sweep, Threat, ThreatModel, file_hash, members_of, read_threat
 
-__all__ = ["Progress", "Provenance", "Shown", "check_detector", "check_images", "evaluate"]
+__all__ = [
+    "Attacked",
+    "Keeper",
+    "Progress",
+    "Provenance",
+    "Shown",
+    "automatic",
+    "check_detector",
+    "check_images",
+    "evaluate",
+    "to_8_bits",
+]
 
 
 def evaluate(
@@ -36,6 +51,7 @@ def evaluate(
     progress: Progress | None = None,
     watch: Callable[[Shown], None] | None = None,
     provenance: Provenance | None = None,
+    keeper: Keeper | None = None,
 ) -> Report:
     """AUROC of detectors before and after an attack within each threat model, on each OOD set.
 
@@ -55,6 +71,7 @@ def evaluate(
         progress: called with (label, done, all) as row-queries are spent.
         watch: called once a cell with a few of its images.
         provenance: what only the caller knows, for the report's `spec`.
+        keeper: of finished blocks and of images, see `oodattack.runs`. None: nothing is kept.
 
     Returns:
         The report. Every attacked score comes from scoring the returned image afresh with the untouched detector.
@@ -80,6 +97,7 @@ def evaluate(
         check_detector(d, name)
     batch = automatic(next(iter(detectors.values())), id) if batch_size is None else Batch(batch_size)
     setup = Setup(detectors, id, dict(ood), targets, dict(starts or {}), seed, batch, precision, progress)
+    setup.keeper = keeper or setup.keeper
     run = Run(setup, watch)
     with torch.random.fork_rng(devices=[id.device] if id.device.type == "cuda" else []):
         torch.manual_seed(seed)  # for detectors that use random numbers of their own, and other libraries' attacks
@@ -102,7 +120,9 @@ def evaluate(
         device=str(id.device),
         detectors=list(detectors),
         networks={name.partition("@")[2] or name: sha256_of(d) for name, d in detectors.items()},
+        fingerprints={name: fingerprint(d) for name, d in detectors.items()},
         threats={t.name: file_hash(t) for t in read},
+        overlaps=known.overlaps({"id": id, **({} if targets is None else {"targets": targets}), **ood}),
     )
     created = datetime.now(UTC).isoformat(timespec="seconds")
     return Report(

@@ -1,7 +1,7 @@
 """How many rows are computed at a time, and what happens when they do not fit."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TypeVar
 
 import torch
@@ -18,9 +18,19 @@ T = TypeVar("T")
 
 @dataclass
 class Batch:
-    """The number of rows computed at a time; falls when the device runs out of memory, for all that follows too."""
+    """The number of rows computed at a time; falls when the device runs out of memory, for all that follows too.
+
+    Attributes:
+        size: now.
+        block: at first; a search is cut into blocks of this many rows, whatever happens to `size`.
+    """
 
     size: int
+    block: int = field(init=False)
+
+    def __post_init__(self) -> None:
+        """Remember where it started."""
+        self.block = self.size
 
 
 def automatic(f: Callable[[Tensor], Tensor], x: Tensor) -> Batch:

@@ -1,49 +1,18 @@
 """One cell, detector x threat x OOD set: from scores before and after to a record of the report."""
 
-import math
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from oodattack import metrics
 from oodattack.attack import STOPPED
 from oodattack.diagnose import Indicators, verdict
 from oodattack.evaluation.floors import Floors
 from oodattack.evaluation.outcome import Outcome, Side
-from oodattack.report import Crossing, Deployed, Mape, Metrics, Result
+from oodattack.numbers import crossing, deployed, matched, numbers
+from oodattack.report import Metrics, Result
 from oodattack.report.record import Direction
 from oodattack.threat import Threat, ThreatModel, members_of
-
-DRAWS = 2000  # of the bootstrap
-BOOTSTRAP_SEED = 0  # intervals are part of the report, not of the attack: they do not move with the run's seed
-
-
-def numbers(id_scores: Tensor, ood_scores: Tensor) -> Metrics:
-    """All metrics with their 95 % intervals, from raw scores."""
-    spread = metrics.bootstrap(id_scores, ood_scores, draws=DRAWS, seed=BOOTSTRAP_SEED)
-    return Metrics(
-        auroc=metrics.auroc(id_scores, ood_scores),
-        auroc_low=spread.auroc.low,
-        auroc_high=spread.auroc.high,
-        fpr_at_95_id_tpr=metrics.fpr_at_95_id_tpr(id_scores, ood_scores),
-        fpr_at_95_id_tpr_low=spread.fpr_at_95_id_tpr.low,
-        fpr_at_95_id_tpr_high=spread.fpr_at_95_id_tpr.high,
-        fpr_at_95_ood_tpr=metrics.fpr_at_95_ood_tpr(id_scores, ood_scores),
-        fpr_at_95_ood_tpr_low=spread.fpr_at_95_ood_tpr.low,
-        fpr_at_95_ood_tpr_high=spread.fpr_at_95_ood_tpr.high,
-        aupr=metrics.aupr(id_scores, ood_scores),
-        n_id=len(id_scores),
-        n_ood=len(ood_scores),
-        ties=metrics.tie_share(id_scores, ood_scores),
-    )
-
-
-def deployed(clean_id: Tensor, id_scores: Tensor, ood_scores: Tensor) -> Deployed:
-    """Acceptance at the threshold set on clean ID scores."""
-    threshold = metrics.id_threshold(clean_id, tpr=0.95)
-    accepted = [(s.double() <= threshold).double().mean().item() for s in (id_scores, ood_scores)]
-    return Deployed(threshold=threshold, id_tpr=accepted[0], fpr=accepted[1])
 
 
 def indicators(outcome: Outcome, *, matching: bool, floors: Floors, trouble: str | None) -> Indicators:
@@ -121,7 +90,7 @@ def record(
     )
     decision, reason = verdict(clean.metrics.auroc, attacked.auroc, found)
     detector, _, network = name.partition("@")
-    off = outcome.ood.mape if outcome.ood else None
+    off, nearest = (outcome.ood.mape, outcome.ood.crossing) if outcome.ood else (None, None)
     return Result(
         detector=detector,
         network=network,
@@ -135,31 +104,18 @@ def record(
         attacked=attacked,
         attacked_8bit=rounded,
         deployed=deployed(clean.id, id_scores, ood_scores),
-        mape=None
-        if off is None
-        else Mape(median=off.median().item(), p90=off.double().quantile(0.9).item(), max=off.max().item()),
-        crossing=crossing(clean.id, outcome),
+        mape=None if off is None else matched(off),
+        crossing=None if nearest is None else crossing(clean.id, nearest),
         stopped=stopped(sides) if any(m.aim == "match" for m in members_of(threat)) else None,
         distance=max(side.distance.max().item() for side in sides),
         queries=torch.cat([side.queries for side in sides]).double().mean().item(),
+        non_finite_rows=sum(int((side.non_finite > 0).sum()) for side in sides),
         seconds=outcome.seconds,
         members=outcome.members,
         indicators=found._asdict(),
         verdict=decision,
         reason=reason,
     )
-
-
-def crossing(clean_id: Tensor, outcome: Outcome) -> Crossing | None:
-    """Smallest perturbations that the deployed threshold accepts; rows where none was found count as infinite."""
-    found = outcome.ood.crossing if outcome.ood else None
-    if found is None:
-        return None
-    some = found.double().isfinite()
-    at = [found.double().quantile(q, interpolation="lower").item() for q in (0.1, 0.5, 0.9)]
-    p10, median, p90 = (value if math.isfinite(value) else None for value in at)
-    threshold = metrics.id_threshold(clean_id, tpr=0.95)
-    return Crossing(threshold=threshold, share=some.double().mean().item(), p10=p10, median=median, p90=p90)
 
 
 def stopped(sides: list[Side]) -> dict[str, float]:

@@ -1,6 +1,6 @@
 """Where the rows of an attacked side stand while several searches share a budget."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -30,6 +30,7 @@ class Front:
     moved: Tensor  # how far its last turn brought each row, halved at each turn that brought less
     turns: int = 0
     tried: dict[str, Tensor] = field(default_factory=dict)  # how often each row has had each member
+    brought: dict[str, Tensor] = field(default_factory=dict)  # how far each member's last turn brought each row
     others: Sequence[Tensor] = field(default_factory=tuple)
 
     def passed(self, slack: Tensor | float = 0.0) -> Tensor:
@@ -42,11 +43,15 @@ class Front:
         """Rows that can still change the AUROC and can pay: those that had this member least first, then the promising.
 
         A row can change it while another score of the other side is within its reach: as far as its last turn brought
-        it, or a tenth of what it or nine rows in ten have moved in all. Trials are for every row that has not passed
-        all of them: a gradient that leads nowhere must not keep the other members from showing what they can do.
+        it, or a tenth of what it or nine rows in ten have moved in all; with a member new to it, as far as that
+        one brought nine in ten of those that had it. Trials are for every row that has not passed all of them: a
+        gradient that leads nowhere must not keep the other members from showing what they can do.
         """
         whole = (self.sign * (self.best.scores - self.clean)).double()
         reach = torch.maximum(self.moved.double(), HOPE * whole.clamp(min=whole.quantile(0.9)))
+        if (had := self.times(limits) > 0).any():
+            typical = self._brought(limits)[had].double().quantile(0.9)
+            reach = reach.where(had, reach.clamp(min=typical))
         gain = 1 - self.passed() if trial or not self.turns else self.passed(reach) - self.passed()
         can_pay = self.best.queries + limits.queries <= self.budget
         order = gain.argsort(descending=True, stable=True)
@@ -62,12 +67,18 @@ class Front:
         """How often each row has had a member, whatever the length of its turns."""
         return self.tried.setdefault(limits.name, torch.zeros(len(self.x), dtype=torch.long))
 
-    def take(self, rows: Tensor, scored: Scored) -> None:
+    def _brought(self, limits: ThreatModel) -> Tensor:
+        """How far the last turn of a member brought each row."""
+        return self.brought.setdefault(limits.name, torch.zeros_like(self.moved))
+
+    def take(self, limits: ThreatModel, rows: Tensor, scored: Scored) -> None:
         """Book what a member brought on some rows."""
         side, best = scored.side, self.best
         won = self.sign * side.scores > self.sign * best.scores[rows]
         gained = (self.sign * (side.scores - best.scores[rows])).clamp(min=0).to(self.moved.dtype)
         self.moved[rows] = torch.maximum(gained, self.moved[rows] / 2)
+        self._brought(limits)[rows] = gained
+        self.times(limits)[rows] += 1
         for name in ("scores", "again", "scores_8bit", "distance", "stopped"):
             getattr(best, name)[rows[won]] = getattr(side, name)[won].to(getattr(best, name).dtype)
         for name in ("queries", "gradients", "zero_gradients", "non_finite"):
@@ -101,6 +112,7 @@ def front(
     budget: int,
     crossing: bool,
     others: Sequence[Tensor] = (),
+    room: Callable[[Tensor], Tensor] = torch.empty_like,
 ) -> Front:
     """A side before anything was spent on it: every row at its clean image."""
     n = len(x)
@@ -124,4 +136,5 @@ def front(
         restarts=None,
         shown=x[:0].cpu(),
     )
-    return Front(name, x, clean, against, sign, budget, best, x.clone(), threshold, torch.zeros(n), others=others)
+    x_adv = room(x).copy_(x)
+    return Front(name, x, clean, against, sign, budget, best, x_adv, threshold, torch.zeros(n), others=others)

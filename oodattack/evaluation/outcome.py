@@ -1,9 +1,13 @@
 """What came out of the searches on one set: one entry a row, on the CPU."""
 
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
+
+AT_ONCE = 256  # rows copied at a time: images may be on disk
+Room = Callable[[Tensor], Tensor]  # images -> room for as many of their shape and type, on the CPU
 
 
 class Side(NamedTuple):
@@ -24,6 +28,9 @@ class Side(NamedTuple):
     history: Tensor | None  # (N, milestones), best score so far in the scale that the search follows
     restarts: Tensor | None  # (N, restarts), best score of each, in that scale
     shown: Tensor  # a few of the images, for contact sheets
+    images: Tensor | None = None  # all of them, where a keeper wants them, possibly on disk
+    images_8bit: Tensor | None = None  # (N, C, H, W), where `scores_8bit` are not those of `images` rounded
+    start: Tensor | None = None  # images that `distance` is measured from
 
 
 class Scored(NamedTuple):
@@ -52,13 +59,13 @@ class Outcome(NamedTuple):
     found_blindly: float | None = None  # AUROC that searches without gradients took after those with, in such a suite
 
 
-def worst(outcomes: dict[str, Outcome]) -> Outcome:
-    """Each row at its worst over a suite's members: lowest OOD score, highest ID score."""
+def worst(outcomes: dict[str, Outcome], room: Room = torch.empty_like) -> Outcome:
+    """Each row at its worst over a suite's members: lowest OOD score, highest ID score. `room` is for its images."""
     first = next(iter(outcomes.values()))
     correlations = [o.rank_correlation for o in outcomes.values() if o.rank_correlation is not None]
     return Outcome(
-        ood=worst_side([o.ood for o in outcomes.values() if o.ood], sign=-1),
-        id=worst_side([o.id for o in outcomes.values() if o.id], sign=1),
+        ood=worst_side([o.ood for o in outcomes.values() if o.ood], sign=-1, room=room),
+        id=worst_side([o.id for o in outcomes.values() if o.id], sign=1, room=room),
         seconds=sum(o.seconds for o in outcomes.values()),
         attack=f"per-row worst of {', '.join(outcomes)}",
         white_box=any(o.white_box for o in outcomes.values()),
@@ -68,10 +75,11 @@ def worst(outcomes: dict[str, Outcome]) -> Outcome:
     )
 
 
-def worst_side(sides: list[Side], sign: int) -> Side | None:
-    """Each row from the side where its score is worst, with the queries of all."""
+def worst_side(sides: list[Side], sign: int, room: Room = torch.empty_like) -> Side | None:
+    """Each row from the side where its score is worst, with the queries of all; in 8 bits where that score is."""
     if not sides:
         return None
+    in_8_bits = sign * torch.stack([side.scores_8bit for side in sides])
     pick = (sign * torch.stack([side.scores for side in sides])).argmax(dim=0)
     rows = torch.arange(len(pick))
     shown = show_rows(len(pick))
@@ -86,7 +94,7 @@ def worst_side(sides: list[Side], sign: int) -> Side | None:
     return Side(
         scores=picked("again"),
         again=picked("again"),
-        scores_8bit=sign * (sign * torch.stack([s.scores_8bit for s in sides])).amax(dim=0),
+        scores_8bit=sign * in_8_bits.amax(dim=0),
         distance=picked("distance"),
         queries=summed("queries"),
         gradients=summed("gradients"),
@@ -99,7 +107,33 @@ def worst_side(sides: list[Side], sign: int) -> Side | None:
         history=None,
         restarts=None,
         shown=torch.stack([s.shown for s in sides])[pick[shown], torch.arange(len(shown))],
+        images=picked_images([side.images for side in sides], pick, room),
+        images_8bit=picked_images([side.images for side in sides], in_8_bits.argmax(dim=0), room, in_8_bits=True),
+        start=picked_images([side.start for side in sides], pick, room),
     )
+
+
+def picked_images(
+    choices: Sequence[Tensor | None], pick: Tensor, room: Room, *, in_8_bits: bool = False
+) -> Tensor | None:
+    """Row i from images number pick[i], on the CPU, or rounded to 8 bits; None where nobody kept them."""
+    kept = [images for images in choices if images is not None]
+    if len(kept) < len(choices):
+        return None
+    if not in_8_bits and all(images is kept[0] for images in kept):
+        return kept[0]
+    out = room(torch.empty((), dtype=torch.uint8 if in_8_bits else kept[0].dtype).expand(kept[0].shape))
+    for rows in torch.arange(len(pick)).split(AT_ONCE):
+        for i, images in enumerate(kept):
+            mine = rows[pick[rows] == i]
+            found = images[mine.to(images.device)].cpu()
+            out[mine] = to_8_bits(found) if in_8_bits else found
+    return out
+
+
+def to_8_bits(images: Tensor) -> Tensor:
+    """Images in [0, 1] rounded to uint8."""
+    return (images * 255).round().to(torch.uint8)
 
 
 def show_rows(n: int, most: int = 8) -> Tensor:

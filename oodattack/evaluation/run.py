@@ -5,19 +5,23 @@ from collections.abc import Callable, Iterable, Sequence
 import torch
 from torch import Tensor
 
-from oodattack.evaluation.cell import Clean, Shown, indicators, numbers, record
+from oodattack.evaluation.cell import Clean, Shown, indicators, record
 from oodattack.evaluation.check import check_images
 from oodattack.evaluation.curves import eps_curves, queries_curve, search_curve
 from oodattack.evaluation.floors import Floors, covers, floors
 from oodattack.evaluation.front import front
+from oodattack.evaluation.keeper import Attacked
 from oodattack.evaluation.outcome import Outcome, Side, show_rows, worst
 from oodattack.evaluation.plan import Quarry, Unfit, is_blind
 from oodattack.evaluation.schedule import scheduled
 from oodattack.evaluation.setup import Setup
 from oodattack.evaluation.sides import Hunted, attack_id, attack_ood, attack_twice
 from oodattack.metrics import auroc, rank_correlation
+from oodattack.numbers import numbers
 from oodattack.report import Curve, Result, Skipped
 from oodattack.threat import OUTSIDE, Suite, Sweep, Threat, ThreatModel, each_radius, members_of
+
+ID = "id"  # name of the ID rows
 
 
 class Run:
@@ -38,7 +42,11 @@ class Run:
         """
         setup = self.setup
         sets = self._sets(threats)
+        setup.keeper.sets({ID: setup.id, **({} if setup.targets is None else {"targets": setup.targets})})
+        setup.keeper.sets({f"ood/{name}": x for name, x, _ in sets})
         setup.begin()
+        for name, scores in setup.id_scores.items():
+            setup.keeper.clean(name, ID, scores)
         setup.total = sum(self._cost(x, own, first=i == 0) for i, (_, x, own) in enumerate(sets))
         for ood_name, x, own in sets:
             self._set(ood_name, x, own)
@@ -91,6 +99,7 @@ class Run:
         clean = {}
         for name in setup.detectors:
             scores = setup.score(name, x, ood_name)
+            setup.keeper.clean(name, f"ood/{ood_name}", scores)
             clean[name] = Clean(setup.id_scores[name], scores, numbers(setup.id_scores[name], scores))
         outcomes: dict[Threat, dict[str, Outcome]] = {}
         for limits in each(threats):
@@ -107,14 +116,20 @@ class Run:
                 self.curves += eps_curves(threat, [r for r in self.results if r.ood == ood_name])
 
     def _cell(
-        self, threat: Threat, name: str, ood_name: str, x: Tensor, clean: Clean, outcomes: dict[Threat, Outcome]
+        self,
+        threat: ThreatModel | Suite,
+        name: str,
+        ood_name: str,
+        x: Tensor,
+        clean: Clean,
+        outcomes: dict[Threat, Outcome],
     ) -> None:
         """The record of one detector, threat and OOD set."""
         if isinstance(threat, Suite) and threat.queries is None:
             members = {m: outcomes[m] for m in threat.members if m in outcomes}
             if not members:
                 return
-            outcome = worst({m.name: o for m, o in members.items()})
+            outcome = worst({m.name: o for m, o in members.items()}, self.setup.keeper.room)
             outcome = outcome._replace(members={m.name: left_auroc(clean, o) for m, o in members.items()})
         elif threat in outcomes:
             outcome = outcomes[threat]
@@ -133,10 +148,25 @@ class Run:
         )._replace(**self.setup.steady[name])  # type: ignore[arg-type]
         result = record(name, threat, ood_name, clean, outcome, found)
         self.results.append(result)
+        self._keep(threat, name, ood_name, x, clean, outcome)
         if outcome.curve:
             self.curves.append(search_curve(result, outcome))
         if self.watch:
             self.watch(self._show(result, name, threat, x, clean, outcome))
+
+    def _keep(
+        self, threat: ThreatModel | Suite, name: str, ood_name: str, x: Tensor, clean: Clean, outcome: Outcome
+    ) -> None:
+        """Tell the keeper of the attacked sides; ID rows are attacked once, for each set anew by a shared budget."""
+        setup, limits = self.setup, members_of(threat)[0]
+        targets = setup.target_numbers(limits, ood_name, len(x))
+        against = f"{ID} against {ood_name}" if shared_budgets([threat]) else ID
+        for images, rows, before, scores, side, matched in (
+            (f"ood/{ood_name}", f"ood/{ood_name}", x, clean.ood, outcome.ood, targets),
+            (ID, against, setup.id, clean.id, outcome.id, None),
+        ):
+            if side:
+                setup.keeper.cell(Attacked(name, threat, ood_name, images, rows, before, scores, side, matched))
 
     def _floors(self, threat: Threat, clean: Clean, outcomes: dict[Threat, Outcome]) -> Floors:
         singles = {t: o for t, o in outcomes.items() if isinstance(t, ThreatModel)}
@@ -191,7 +221,7 @@ class Run:
         """Search once on the ID rows for all OOD sets: the goal is to pass every one of them."""
         setup = self.setup
         if any((limits, name) not in self._id_sides for name in names):
-            rows = Hunted("id", setup.id, {n: setup.id_scores[n] for n in names}, range(len(setup.id)))
+            rows = Hunted(ID, setup.id, {n: setup.id_scores[n] for n in names}, range(len(setup.id)))
             found = attack_id(setup, prey, limits, names, rows, self._others(x))
             for n, (scored, seconds) in found.items():
                 self._id_sides[limits, n] = (scored.side, seconds)
@@ -218,8 +248,9 @@ class Run:
                 rounded = setup.score(name, images, "images in 8 bits", rounded=True)
                 sides.append(
                     front(
-                        ood_name if sign < 0 else f"id against {ood_name}", images, own, rounded, other,
+                        ood_name if sign < 0 else f"{ID} against {ood_name}", images, own, rounded, other,
                         sign=sign, budget=suite.queries or 0, crossing=crossing and sign < 0, others=[x],
+                        room=setup.keeper.room,
                     )
                 )  # fmt: skip
             try:

@@ -9,15 +9,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from oodattack.evaluation.front import Front, left_auroc
-from oodattack.evaluation.outcome import Outcome, show_rows
+from oodattack.evaluation.outcome import Outcome, Side, show_rows
 from oodattack.evaluation.plan import Quarry, Unfit, is_blind
 from oodattack.evaluation.setup import Setup
 from oodattack.evaluation.sides import Hunted, attack_id, attack_ood
 from oodattack.threat import Suite, ThreatModel
 
 TRIAL = 0.25  # share of the open rows on which a member shows what it brings, before it gets the others
-FEW = 16  # rows that a trial takes at least
-WORTH = 1e-3  # AUROC that a turn on all rows must have brought, in proportion on fewer, to earn another one
+FEW = 4  # rows that a trial takes at least; where few are open, trials of all members must not use up what they have
+WORTH = 1e-3  # AUROC that a turn on all rows must have brought, in proportion on fewer, to earn another one,
+SHARE = 0.02  # or this share of what was left, where that is less
+LEAST = 1e-9  # more than rounding
 PATIENCE = 1  # turns on all open rows that may bring nothing
 DOUBLINGS = 2  # of a member's queries, from turn to turn
 
@@ -75,10 +77,7 @@ def scheduled(setup: Setup, suite: Suite, name: str, fronts: Sequence[Front], ag
         blind += (before - curve[-1][1]) * is_blind(limits)
     for f in fronts:
         setup.advance(max((suite.queries or 0) * len(f.x) - int(f.best.queries.sum()), 0))
-    sides = {
-        f.sign: f.best._replace(scores=f.best.again, shown=f.x_adv[show_rows(len(f.x_adv)).to(f.x.device)].cpu())
-        for f in fronts
-    }
+    sides = {f.sign: _side(setup, f) for f in fronts}
     used = [prey.surrogate for prey in plan.values() if prey.surrogate and prey.judge is None]
     return Outcome(
         ood=sides.get(-1),
@@ -93,6 +92,14 @@ def scheduled(setup: Setup, suite: Suite, name: str, fronts: Sequence[Front], ag
         members=members,
         found_blindly=blind if any(not is_blind(limits) for limits in plan) else None,
     )
+
+
+def _side(setup: Setup, front: Front) -> Side:
+    """What is left of a front when its budget is spent."""
+    shown = front.x_adv[show_rows(len(front.x_adv)).to(front.x.device)].cpu()
+    kept = setup.keeper.kept(front.x_adv)
+    start = None if kept is None else front.x
+    return front.best._replace(scores=front.best.again, shown=shown, images=kept, start=start)
 
 
 def fitting(setup: Setup, suite: Suite, name: str) -> dict[ThreatModel, Quarry]:
@@ -156,10 +163,10 @@ def _turn(
             found = attack_ood(setup, prey, longer, [name], hunted)
         else:
             found = attack_id(setup, prey, longer, [name], hunted, front.others)
-        front.take(rows, found[name][0])
-        front.times(limits)[rows] += 1
+        front.take(limits, rows, found[name][0])
         spent, had = spent + int(found[name][0].side.queries.sum()), had + len(rows)
     after, everybody = left_auroc(fronts), sum(len(f.x) for f in fronts)
     if had:
         curve.append((sum(int(f.best.queries.sum()) for f in fronts) / everybody, after))
-    return (before - after) / spent if had and before - after >= WORTH * had / everybody else 0.0
+    enough = min(WORTH, SHARE * before) * had / everybody
+    return (before - after) / spent if had and before - after >= max(enough, LEAST) else 0.0

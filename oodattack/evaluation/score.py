@@ -10,6 +10,7 @@ from oodattack.attack import Found
 from oodattack.detector import Detector
 from oodattack.evaluation.batch import Batch, in_blocks, values
 from oodattack.evaluation.goal import TPR
+from oodattack.evaluation.keeper import Keeper
 from oodattack.evaluation.outcome import Scored, Side, show_rows
 from oodattack.evaluation.plan import measured
 from oodattack.lookup import summary
@@ -84,6 +85,7 @@ def scored(
     accepted: Tensor | None,
     repeatable: bool,
     alone: bool,
+    keeper: Keeper,
 ) -> Scored:
     """One detector's own view of the returned images; a clean image that is worse for it counts as returned.
 
@@ -100,8 +102,9 @@ def scored(
         accepted: clean ID scores that set the threshold to cross, or None.
         repeatable: whether two calls give the same scores.
         alone: nobody else looks at `found`, so its images may be changed in place.
+        keeper: of images.
     """
-    x_adv = found.x_adv if alone else found.x_adv.clone()
+    x_adv = found.x_adv if alone else keeper.room(found.x_adv).copy_(found.x_adv)
 
     def judged(images: Tensor, *, rounded: bool = False) -> Tensor:
         return score(detector, name, images, batch=batch, what=what, rounded=rounded, finite=False)
@@ -126,6 +129,7 @@ def scored(
         f = measured(detector, limits)
         z_in, z_out = (rows_of(values(f, images, batch)) for images in (target, x_adv))
         own = mape(z_in, z_out).cpu()
+    kept = keeper.kept(x_adv)
     side = Side(
         scores=scores,
         again=scores if repeatable else judged(x_adv),
@@ -142,6 +146,8 @@ def scored(
         history=None if found.history is None else sign * found.history.cpu(),
         restarts=None if found.restarts is None else sign * found.restarts.cpu(),
         shown=x_adv[show_rows(len(x_adv)).to(x.device)].cpu(),
+        images=kept,
+        start=None if kept is None else x,
     )
     return Scored(side, x_adv)
 

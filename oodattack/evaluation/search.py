@@ -11,7 +11,9 @@ from oodattack.attack import Found, Loss, Whole, maximise
 from oodattack.attacks import find_attack
 from oodattack.detector import searching
 from oodattack.evaluation.batch import Batch, in_blocks
+from oodattack.evaluation.block_key import block_key, block_seed
 from oodattack.evaluation.goal import Goal, Objective, objective
+from oodattack.evaluation.keeper import Keeper
 from oodattack.evaluation.plan import Quarry
 from oodattack.geometry import RowRandom, row_random
 from oodattack.threat import ThreatModel
@@ -28,29 +30,70 @@ def search(
     numbers: Sequence[int],
     seed: int,
     key: str,
+    who: str,
     batch: Batch,
     precision: Precision,
     progress: Callable[[int], None],
+    keeper: Keeper,
 ) -> Found:
     """Attack all rows of `x`, block by block.
 
-    Every random number comes from (seed, key, number of the row), so the blocks do not matter beyond rounding.
+    Every random number comes from (seed, key, number of the row), so the blocks do not matter beyond rounding. Their
+    borders are fixed, so that the keeper may have a block from an earlier run or from another process: what is
+    computed here is the same, to the last bit.
+
+    Args:
+        prey: what is followed.
+        threat: limits and how to search.
+        x: images, shape (N, C, H, W).
+        goal: what the search is after.
+        numbers: N numbers that identify the rows in their set.
+        seed: of the run.
+        key: what the random numbers are for.
+        who: the detectors that the search is for.
+        batch: rows at a time.
+        precision: of the passes.
+        progress: told the number of row-queries just spent or saved.
+        keeper: of blocks and images.
 
     Raises:
         RuntimeError: a returned image leaves the threat model, which would be a bug.
         ValueError: one image alone does not fit in memory.
     """
-    x_adv = torch.empty_like(x)  # filled block by block: two copies of all images would be one too many
+    x_adv = keeper.room(x)  # filled block by block: two copies of all images would be one too many
+    blocks = [slice(first, min(first + batch.block, len(x))) for first in range(0, len(x), batch.block)]
+    told = 0
 
-    def work(rows: slice) -> Found:
-        block = x[rows]
-        random = row_random(seed, key, numbers[rows], x.device, x.dtype)
-        found = _block(prey, threat, block, goal, rows, random, precision, progress)
-        verify(found.x_adv, block, threat)
-        x_adv[rows] = found.x_adv
-        return found._replace(x_adv=x_adv[:0])
+    def tell(queries: int) -> None:
+        nonlocal told
+        told += queries
+        progress(queries)
 
-    return joined(in_blocks(len(x), batch, work))._replace(x_adv=x_adv)
+    def name(i: int) -> str:
+        own: dict[str, object] = {"seed": seed, "key": key, "who": who, "side": goal.side, "precision": precision}
+        own |= {"threat": threat.model_dump_json(), "follows": prey.surrogate, "rows": list(numbers[blocks[i]])}
+        targets = None if goal.targets is None else goal.targets[blocks[i]]
+        return block_key(own, (x[blocks[i]], goal.beaten, targets))
+
+    def work(i: int) -> Found:
+        def part(within: slice) -> Found:
+            rows = slice(blocks[i].start + within.start, blocks[i].start + within.stop)
+            random = row_random(seed, key, numbers[rows], x.device, x.dtype)
+            return _block(prey, threat, x[rows], goal, rows, random, precision, tell)
+
+        with torch.random.fork_rng(devices=[x.device] if x.device.type == "cuda" else []):
+            torch.manual_seed(block_seed(seed, key, int(numbers[blocks[i].start])))
+            return joined(in_blocks(blocks[i].stop - blocks[i].start, batch, part))
+
+    parts = []
+    for rows, found in zip(blocks, keeper.blocks(len(blocks), name, work), strict=True):
+        block = Found(*[None if t is None else t.to(x.device) for t in found])  # type: ignore[arg-type]
+        verify(block.x_adv, x[rows], threat)
+        x_adv[rows] = block.x_adv
+        parts.append(block._replace(x_adv=x_adv[:0]))
+        progress(max((rows.stop - rows.start) * threat.queries - told, 0))  # computed before, or elsewhere
+        told = 0
+    return joined(parts)._replace(x_adv=x_adv)
 
 
 def _block(

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from oodattack.detector import Detector, Latent
 from oodattack.evaluation.batch import Batch, values
+from oodattack.evaluation.keeper import Keeper
 from oodattack.evaluation.plan import Quarry, Unfit, blinded, followed_latent, has_gradient, is_blind, quarry
 from oodattack.evaluation.score import score
 from oodattack.evaluation.search import Precision
@@ -31,6 +32,7 @@ class Setup:
     batch: Batch
     precision: Precision
     progress: Progress | None
+    keeper: Keeper = field(default_factory=Keeper)
     label: str = ""
     id_scores: dict[str, Tensor] = field(default_factory=dict)
     steady: dict[str, dict[str, bool]] = field(default_factory=dict)
@@ -115,12 +117,21 @@ class Setup:
 
     def target_rows(self, limits: ThreatModel, ood_name: str, n: int) -> Tensor | None:
         """The ID image that each of n rows is to match, or None for other aims; the same for every detector."""
+        which = self.target_numbers(limits, ood_name, n)
+        if which is None:
+            return None
+        pool = self.id if limits.paired else self.targets
+        assert pool is not None  # `evaluate` has seen to it
+        return pool[which]
+
+    def target_numbers(self, limits: ThreatModel, ood_name: str, n: int) -> Tensor | None:
+        """Where these images are: among the ID images of a paired threat model, else among the targets."""
         if limits.aim != "match":
             return None
         rows = torch.arange(n, device=self.id.device)
         if limits.paired:
-            return self.id[rows % len(self.id)]
-        assert self.targets is not None  # `evaluate` has seen to it
+            return rows % len(self.id)
+        assert self.targets is not None
         order = row_random(self.seed, f"{ood_name}/targets", range(len(self.targets)), self.id.device, torch.float32)
         shuffled = order.uniform((1,)).flatten().argsort()  # every target is used before one is used twice
-        return self.targets[shuffled[rows % len(self.targets)]]
+        return shuffled[rows % len(self.targets)]

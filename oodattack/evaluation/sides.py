@@ -44,7 +44,7 @@ def attack_ood(
     """Search once on OOD rows, then let each detector of the group score what came out. Values: (sides, seconds)."""
     start = time.perf_counter()
     goal = _ood_goal(setup, prey, limits, names, rows)
-    found = _search(setup, prey, limits, rows, goal)
+    found = _search(setup, prey, limits, names, rows, goal)
     seconds = time.perf_counter() - start
     return {n: (_scored(setup, n, limits, rows, found, sign=-1, alone=len(names) == 1), seconds) for n in names}
 
@@ -79,7 +79,7 @@ def attack_id(
     if needs_confirming(setup, prey, limits):
         tops = {n: torch.cat([setup.score(n, other, "OOD") for other in others]).max() for n in names}
     goal = Goal("id", beaten=beaten, targets=targets, confirm=_confirm(setup, prey, limits, tops, sign=1))
-    found = _search(setup, prey, limits, rows, goal)
+    found = _search(setup, prey, limits, names, rows, goal)
     seconds = time.perf_counter() - start
     return {n: (_scored(setup, n, limits, rows, found, sign=1, alone=len(names) == 1), seconds) for n in names}
 
@@ -123,7 +123,7 @@ def needs_confirming(setup: Setup, prey: Quarry, limits: ThreatModel) -> bool:
     return not ordered and limits.aim in ("hide", "raise", "both")
 
 
-def _search(setup: Setup, prey: Quarry, limits: ThreatModel, rows: Hunted, goal: Goal) -> Found:
+def _search(setup: Setup, prey: Quarry, limits: ThreatModel, names: list[str], rows: Hunted, goal: Goal) -> Found:
     again = f"/{rows.round}" if rows.round else ""
     return search(
         prey,
@@ -133,9 +133,11 @@ def _search(setup: Setup, prey: Quarry, limits: ThreatModel, rows: Hunted, goal:
         numbers=rows.numbers,
         seed=setup.seed,
         key=f"{rows.name}/{limits.name}{again}",
+        who=", ".join(names),
         batch=setup.batch,
         precision=setup.precision,
         progress=setup.advance,
+        keeper=setup.keeper,
     )
 
 
@@ -155,4 +157,5 @@ def _scored(
         accepted=setup.id_scores[name] if limits.aim == "cross" else None,
         repeatable=setup.steady[name]["repeatable"],
         alone=alone,
+        keeper=setup.keeper,
     )

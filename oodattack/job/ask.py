@@ -34,6 +34,7 @@ class Job:
     std: tuple[float, ...] | None = None
     fit: str | None = None
     ood_validation: str | None = None
+    data_root: Path | None = None
     samples: int | None = None
     seed: int = 0
     device: str = "cpu"

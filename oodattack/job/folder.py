@@ -1,12 +1,25 @@
 """The run directory: made before any work, filled cell by cell."""
 
+import shlex
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from datetime import datetime
 from pathlib import Path
+from shutil import rmtree
 
 from oodattack.evaluation import Shown
 from oodattack.report.sheet import contact_sheet, sheet_path
+from oodattack.runs.evidence import INDEX
+from oodattack.runs.plan import PLAN
+
+
+class Interrupted(KeyboardInterrupt):
+    """Ctrl-C in the middle of a run; the message says how to go on."""
+
+    def __init__(self, folder: Path) -> None:
+        on = (folder / PLAN).exists()
+        words = shlex.join(["oodattack", "run", "--resume", str(folder)])
+        super().__init__(f"interrupted, what was finished is kept. Go on with: {words}" if on else "interrupted")
 
 
 @contextmanager
@@ -14,12 +27,17 @@ def run_directory(out: Path | None) -> Iterator[Path]:
     """Make the run directory, before any work is done; take it away again if the work fails and leaves it empty.
 
     Raises:
-        ValueError: it cannot be written, or already holds a report.
+        ValueError: it cannot be written, or already holds a report or an unfinished run.
     """
     folder = out or Path("oodattack-runs") / datetime.now().strftime("%Y%m%d-%H%M%S")
     if (folder / "report.json").exists():
         raise ValueError(
             f"`--out` must not hold a report yet, got {str(folder)!r}. Choose another folder, or remove it."
+        )
+    if (folder / PLAN).exists():
+        raise ValueError(
+            f"`--out` must not hold an unfinished run, got {str(folder)!r}. "
+            "Go on with --resume in place of --out, or choose another folder."
         )
     made = [place for place in (folder, *folder.parents) if not place.exists()]
     try:
@@ -38,6 +56,16 @@ def run_directory(out: Path | None) -> Iterator[Path]:
             for place in made:
                 place.rmdir()
         raise
+
+
+def forget(folder: Path) -> None:
+    """Take away what a run that failed has written, unless a block of a search was finished: that stays."""
+    if any((folder / "journal").glob("*.block")):
+        return
+    for name in ("journal", "inputs", "clean", "shards", "detectors"):
+        rmtree(folder / name, ignore_errors=True)
+    for name in (PLAN, INDEX):
+        (folder / name).unlink(missing_ok=True)
 
 
 def write_sheet(shown: Shown, out: Path) -> None:

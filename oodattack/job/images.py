@@ -7,6 +7,7 @@ from torch import Tensor
 from oodattack import data
 from oodattack.data import Images
 from oodattack.data.auxiliary import auxiliary
+from oodattack.data.registry import kind_of
 from oodattack.detectors import Fit
 from oodattack.job.ask import DEFAULT_ID, DEFAULT_OOD, DEFAULT_OOD_EACH, Job
 from oodattack.threat import Threat, members_of
@@ -25,7 +26,8 @@ class Loaded(NamedTuple):
 
 def load_images(job: Job, threats: list[Threat]) -> Loaded:
     """ID, target, OOD and start images, all in the format of the ID images."""
-    id_images = at_most(job.id, job.samples or DEFAULT_ID, seed=job.seed, part="test")
+    here: dict[str, Any] = {"seed": job.seed, "root": job.data_root}
+    id_images = at_most(job.id, job.samples or DEFAULT_ID, part="test", **here)
     _, channels, size, width = id_images.x.shape
     look: dict[str, Any] = {"channels": channels, "size": size, "seed": job.seed}
     targets = data.load("digits", part="reference", **look) if job.id == "digits" else None
@@ -40,7 +42,7 @@ def load_images(job: Job, threats: list[Threat]) -> Loaded:
     if size != width and (targets or any(name in data.DATASETS for name in names)):
         raise ValueError(f"`--id` images must be square to go with built-in sets, got {size} x {width}. Crop them.")
     n = job.samples or DEFAULT_OOD_EACH
-    ood = [at_most(name, n, **look) for name in dict.fromkeys(names)]
+    ood = [at_most(name, n, root=job.data_root, **look) for name in dict.fromkeys(names)]
     starts = dict.fromkeys(m.start for t in threats for m in members_of(t) if m.start not in ("ood", "id"))
     made = {s: data.start_images(s, n, **look) for s in starts}
     return Loaded(id_images, targets, ood, made)
@@ -48,10 +50,7 @@ def load_images(job: Job, threats: list[Threat]) -> Loaded:
 
 def at_most(name: str, samples: int, **look: Any) -> Images:
     """A data set, or as many of its images as asked for where it has more."""
-    if name in data.DATASETS and data.DATASETS[name].afresh:
-        return data.load(name, samples=samples, **look)
-    whole = data.load(name, **look)
-    return data.subset(whole, min(samples, len(whole.x)), seed=look["seed"])
+    return data.load(name, samples=samples, at_most=True, **look)
 
 
 def fit_images(job: Job, *, tunes: bool) -> Fit:
@@ -68,7 +67,9 @@ def fit_images(job: Job, *, tunes: bool) -> Fit:
         raise ValueError("`--fit` must name labelled ID training images for this detector, got none. Add npz:PATH.")
     if tunes and job.ood_validation is None and job.id != "digits":
         raise ValueError("`--ood-validation` must name OOD images for this detector, got none. Add npz:PATH.")
-    images = data.load(job.fit, seed=job.seed) if job.fit else data.load("digits", part="train", seed=job.seed)
+    name = job.fit or "digits"
+    part = "train" if "train" in data.DATASETS[kind_of(name)].parts else "test"
+    images = data.load(name, part=part, seed=job.seed, root=job.data_root)
     if images.y is None:
         raise ValueError(f"`--fit` must have labels, got none in {images.name!r}. Store them under the key `labels`.")
     return Fit(images.x, images.y, ood_validation(job, images))
@@ -78,7 +79,7 @@ def ood_validation(job: Job, train: Images) -> Tensor | None:
     """OOD images of the training images' format that detectors may be tuned on, or None where nobody named any."""
     if job.ood_validation is not None:
         look: dict[str, Any] = {"channels": train.x.shape[1], "size": train.x.shape[2], "seed": job.seed}
-        x = data.load(job.ood_validation, **look).x
+        x = data.load(job.ood_validation, root=job.data_root, **look).x
         if x.shape[1:] != train.x.shape[1:]:
             wanted, found = tuple(train.x.shape[1:]), tuple(x.shape[1:])
             raise ValueError(f"`--ood-validation` must have the shape {wanted} of --fit, got {found}. Resize them.")

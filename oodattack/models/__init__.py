@@ -4,7 +4,7 @@ import inspect
 
 from torch import nn
 
-from oodattack.lookup import unknown, user_callable
+from oodattack.lookup import summary, unknown, user_callable
 from oodattack.models.published_input import Preprocessing
 from oodattack.models.table import MODELS, Model
 from oodattack.models.timm_models import from_timm, timm_preprocessing
@@ -33,7 +33,8 @@ def build(name: str, *, channels: int, classes: int) -> nn.Module:
         The network, in training mode unless user code decides otherwise, from torch's global random state.
 
     Raises:
-        ValueError: an unknown name, impossible numbers, a missing library, or user code that returns no `nn.Module`.
+        ValueError: an unknown name, impossible numbers, a missing library, or user code that fails or returns no
+            `nn.Module`.
     """
     if channels < 1 or classes < 2:
         raise ValueError(f"`channels` must be >= 1 and `classes` >= 2, got {channels} and {classes}. Check the data.")
@@ -71,8 +72,11 @@ def from_user(source: str, channels: int, classes: int) -> nn.Module:
     """What the user code named `source` returns, given as much of `channels` and `classes` as it takes."""
     make = user_callable(source)
     offered = {"channels": channels, "classes": classes}
-    wanted = inspect.signature(make).parameters
-    network = make(**{key: value for key, value in offered.items() if key in wanted})
+    try:
+        wanted = inspect.signature(make).parameters
+        network = make(**{key: value for key, value in offered.items() if key in wanted})
+    except Exception as error:  # whatever the user's code does
+        raise ValueError(f"`{source}` must make a network, got {summary(error)}. Correct it.") from error
     if not isinstance(network, nn.Module):
         raise ValueError(f"`{source}` must return an nn.Module, got {type(network).__name__}. Return the network.")
     return network

@@ -102,8 +102,12 @@ def legend() -> str:
 
 
 def notes(report: Report) -> Iterable[str]:
-    """Surrogates used, cells without an answer, cells not run: a line each."""
+    """Sets that share images, surrogates used, cells without an answer, cells not run: a line each."""
     from rich.markup import escape
+
+    for shared in report.spec.overlaps:
+        many = "1 image is" if shared.images == 1 else f"{shared.images} images are"
+        yield escape(f"Warning: {many} both in {shared.first} and in {shared.second}. Take them out of one.")
 
     surrogates: dict[str, list[str]] = {}
     for r in report.results:

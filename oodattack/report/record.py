@@ -97,6 +97,9 @@ class Result(Record):
     stopped: dict[str, Share] | None = Field(default=None, description="share of rows by why their search ended")
     distance: float = Field(description="largest perturbation, in input units of the threat's norm")
     queries: float = Field(description="calls of what the search differentiates, per attacked input, mean")
+    non_finite_rows: int = Field(
+        default=0, description="attacked inputs on which a score or gradient was not finite; they keep their best point"
+    )
     seconds: float
     members: dict[str, float] | None = Field(
         description="AUROC left by each member of a suite; after its first turn, where they share queries"
@@ -126,6 +129,14 @@ class Source(Record):
     source: str
 
 
+class Overlap(Record):
+    """Images that are in two sets, at 8 bits."""
+
+    first: str = Field(description="id, targets or an OOD set")
+    second: str = Field(description="another of these, or what networks or detectors have learnt from")
+    images: int
+
+
 class Spec(Record):
     """Everything needed to repeat the run."""
 
@@ -140,8 +151,13 @@ class Spec(Record):
     ood: list[Source]
     detectors: list[str]
     networks: dict[str, str] = Field(description="network -> SHA-256 of its weights")
+    fingerprints: dict[str, str | None] = Field(
+        default_factory=dict,
+        description="detector -> SHA-256 of its class, arguments and fitted tensors; null for user code",
+    )
     id_accuracy: dict[str, float] = Field(description="network -> accuracy on held-out ID images, where known")
     threats: dict[str, str] = Field(description="threat -> SHA-256 of its fields")
+    overlaps: list[Overlap] = Field(default_factory=list, description="pairs of sets that share images; none is good")
 
 
 class Report(Record):

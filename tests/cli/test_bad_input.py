@@ -209,7 +209,7 @@ BAD = {
     "network of mine training": (network(), ["must be in eval mode", "got training mode", "Call .eval()"]),
     "network of mine fails": (
         network(model="mine:net_fails"),
-        ["'mine:net_fails' must make a network", "no such checkpoint"],
+        ["`mine:net_fails` must make a network", "OSError: no such checkpoint", "Correct it"],
     ),
     "no network": (network(model="mine:net_no"), ["`mine:net_no` must return an nn.Module", "got str"]),
     "model": (network(model="smal"), ["must be one of small", "got 'smal'", "Did you mean 'small'?"]),
@@ -235,7 +235,11 @@ BAD = {
     "weights numbers": (network(weights="numbers.pt"), ["numbers.pt: weights must be a state dict of tensors", "Save"]),
     "weights of another": (
         network(weights="other.pt"),
-        ["`--weights` must fit the network", "size mismatch", "Check --model"],
+        [
+            "other.pt: weights must fit the network",
+            "1 of another shape (1.weight: (2, 3) for (2, 64))",
+            "Check its name",
+        ],
     ),
     "network without a model": (
         given(detector="msp"),

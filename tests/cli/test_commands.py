@@ -14,7 +14,7 @@ from oodattack import job
 from oodattack.cli import cli, main
 from oodattack.report import read_report
 
-KINDS = ["detectors", "threats", "attacks", "datasets", "objectives", "models"]
+KINDS = ["detectors", "threats", "attacks", "datasets", "objectives", "recipes", "models"]
 CODE = """
 import torch
 from torch import nn
@@ -102,6 +102,7 @@ NAMES = {
     "attacks": {"pgd", "apgd", "adamax", "random-search"},
     "datasets": {"digits", "digits-6-9", "far-mix", "noise", "photos", "spirals", "checkerboards"},
     "objectives": {"ce", "gq", "energy", "greg", "greg+", "oe"},
+    "recipes": {"ce", "greg+", "gq-cifar", "oe-tune-cifar", "jem-cifar"},
     "models": {"small"},
 }
 
@@ -235,12 +236,13 @@ def test_interrupted(workplace, capsys, monkeypatch):
     assert err.split() == ["oodattack:", "interrupted"]
 
 
-def test_an_interrupted_search_leaves_no_empty_folder(workplace, capsys, monkeypatch):
+def test_a_run_interrupted_before_it_has_a_plan_leaves_no_empty_folder(workplace, capsys, monkeypatch):
     def interrupt(*_args, **_options):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(job, "evaluate", interrupt)
+    monkeypatch.setattr("oodattack.job.running.prepare", interrupt)
     assert main(RUN) == 130
+    assert capsys.readouterr().err.split() == ["oodattack:", "interrupted"]
     assert not (workplace / "out").exists()
 
 
@@ -312,7 +314,7 @@ def test_a_network_of_the_user_with_weights_and_normalisation(tmp_path, capsys, 
     job = Job(
         id="npz:id.npz", model="torchvision:resnet18", weights=(Path("net.pth"),), mean=(0.5, 0.4, 0.3), std=(0.2,) * 3
     )
-    net = user_network(job, Path("net.pth"), at_most("npz:id.npz", 2, seed=0))
+    net = user_network(job, Path("net.pth"), at_most("npz:id.npz", 2, seed=0), torch.device("cpu")).net
     with torch.no_grad():
         torch.testing.assert_close(net(x), network((x - shift) / scale))
 

@@ -1,0 +1,8 @@
+"""`python -m oodattack` and `torchrun -m oodattack`: the command line."""
+
+import sys
+
+from oodattack.cli import main
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,125 @@
+"""The baseline: of a report, what a later one is compared with, in one JSON file small enough to commit."""
+
+import os
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from oodattack.gate.ranks import Ranked, Rows
+from oodattack.report.record import Share, Source
+
+Verdict = Literal["broken", "holds", "inconclusive"]
+
+
+class Record(BaseModel):
+    """Immutable, and strict about unknown fields."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Area(Record):
+    """One AUROC.
+
+    Attributes:
+        auroc: the area.
+        n_id: ID images behind it.
+        n_ood: OOD images behind it.
+        id: which vector of the detector's scores the ID rows have, null where scores are not known.
+        ood: the same for the OOD rows.
+    """
+
+    auroc: Share
+    n_id: int = Field(ge=1)
+    n_ood: int = Field(ge=1)
+    id: str | None = None
+    ood: str | None = None
+
+
+class Cell(Record):
+    """One detector x threat x OOD set; the detector by its full name, such as energy@greg."""
+
+    detector: str
+    threat: str
+    ood: str
+    clean: Area
+    attacked: Area
+    verdict: Verdict
+
+
+class Baseline(Record):
+    """What of a report decides whether a later one is worse.
+
+    Attributes:
+        created: when the report was.
+        seed: of the run, and what follows is of its spec too.
+        id: the in-distribution images, and so on.
+        cells: in the order of the report's results.
+        skipped: cells that were not run, with why: "detector, threat on ood" -> reason.
+        scores: detector -> its scores, as ranks.
+    """
+
+    baseline: Literal[1] = 1
+    created: str
+    seed: int
+    precision: str
+    id: Source
+    targets: Source | None
+    ood: list[Source]
+    threats: dict[str, str]
+    detectors: list[str]
+    networks: dict[str, str]
+    versions: dict[str, str]
+    cells: list[Cell]
+    skipped: dict[str, str] = Field(default_factory=dict)
+    scores: dict[str, Ranked] = Field(default_factory=dict)
+
+    def rows(self, detector: str, area: Area) -> tuple[Rows, Rows] | None:
+        """ID and OOD scores behind an AUROC up to their scale, or None where they are not known.
+
+        Raises:
+            ValueError: they are not as they were written.
+        """
+        if area.id is None or area.ood is None:
+            return None
+        if detector not in self.scores:
+            raise ValueError(f"`scores` must have those of {detector!r}, got none. Write the baseline anew.")
+        id_rows, ood_rows = (self.scores[detector].vector(name) for name in (area.id, area.ood))
+        if (len(id_rows), len(ood_rows)) != (area.n_id, area.n_ood):
+            raise ValueError(
+                f"`scores.{detector}` must have {area.n_id} and {area.n_ood} rows, got {len(id_rows)} and "
+                f"{len(ood_rows)}. Write the baseline anew."
+            )
+        return id_rows, ood_rows
+
+    def save(self, path: Path) -> None:
+        """Write the file under another name first, so that nobody ever sees half of it.
+
+        Raises:
+            ValueError: it cannot be written.
+        """
+        partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            partial.write_text(self.model_dump_json(indent=1) + "\n", encoding="utf-8")
+            os.replace(partial, path)
+        except OSError as error:
+            raise ValueError(f"{path}: must be writable, got {error.strerror}. Choose another place.") from None
+        finally:
+            partial.unlink(missing_ok=True)
+
+
+def baseline_of(fields: dict[str, Any]) -> Baseline:
+    """A baseline from what is in its file.
+
+    Raises:
+        ValueError: it is none; one line that names the field.
+    """
+    try:
+        return Baseline.model_validate(fields)
+    except ValidationError as error:
+        first = error.errors()[0]
+        field = ".".join(str(part) for part in first["loc"])
+        raise ValueError(
+            f"`{field}` must be as a baseline has it, got something else: {first['msg']}. Write it anew with --update."
+        ) from None

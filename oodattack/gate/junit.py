@@ -1,0 +1,66 @@
+"""A comparison as JUnit XML, which most CI systems can show: a test case an AUROC, a skipped one for a new cell."""
+
+import os
+import re
+from pathlib import Path
+from xml.etree import ElementTree as Xml
+
+from oodattack.gate.compare import Comparison
+from oodattack.gate.wording import headline, notes, told, warnings
+
+FORBIDDEN = re.compile(r"[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")  # characters that XML 1.0 cannot hold
+SUITE = "oodattack check"
+
+
+def junit(found: Comparison) -> str:
+    """The XML text."""
+    counts = {
+        "tests": str(len(found.checks) + len(found.added)),
+        "failures": str(len(found.regressions)),
+        "errors": "0",
+        "skipped": str(len(found.added)),
+        "time": "0",
+    }
+    root = Xml.Element("testsuites", counts)
+    suite = Xml.SubElement(root, "testsuite", {"name": SUITE, **counts})
+    for check in found.checks:
+        case = test_case(suite, check.detector, check.threat, check.ood)
+        if check.regression:
+            words = xml_text(told(check))
+            Xml.SubElement(case, "failure", {"type": "regression", "message": words}).text = words
+        Xml.SubElement(case, "system-out").text = xml_text(told(check))
+    for cell in found.added:
+        case = test_case(suite, cell.detector, cell.threat, cell.ood)
+        Xml.SubElement(case, "skipped", {"message": "not in the baseline"})
+    Xml.SubElement(suite, "system-out").text = xml_text("\n".join([headline(found), *notes(found)]))
+    Xml.SubElement(suite, "system-err").text = xml_text("\n".join(warnings(found)))
+    Xml.indent(root)
+    return Xml.tostring(root, encoding="unicode", xml_declaration=True) + "\n"
+
+
+def test_case(suite: Xml.Element, detector: str, threat: str, ood: str) -> Xml.Element:
+    """One AUROC: the class is the detector, the name what was done on which set."""
+    names = {"classname": xml_text(detector), "name": xml_text(f"{threat} on {ood}"), "time": "0"}
+    return Xml.SubElement(suite, "testcase", names)
+
+
+def xml_text(words: str) -> str:
+    """Text without the characters that XML cannot hold."""
+    return FORBIDDEN.sub("?", words)
+
+
+def save_junit(found: Comparison, path: Path) -> None:
+    """Write the XML, under another name first.
+
+    Raises:
+        ValueError: it cannot be written.
+    """
+    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        partial.write_text(junit(found), encoding="utf-8")
+        os.replace(partial, path)
+    except OSError as error:
+        raise ValueError(f"`--junit` must be writable, got {str(path)!r}: {error.strerror}. Choose another.") from None
+    finally:
+        partial.unlink(missing_ok=True)

@@ -1,0 +1,134 @@
+"""Attack a detector and judge it: against a least AUROC, or against a baseline. What the pytest fixture does."""
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from oodattack import data
+from oodattack.detector import Detector
+from oodattack.evaluation import Attacked, Keeper, evaluate
+from oodattack.gate.compare import compare
+from oodattack.gate.formats import text
+from oodattack.gate.measured import from_report, full_name, read_baseline
+from oodattack.gate.scores import Scores
+from oodattack.report import Report, Result
+from oodattack.threat import Threat
+
+SANITY = "sanity-full-box"  # without it, nobody knows whether a search that finds nothing works at all
+Pictures = Tensor | str
+
+
+class ScoreKeeper(Keeper):
+    """Keeps the scores of all rows in memory."""
+
+    def __init__(self) -> None:
+        self.scores = Scores()
+
+    def clean(self, detector: str, images: str, scores: Tensor) -> None:
+        """Keep the scores of a set before any attack."""
+        self.scores.clean(detector, images, scores.detach().cpu().double().numpy())
+
+    def cell(self, attacked: Attacked) -> None:
+        """Keep the scores of one attacked side."""
+        cell = (attacked.detector, attacked.threat.name, attacked.ood)
+        self.scores.side(cell, attacked.images, attacked.side.scores.double().numpy())
+
+
+class Judged(NamedTuple):
+    """A report, and why the detector is not robust: lines, none where it is."""
+
+    report: Report
+    scores: Scores
+    failures: list[str]
+
+
+def judged(
+    detector: Detector | Mapping[str, Detector],
+    *,
+    threat: str | Path | Threat | Sequence[str | Path | Threat],
+    id: Pictures,
+    ood: Pictures | Mapping[str, Pictures],
+    seed: int,
+    judge: Callable[[Report, Scores, list[str]], list[str]],
+    **options: Any,
+) -> Judged:
+    """Evaluate within the threats and the whole box, and ask `judge` about the result.
+
+    Args:
+        detector: as for `evaluate`.
+        threat: one or several, each a name, a file or a `ThreatModel`.
+        id: images in [0, 1], shape (N, C, H, W), or the name of a data set.
+        ood: the same, or several by name.
+        seed: of the searches, and of the data sets that are drawn.
+        judge: report, scores and names of the threats asked about -> failures.
+        options: of `evaluate`.
+
+    Raises:
+        ValueError: as `evaluate`; a data set that cannot be loaded.
+    """
+    one = isinstance(threat, str | Path) or not isinstance(threat, Sequence)
+    threats: list[Any] = [threat] if one else list(threat)  # type: ignore[arg-type]
+    x_id = pictures(id, seed, None)
+    sets = ood if isinstance(ood, Mapping) else {ood if isinstance(ood, str) else "ood": ood}
+    x_ood = {name: pictures(x, seed, x_id) for name, x in sets.items()}
+    keeper = ScoreKeeper()
+    asked = [*threats, *([] if SANITY in threats else [SANITY])]
+    report = evaluate(detector, id=x_id, ood=x_ood, threats=asked, seed=seed, keeper=keeper, **options)
+    known = list(report.spec.threats)
+    mine = known if SANITY in threats else [name for name in known if name != SANITY]
+    return Judged(report, keeper.scores, judge(report, keeper.scores, mine))
+
+
+def pictures(x: Pictures, seed: int, like: Tensor | None) -> Tensor:
+    """Images, or those of a data set in the format of `like`."""
+    if isinstance(x, Tensor):
+        return x
+    if not isinstance(x, str):
+        raise TypeError(f"images must be a tensor or the name of a data set, got {type(x).__name__}. Convert them.")
+    look: dict[str, Any] = {} if like is None else {"channels": like.shape[1], "size": like.shape[2]}
+    return data.load(x, seed=seed, **look).x.to(torch.float32 if like is None else like)
+
+
+def at_least(min_auroc: float, *, accept_inconclusive: bool) -> Callable[[Report, Scores, list[str]], list[str]]:
+    """Every attacked AUROC must be that high, and the attack on it must not look as if it had failed."""
+
+    def judge(report: Report, _scores: Scores, threats: list[str]) -> list[str]:
+        asked = [r for r in report.results if r.threat.rpartition("@")[0] in threats or r.threat in threats]
+        low = [
+            f"{name_of(r)}: AUROC must be >= {min_auroc:g}, got {r.attacked.auroc:.3f} "
+            f"({r.attacked.auroc_low:.3f} to {r.attacked.auroc_high:.3f}); clean {r.clean.auroc:.3f}"
+            for r in asked
+            if r.attacked.auroc < min_auroc
+        ]
+        unsure = [
+            f"{name_of(r)}: AUROC {r.attacked.auroc:.3f} is no evidence, the attack is inconclusive: {r.reason}"
+            for r in asked
+            if r.verdict == "inconclusive" and r.attacked.auroc >= min_auroc and not accept_inconclusive
+        ]
+        skipped = [
+            f"{full_name(s.detector, s.network)}, {s.threat} on {s.ood}: not attacked: {s.reason}"
+            for s in report.skipped
+            if s.threat in threats
+        ]
+        return [*low, *unsure, *skipped]
+
+    return judge
+
+
+def no_worse(path: Path, *, max_drop: float, alpha: float) -> Callable[[Report, Scores, list[str]], list[str]]:
+    """No AUROC may be lower than in a baseline by more than the margin and noise; see `compare`."""
+    old = read_baseline(path)
+
+    def judge(report: Report, scores: Scores, _threats: list[str]) -> list[str]:
+        found = compare(from_report(report, scores), old, max_drop=max_drop, alpha=alpha)
+        return list(text(found)) if found.regressions else []
+
+    return judge
+
+
+def name_of(result: Result) -> str:
+    """Such as "energy@greg, linf-8-255 on svhn"."""
+    return f"{full_name(result.detector, result.network)}, {result.threat} on {result.ood}"

@@ -1,0 +1,91 @@
+"""What came out of a comparison, in words that every format shares."""
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from oodattack.gate.compare import CLEAN, POWER, Check, Comparison
+from oodattack.gate.family import hurdle, power
+
+FEW = 30  # images a side below which standard errors are rough themselves
+
+
+def where(check: Check) -> str:
+    """Such as "energy@greg, linf-8-255 on svhn"."""
+    return f"{check.detector}, {check.threat} on {check.ood}"
+
+
+def told(check: Check) -> str:
+    """The numbers of a check."""
+    p = f", p {check.p:.2g}" if check.regression else ""
+    change = f"drop {check.drop:.3f}" if check.drop >= 0.0005 else f"gain {max(-check.drop, 0):.3f}"
+    return f"AUROC {check.old:.3f} -> {check.new:.3f}, {change} (standard error {check.error:.4f}{p})"
+
+
+def headline(found: Comparison) -> str:
+    """How many were compared, and how many are worse."""
+    kinds = [sum((c.threat == CLEAN) == clean for c in found.checks) for clean in (True, False)]
+    bad = len(found.regressions)
+    verdict = f"{bad} regression{'s' * (bad != 1)}" if bad else "no regression"
+    return (
+        f"{verdict} in {kinds[0]} clean and {kinds[1]} attacked AUROCs (more than {found.max_drop:g} lost, "
+        f"and noise alone would do that in less than {found.alpha:.3g} of builds)"
+    )
+
+
+def test_used(found: Comparison) -> str:
+    """Which test, on what."""
+    paired = sum(c.paired for c in found.checks)
+    if paired == len(found.checks):
+        return "DeLong's test, paired: both scored the same images"
+    if not paired:
+        return "unpaired test: no scores of single images are known, so most real drops pass"
+    return f"DeLong's test, paired, for {paired} AUROCs; unpaired for {len(found.checks) - paired} without scores"
+
+
+def notes(found: Comparison) -> Iterator[str]:
+    """What else is not as in the baseline."""
+    new, old = found.new, found.old
+    if found.added:
+        yield f"{len(found.added)} cells are not in the baseline, and nothing was asked of them; --update adds them"
+    changed = [name for name, digest in old.networks.items() if new.networks.get(name, digest) != digest]
+    if changed:
+        yield f"other weights than in the baseline: {', '.join(changed)}"
+    for name in ("oodattack", "torch"):
+        was, now = old.versions.get(name), new.versions.get(name)
+        if was != now:
+            yield f"{name} {was} -> {now}: a difference may be its own"
+
+
+def warnings(found: Comparison) -> Iterator[str]:
+    """What makes the answer weaker than it looks."""
+    if any(not c.paired for c in found.checks):
+        yield test_used(found)
+    then = {(c.detector, c.threat, c.ood): c.verdict for c in found.old.cells}
+    for cell in found.new.cells:
+        key = (cell.detector, cell.threat, cell.ood)
+        if then.get(key, "inconclusive") != "inconclusive" and cell.verdict == "inconclusive":
+            yield (
+                f"{', '.join(key[:2])} on {cell.ood}: the attack is inconclusive now, and was not in the baseline; "
+                "a higher AUROC may be a search that fails"
+            )
+    sizes = [n for c in found.old.cells for n in (c.attacked.n_id, c.attacked.n_ood)]
+    if min(sizes, default=FEW) < FEW:
+        yield f"only {min(sizes)} images in a set: fewer than {FEW} make the standard errors themselves uncertain"
+    if weak := found.weak:
+        yield (
+            f"too few images for the margin: a true drop of {2 * found.max_drop:g} is missed more often than "
+            f"{1 - POWER:.0%} of the time in {len(weak)} of {len(found.checks)} AUROCs, worst in {where(weak[0])} "
+            f"(caught {weak[0].power:.0%}); {remedy(found)}"
+        )
+
+
+def remedy(found: Comparison) -> str:
+    """How many times as many images would do, if the noise stays what it is."""
+    errors = np.array([c.error for c in found.checks])
+    for times in (1.5, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128):
+        less = errors / times**0.5
+        caught = power(2 * found.max_drop, less, found.max_drop, hurdle(less, found.max_drop, found.alpha))
+        if caught.min() >= POWER:
+            return f"about {times:g} times as many images, or a larger --max-drop, would do"
+    return "take a larger --max-drop"

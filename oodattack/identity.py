@@ -1,0 +1,64 @@
+"""Hashes and versions: what it takes to know that two runs measured the same thing."""
+
+import hashlib
+import platform
+from collections.abc import Iterable
+from importlib.metadata import version
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from oodattack import __version__
+
+PACKAGES = ("torch", "torchvision", "numpy", "scikit-learn")
+
+
+def sha256_of_tensors(tensors: dict[str, Tensor]) -> str:
+    """SHA-256 over names, shapes, types and bytes, in order of names."""
+    digest = hashlib.sha256()
+    for name in sorted(tensors):
+        t = tensors[name].detach().cpu().contiguous()
+        digest.update(f"{name} {t.dtype} {tuple(t.shape)}\n".encode())
+        digest.update(bytes_of(t))
+    return digest.hexdigest()
+
+
+def sha256_of_images(n: int, blocks: Iterable[Tensor]) -> str:
+    """What `sha256_of_tensors` says of {"images": x}, from the n images of x block by block."""
+    digest = hashlib.sha256()
+    for i, block in enumerate(blocks):
+        if i == 0:
+            digest.update(f"images {block.dtype} {(n, *block.shape[1:])}\n".encode())
+        digest.update(bytes_of(block.cpu().contiguous()))
+    return digest.hexdigest()
+
+
+def bytes_of(t: Tensor) -> memoryview:
+    """The bytes of a contiguous tensor on the CPU; numpy has no bfloat16."""
+    return t.detach().view(-1).view(torch.uint8).numpy().data
+
+
+def sha256_of(detector: object) -> str:
+    """SHA-256 of the weights behind a detector: its network's where it has one; "" where nothing can be hashed."""
+    module = getattr(detector, "net", detector)
+    return sha256_of_tensors(dict(module.state_dict())) if isinstance(module, nn.Module) else ""
+
+
+def versions() -> dict[str, str]:
+    """Versions of Python and of the packages that decide the numbers."""
+    own = {"python": platform.python_version(), "oodattack": __version__}
+    return {**own, **{name: version(name) for name in PACKAGES}}
+
+
+def sha256_of_file(path: Path) -> str:
+    """SHA-256 of a file, read piece by piece.
+
+    Raises:
+        ValueError: it cannot be read.
+    """
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise ValueError(f"{path}: must be a file that can be read, got {error.strerror}. Check the path.") from None

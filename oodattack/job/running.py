@@ -1,0 +1,218 @@
+"""`oodattack run`: from the words of a command line to a finished run directory, in one go or several."""
+
+import shutil
+from collections.abc import Mapping
+from contextlib import ExitStack
+from dataclasses import replace
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from torch import nn
+
+from oodattack.data import Images
+from oodattack.detector import Detector
+from oodattack.detectors import DETECTORS, Fit, store
+from oodattack.evaluation import Progress, Provenance, automatic, evaluate
+from oodattack.job.ask import DEFAULT_DETECTORS, DEFAULT_THREATS, ON_A_MODEL, Job
+from oodattack.job.detectors import build_detector, split_name
+from oodattack.job.device import checked_device
+from oodattack.job.folder import Interrupted, forget, run_directory, write_sheet
+from oodattack.job.images import Loaded, fit_images, load_images
+from oodattack.job.networks import Network, learnt_by, load_networks
+from oodattack.job.planned import checked_before, checked_now, job_of, plan_of
+from oodattack.report import Report, read_report
+from oodattack.runs.keeper import RunKeeper
+from oodattack.runs.manifest import MANIFEST, write_manifest
+from oodattack.runs.plan import Plan, read_plan
+from oodattack.runs.ranks import Ranks, join
+from oodattack.threat import Threat, read_threat
+
+
+class Asked(NamedTuple):
+    """A job whose words have been understood.
+
+    Attributes:
+        job: itself.
+        threats: read.
+        wanted: name of the report -> (detector, networks or None).
+        device: of this process.
+        ranks: the processes of the run.
+    """
+
+    job: Job
+    threats: list[Threat]
+    wanted: dict[str, tuple[str, str | None]]
+    device: torch.device
+    ranks: Ranks
+
+
+class Ready(NamedTuple):
+    """What a job is about, loaded and fitted."""
+
+    images: Loaded
+    networks: Mapping[str, Network]
+    detectors: dict[str, Detector]
+    learnt: Mapping[str, torch.Tensor]
+
+
+def run(job: Job, *, progress: Progress | None = None) -> tuple[Report, Path]:
+    """Do what a job says; writes report.json, contact sheets and evidence into the run directory.
+
+    Returns:
+        The report and the run directory.
+
+    Raises:
+        ValueError: anything that the user can put right; one line.
+        Interrupted: Ctrl-C, after which `resume` can go on.
+    """
+    asked = understood(job)
+    with ExitStack() as stack:
+        ranks = asked.ranks
+        out = ranks.shared(lambda: stack.enter_context(run_directory(job.out)) if ranks.speaks else None)[0]
+        assert out is not None
+        try:
+            return run_in(out, asked, None, progress), out
+        except Exception:
+            if ranks.speaks:
+                forget(out)
+            raise
+
+
+def resume(folder: Path, *, progress: Progress | None = None) -> tuple[Report, Path]:
+    """Go on with the run in a folder; a finished one is only read.
+
+    Raises:
+        ValueError: no plan, or something that it names has changed; one line that names the first field.
+        Interrupted: Ctrl-C.
+    """
+    plan = read_plan(folder)
+    if (folder / MANIFEST).exists():
+        return read_report(folder / "report.json"), folder
+    return run_in(folder, understood(job_of(plan)), plan, progress), folder
+
+
+def understood(job: Job) -> Asked:
+    """Everything about a job that can be checked at once."""
+    threats = [read_threat(t) for t in job.threats or DEFAULT_THREATS]
+    if job.model is None and (job.weights or job.mean or job.std):
+        raise ValueError("`--weights`, `--mean`, `--std` must come with --model, got no model. Add it, or drop them.")
+    wanted = {}
+    for name in dict.fromkeys(job.detectors or (ON_A_MODEL if job.model else DEFAULT_DETECTORS)):
+        detector, network = split_name(name, job)
+        wanted[name if network is None else f"{detector}@{network}"] = (detector, network)
+    ranks = join()
+    device = checked_device(job.device, ranks)
+    return Asked(job, threats, wanted, device, ranks)
+
+
+def run_in(out: Path, asked: Asked, then: Plan | None, progress: Progress | None) -> Report:
+    """The part of `run` that comes after everything that can be checked at once, in a run directory.
+
+    Args:
+        out: the directory.
+        asked: the job.
+        then: the plan of the run that goes on, or None for a new one.
+        progress: see `evaluate`.
+    """
+    ranks = asked.ranks
+    try:
+        torch.set_num_threads(ranks.agree(then.threads if then else torch.get_num_threads()))
+        if then is not None:
+            checked_before(then, asked.job, asked.threats, out)
+        with ranks.one_first():
+            ready = prepare(asked, progress)
+        dtype = torch.float64 if asked.job.dtype == "float64" else torch.float32
+        x_id = ready.images.id.x.to(asked.device, dtype)
+        size = then.batch_size if then else asked.job.batch_size
+        size = ranks.agree(size or automatic(next(iter(ready.detectors.values())), x_id).size)
+        plan = ranks.agree(plan_of(asked.job, asked.threats, ready.images, ready.detectors, size))
+        if then is not None:
+            checked_now(then, plan, out)
+        elif ranks.speaks:
+            plan.save(out)
+        keeper = RunKeeper(out, (then or plan).sha256(), ranks)
+        if ranks.speaks:
+            save_detectors(ready.detectors, out / "detectors")
+        report = measured(asked, ready, x_id, size, keeper, progress if ranks.speaks else None)
+        if ranks.speaks:
+            keeper.shards.finish()
+            report.save(out / "report.json")
+            write_manifest(out)
+        ranks.exchange(None)  # nobody needs the journal any more
+        if ranks.speaks:
+            shutil.rmtree(keeper.journal.folder, ignore_errors=True)
+    except KeyboardInterrupt:
+        raise Interrupted(out) from None
+    return report
+
+
+def prepare(asked: Asked, progress: Progress | None) -> Ready:
+    """Load images and networks, fit detectors."""
+    job, device = replace(asked.job, device=str(asked.device)), asked.device
+    images = load_images(job, asked.threats)
+    names = [n for _, some in asked.wanted.values() for n in (some or "").split(",") if n]
+    networks = load_networks(names, job, images.id, progress)
+    dtype = torch.float64 if job.dtype == "float64" else torch.float32
+    rows = [DETECTORS[d] for d, _ in asked.wanted.values() if d in DETECTORS]
+    fit = fit_images(job, tunes=any(row.tunes for row in rows)) if any(row.fits for row in rows) else None
+    fit = fit and Fit(fit.x.to(device, dtype), fit.y.to(device), None if fit.ood is None else fit.ood.to(device, dtype))
+    detectors: dict[str, Detector] = {}
+    for name, (detector, network) in asked.wanted.items():
+        nets = [] if network is None else [networks[n].seen_by(detector).to(dtype) for n in network.split(",")]
+        detectors[name] = build_detector(detector, nets, fit, device, dtype)
+    own = {"the training images": fit.x, "the validation images": fit.ood} if fit else {}
+    learnt = learnt_by(names, job) | {name: x for name, x in own.items() if x is not None}
+    return Ready(images, networks, detectors, learnt)
+
+
+def measured(
+    asked: Asked, ready: Ready, x_id: torch.Tensor, size: int, keeper: RunKeeper, progress: Progress | None
+) -> Report:
+    """The evaluation of a job."""
+    job, images = asked.job, ready.images
+
+    def moved(x: torch.Tensor) -> torch.Tensor:
+        return x.to(x_id.device, x_id.dtype)
+
+    return evaluate(
+        ready.detectors,
+        id=x_id,
+        ood={i.name: moved(i.x) for i in images.ood},
+        targets=None if images.targets is None else moved(images.targets.x),
+        starts={start: moved(x) for start, x in images.starts.items()},
+        threats=asked.threats,
+        seed=job.seed,
+        batch_size=size,
+        precision=job.precision,  # type: ignore[arg-type]
+        progress=progress,
+        watch=(lambda shown: write_sheet(shown, keeper.folder)) if asked.ranks.speaks else None,
+        provenance=provenance(job, images, ready.networks)._replace(learnt=ready.learnt),
+        keeper=keeper,
+    )
+
+
+def provenance(job: Job, images: Loaded, networks: Mapping[str, Network]) -> Provenance:
+    """What the report says of where things come from."""
+
+    def source(i: Images) -> tuple[str, str]:
+        return i.name, i.source
+
+    return Provenance(
+        command=job.command,
+        samples=job.samples,
+        id_accuracy={name: n.accuracy for name, n in networks.items() if n.accuracy is not None},
+        sources={
+            "id": source(images.id),
+            "targets": (f"{images.id.name} (reference)", images.id.source),
+            **{i.name: source(i) for i in images.ood},
+        },
+    )
+
+
+def save_detectors(detectors: dict[str, Detector], folder: Path) -> None:
+    """Write what each detector was fitted to, in files named after it; user code has none."""
+    for name, detector in detectors.items():
+        if isinstance(detector, nn.Module) and store.fingerprint(detector) is not None:
+            folder.mkdir(exist_ok=True)
+            store.save(detector, folder / name)

@@ -1,0 +1,136 @@
+"""The images that a network is trained with, by name."""
+
+from functools import lru_cache
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+
+from oodattack import data
+from oodattack.data import Images
+from oodattack.data.auxiliary import auxiliary
+from oodattack.data.registry import kind_of
+from oodattack.train import HeldOut, TrainingSet
+
+AUXILIARY = 2400  # outliers that the default networks train with
+HELD_OUT = 10  # one image in as many is held out of a set without parts
+
+
+class Fed(NamedTuple):
+    """What a network is trained with and measured on."""
+
+    training: TrainingSet
+    held_out: HeldOut
+    words: str  # what is held out
+
+    def overlaps(self) -> list[tuple[str, str, int]]:
+        """Pairs of training, held-out and auxiliary images that share some, and how many."""
+        sets = {"training images": self.training.x, "held-out images": self.held_out.x}
+        return data.overlaps(sets if self.training.aux is None else sets | {"auxiliary images": self.training.aux})
+
+
+@lru_cache(maxsize=1)
+def default_data() -> Fed:
+    """Digits 0-5 and auxiliary outliers to train on; held-out digits with labels to measure accuracy on."""
+    train = data.load("digits", part="train", seed=0)
+    assert train.y is not None
+    return Fed(
+        TrainingSet(train.x, train.y, auxiliary(AUXILIARY, train=train, seed=0)), held_out_digits(), "digits 0-5"
+    )
+
+
+def held_out_digits() -> HeldOut:
+    """All digits 0-5 that are not trained on."""
+    parts = [data.load("digits", part=part, seed=0) for part in ("test", "reference")]
+    return HeldOut(torch.cat([p.x for p in parts]), torch.cat([p.y for p in parts if p.y is not None]))
+
+
+def training_data(
+    name: str, aux: str | None, *, needs_aux: bool, root: Path | None, samples: int | None, seed: int
+) -> Fed:
+    """ID images, held-out ones and outliers in their format.
+
+    Args:
+        name: of labelled ID images. The part "train" is trained on and "test" is held out, where there are such parts;
+            else a tenth is held out.
+        aux: of outliers; None for those of the embedded default, on digits.
+        needs_aux: whether the objective has a use for them.
+        root: folder of downloaded sets.
+        samples: ID images to train on, at most; None for all.
+        seed: of all choices.
+
+    Raises:
+        ValueError: sets that cannot be loaded, labels or outliers that are missing, or outliers without a use.
+    """
+    if aux is None and needs_aux and name != "digits":
+        raise ValueError(
+            f"`--aux` must name outliers to train with on {name!r}, got none. Add a data set, such as npz:PATH; see "
+            "`oodattack list datasets`."
+        )
+    if aux is not None and not needs_aux:
+        raise ValueError(f"`--aux` must be left out for an objective without outliers, got {aux!r}. Drop it.")
+    if name == "digits" and aux is None and samples is None:
+        return default_data()
+    whole, held_out = labelled(name, root=root, seed=seed)
+    train = data.subset(whole, None if samples is None else min(samples, len(whole.x)), seed=seed)
+    assert whole.y is not None and train.y is not None and held_out.y is not None
+    if missing := sorted({*whole.y.tolist()} - {*train.y.tolist()}):
+        raise ValueError(f"`--samples` must leave images of every class, got none of class {missing[0]}. Raise it.")
+    outliers = auxiliary(AUXILIARY, train=train, seed=0) if aux is None and name == "digits" else None
+    if aux is not None:
+        outliers = like(aux, train, root=root, seed=seed).x
+    words = "digits 0-5" if name == "digits" else name
+    return Fed(TrainingSet(train.x, train.y, outliers), HeldOut(held_out.x, held_out.y), words)
+
+
+def labelled(name: str, *, root: Path | None, seed: int) -> tuple[Images, Images]:
+    """Images to train on and images to hold out, both with labels.
+
+    Raises:
+        ValueError: there are no labels, or too few images.
+    """
+    parts = data.DATASETS[kind_of(name)].parts
+    train = data.load(name, part="train" if "train" in parts else "test", seed=seed, root=root)
+    if train.y is None:
+        raise ValueError(f"`--id` must have labels to train with, got none in {name!r}. Store them as `labels`.")
+    if name == "digits":
+        digits = held_out_digits()
+        return train, Images(name, digits.x, digits.y, train.source)
+    if "train" in parts and "test" in parts:
+        return train, data.load(name, part="test", seed=seed, root=root)
+    few = len(train.x) // HELD_OUT
+    if few == 0:
+        raise ValueError(
+            f"`--id` must have {HELD_OUT} images or more, got {len(train.x)} in {name!r}. A tenth is held out."
+        )
+    order = torch.randperm(len(train.x), generator=torch.Generator().manual_seed(seed))
+    away, stay = order[:few].sort().values, order[few:].sort().values
+    return (
+        train._replace(x=train.x[stay], y=train.y[stay]),
+        train._replace(x=train.x[away], y=train.y[away]),
+    )
+
+
+def like(name: str, train: Images, *, root: Path | None, seed: int) -> Images:
+    """Outliers in the format of the training images; as many as those where they are drawn afresh.
+
+    Raises:
+        ValueError: a set that cannot be loaded, or of another format.
+    """
+    dataset = data.DATASETS[kind_of(name)]
+    _, channels, size, width = train.x.shape
+    found = data.load(
+        name,
+        part="train" if "train" in dataset.parts else "test",
+        samples=len(train.x) if dataset.afresh else None,
+        channels=channels,
+        size=size,
+        seed=seed,
+        root=root,
+    )
+    if found.x.shape[1:] != train.x.shape[1:]:
+        raise ValueError(
+            f"`--aux` must have the shape {(channels, size, width)} of the ID images, got {tuple(found.x.shape[1:])}. "
+            "Resize them."
+        )
+    return found

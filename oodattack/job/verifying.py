@@ -1,0 +1,54 @@
+"""`oodattack verify`: the detectors of a finished run, loaded afresh, and what they say of its evidence."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+
+from oodattack.data import Images
+from oodattack.detector import Detector
+from oodattack.detectors import store
+from oodattack.job.ask import Job
+from oodattack.job.detectors import split_name, user_detector
+from oodattack.job.networks import load_networks
+from oodattack.job.planned import files_of, job_of
+from oodattack.lookup import summary
+from oodattack.runs.images import Inputs
+from oodattack.runs.line import Line, told
+from oodattack.runs.verify import Opened, of_files, of_run, opened
+
+
+def verify(folder: Path) -> Iterator[Line]:
+    """Claimed against recomputed, line by line; files first, for nothing else is to be trusted before.
+
+    Raises:
+        ValueError: no finished run, or one whose detectors cannot be loaded.
+    """
+    yield from of_files(folder)
+    try:
+        run = opened(folder)
+        job = job_of(run.plan)
+        for name, digest in files_of(job).items():
+            yield told(f"file {name}", run.plan.files.get(name), digest)
+        detectors = load_detectors(run, job)
+        yield from of_run(run, detectors, {name: store.fingerprint(d) for name, d in detectors.items()})
+    except (LookupError, TypeError, AttributeError, RuntimeError) as error:  # whatever a forged file leads to
+        raise ValueError(f"{folder}: evidence must be as it was written, got {summary(error)}. Run again.") from error
+
+
+def load_detectors(run: Opened, job: Job) -> dict[str, Detector]:
+    """The detectors that a report names: as they were saved, on their networks, or user code."""
+    device, dtype = torch.device(job.device), torch.float64 if job.dtype == "float64" else torch.float32
+    inputs = Inputs(run.folder, run.evidence, dtype)
+    x = inputs.block("id", 0)
+    wanted = {name: split_name(name, job) for name in run.report.spec.detectors}
+    names = [n for _, some in wanted.values() for n in (some or "").split(",") if n]
+    networks = load_networks(names, job, Images(job.id, x, None, ""), None)
+    found: dict[str, Detector] = {}
+    for name, (detector, network) in wanted.items():
+        if ":" in detector:
+            found[name] = user_detector(detector, device, dtype)
+            continue
+        nets = [networks[n].seen_by(detector).to(dtype) for n in (network or "").split(",") if n]
+        found[name] = store.load(run.folder / "detectors" / name, nets).to(device)
+    return found

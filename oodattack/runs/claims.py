@@ -1,0 +1,80 @@
+"""The numbers of a report, computed again from the saved scores."""
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+
+from oodattack.diagnose import Indicators, verdict
+from oodattack.numbers import crossing, deployed, matched, numbers
+from oodattack.report import Result
+from oodattack.runs.evidence import Cell
+from oodattack.runs.images import Inputs
+from oodattack.runs.line import Line, told
+from oodattack.threat import Suite, ThreatModel, members_of
+
+Shard = dict[str, Tensor]
+
+
+def of_cell(where: str, inputs: Inputs, result: Result, cell: Cell, threat: ThreatModel | Suite) -> Iterator[Line]:
+    """Every number of one cell that follows from its rows; how the search itself went does not."""
+    limits, sides = members_of(threat)[0], {side.images: whole(inputs, side.shards) for side in cell.sides}
+    ood, own_id = sides.get(f"ood/{cell.ood}"), sides.get("id")
+    wanted = {name for name, is_in in ((f"ood/{cell.ood}", limits.attacks_ood), ("id", limits.attacks_id)) if is_in}
+    yield told(f"{where}: attacked sides", sorted(wanted), sorted(sides))
+    clean = inputs.clean(cell.detector, "id"), inputs.clean(cell.detector, f"ood/{cell.ood}")
+    scores = pair(clean, own_id, ood, "scores")
+    yield from of_record(f"{where}: clean", result.clean, numbers(*clean))
+    yield from of_record(f"{where}: attacked", result.attacked, numbers(*scores))
+    yield from of_record(f"{where}: in 8 bits", result.attacked_8bit, numbers(*pair(clean, own_id, ood, "scores_8bit")))
+    yield from of_record(f"{where}: deployed", result.deployed, deployed(clean[0], *scores))
+    mape = ood.get("mape") if ood else None
+    yield from of_record(f"{where}: MAPE", result.mape, None if mape is None else matched(mape))
+    nearest = ood.get("crossing") if ood else None
+    yield from of_record(
+        f"{where}: crossing", result.crossing, None if nearest is None else crossing(clean[0], nearest)
+    )
+    rows = list(sides.values())
+    yield told(f"{where}: distance", result.distance, max(side["distance"].max().item() for side in rows))
+    queries = torch.cat([side["queries"] for side in rows])
+    yield told(f"{where}: queries", result.queries, queries.double().mean().item())
+    unfit = sum(int((side["non_finite"] > 0).sum()) for side in rows)
+    yield told(f"{where}: rows with numbers that were not finite", result.non_finite_rows, unfit)
+    yield from of_indicators(where, result, rows, int(queries.sum()))
+
+
+def of_indicators(where: str, result: Result, rows: list[Shard], queries: int) -> Iterator[Line]:
+    """The indicators that rows tell, and the verdict that all of them lead to."""
+    claimed = result.indicators
+    bad = sum(int(side["non_finite"].sum()) for side in rows)
+    yield told(f"{where}: non_finite_share", claimed["non_finite_share"], bad / max(queries, 1))
+    if claimed["clean_best_share"] is not None:
+        stuck = torch.cat([side["clean_best"] for side in rows]).double().mean().item()
+        yield told(f"{where}: clean_best_share", claimed["clean_best_share"], stuck)
+    found = Indicators(**claimed)  # type: ignore[arg-type]
+    says = verdict(result.clean.auroc, result.attacked.auroc, found)
+    yield told(f"{where}: verdict", (result.verdict, result.reason), tuple(says))
+
+
+def of_record(where: str, claimed: object, found: object) -> Iterator[Line]:
+    """The fields of two records, one a line."""
+    a, b = (None if record is None else record.model_dump() for record in (claimed, found))  # type: ignore[attr-defined]
+    if a is None or b is None:
+        yield told(where, a, b)
+        return
+    for field in a:
+        yield told(f"{where} {field}", a[field], b[field])
+
+
+def pair(clean: tuple[Tensor, Tensor], own_id: Shard | None, ood: Shard | None, field: str) -> tuple[Tensor, Tensor]:
+    """Scores of both sides after an attack: those of a side that was left alone are the clean ones."""
+    return (own_id[field] if own_id else clean[0], ood[field] if ood else clean[1])
+
+
+def whole(inputs: Inputs, files: list[str]) -> Shard:
+    """What is saved of all rows of a side, without the images."""
+    parts = [
+        {name: t for name, t in inputs.tensors(file).items() if name not in ("x_adv", "x_8bit", "start")}
+        for file in files
+    ]
+    return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}

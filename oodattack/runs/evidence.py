@@ -1,0 +1,78 @@
+"""What is evidence for a report, and in which files it is: the index of a run directory."""
+
+import hashlib
+import re
+from pathlib import Path
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+AT_ONCE = 1024  # rows a file
+INDEX = "evidence.json"
+
+
+class Record(BaseModel):
+    """Immutable, and strict about unknown fields."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Side(Record):
+    """One attacked side of a cell.
+
+    Attributes:
+        images: the set that was attacked, "id" or "ood/NAME", a key of `Evidence.inputs`.
+        shards: files with its rows, in order.
+    """
+
+    images: str
+    shards: list[str]
+
+
+class Cell(Record):
+    """One detector x threat x OOD set, with the sides of it that were attacked."""
+
+    detector: str
+    threat: str
+    ood: str
+    sides: list[Side]
+
+
+class Evidence(Record):
+    """The index: names to files, relative to the run directory.
+
+    Attributes:
+        inputs: set -> files with its images.
+        clean: detector -> set -> file with its scores before any attack.
+        cells: in the order of the report's results.
+    """
+
+    format: Literal[1] = 1
+    inputs: dict[str, list[str]] = Field(default_factory=dict)
+    clean: dict[str, dict[str, str]] = Field(default_factory=dict)
+    cells: list[Cell] = Field(default_factory=list)
+
+
+def file_name(name: str) -> str:
+    """A name as part of a path: letters, digits and a few marks; a hash where anything else had to go."""
+    safe = re.sub(r"[^A-Za-z0-9@+_-]+", "-", name).strip("-")
+    return safe if safe == name and len(name) < 80 else f"{safe[:60]}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"
+
+
+def part_name(first: int) -> str:
+    """The end of the name of a file with the rows from `first` on."""
+    return f"{first:08d}.safetensors"
+
+
+def inside(folder: Path, name: str) -> Path:
+    """A file of a run directory by the name that the index gives it.
+
+    Raises:
+        ValueError: it would be outside.
+    """
+    path = folder / name
+    if Path(name).is_absolute() or ".." in Path(name).parts:
+        raise ValueError(
+            f"{folder}: files must be inside the run directory, got {name!r}. It is not as it was written."
+        )
+    return path

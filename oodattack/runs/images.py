@@ -1,0 +1,68 @@
+"""Evidence read back: images and scores, a thousand rows at a time."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from oodattack.lookup import summary
+from oodattack.runs.evidence import AT_ONCE, Evidence, inside
+
+
+class Inputs:
+    """The images of a run before any attack, and their scores."""
+
+    def __init__(self, folder: Path, evidence: Evidence, dtype: torch.dtype) -> None:
+        self.folder, self.evidence, self.dtype = folder, evidence, dtype
+
+    def count(self, name: str) -> int:
+        """Number of images in a set."""
+        *whole, last = self.evidence.inputs[name]
+        return len(whole) * AT_ONCE + len(self.tensors(last)["images"])
+
+    def blocks(self, name: str) -> Iterator[Tensor]:
+        """The images of a set in [0, 1], a file at a time."""
+        for file in self.evidence.inputs[name]:
+            yield self.images(file)
+
+    def block(self, name: str, first: int) -> Tensor:
+        """The images of a set from row `first` on, which begins a file."""
+        return self.images(self.evidence.inputs[name][first // AT_ONCE])
+
+    def rows(self, name: str, numbers: Tensor) -> Tensor:
+        """Some images of a set, in any order."""
+        found: list[Tensor] = [torch.empty(0)] * len(numbers)
+        for part in numbers.div(AT_ONCE, rounding_mode="floor").unique().tolist():
+            block = self.block(name, part * AT_ONCE)
+            for i in (numbers.div(AT_ONCE, rounding_mode="floor") == part).nonzero().flatten().tolist():
+                found[i] = block[int(numbers[i]) - part * AT_ONCE]
+        return torch.stack(found)
+
+    def clean(self, detector: str, name: str) -> Tensor:
+        """A detector's scores of a set before any attack, as saved."""
+        return self.tensors(self.evidence.clean[detector][name])["scores"]
+
+    def images(self, file: str) -> Tensor:
+        """The images of one file in [0, 1]."""
+        found = self.tensors(file)["images"]
+        return found.to(self.dtype) / 255 if found.dtype == torch.uint8 else found
+
+    def tensors(self, file: str) -> dict[str, Tensor]:
+        """Everything in one file."""
+        return from_file(self.folder, file)
+
+
+def from_file(folder: Path, name: str) -> dict[str, Tensor]:
+    """The tensors of a file of evidence.
+
+    Raises:
+        ValueError: it cannot be read.
+    """
+    from safetensors.torch import load
+
+    path = inside(folder, name)
+    try:
+        return load(path.read_bytes())
+    except Exception as error:  # whatever a damaged file makes the reader raise
+        raise ValueError(f"{path}: must be a file of evidence, got {summary(error)}. Run again.") from None

@@ -1,0 +1,178 @@
+"""The one loop that all recipes run in."""
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from oodattack.lookup import summary
+from oodattack.train import checkpoint as checkpoints
+from oodattack.train.files import sha256, tensor_bytes, weights_of
+from oodattack.train.losses import Logits
+from oodattack.train.measure import HeldOut, accuracy, energy_gradient
+from oodattack.train.recipe import Recipe, check_recipe
+from oodattack.train.run import Run, begin, restore, state_of
+from oodattack.train.step import Precision, check_precision, mixed, one_step, own_randomness
+from oodattack.train.training_set import TrainingSet, check_data, digests, take
+
+Progress = Callable[[str, int, int], None]
+Curve = list[dict[str, float]]
+
+
+class Fitted(NamedTuple):
+    """What `fit` returns.
+
+    Attributes:
+        curve: a dict an epoch: its number, the learning rate after it, means of the loss and its terms over its steps,
+            and, with held-out images, accuracy and mean norm of the energy's gradient.
+        resumed: steps done at each time the run went on from a checkpoint; empty for a run in one go.
+    """
+
+    curve: Curve
+    resumed: list[int]
+
+
+def fit(
+    network: nn.Module,
+    recipe: Recipe,
+    data: TrainingSet,
+    *,
+    seed: int,
+    held_out: HeldOut | None = None,
+    checkpoint: Path | None = None,
+    every: float = 300.0,
+    precision: Precision = "full",
+    progress: Progress | None = None,
+) -> Fitted:
+    """Run a recipe on a network, in place; it is left in eval mode.
+
+    With a checkpoint folder, a run that was killed goes on where the last checkpoint is and ends with the same weights,
+    bit for bit on the same machine with as many threads.
+
+    Args:
+        network: logits of images in [0, 1], with one output more than classes for objectives with an outlier class.
+        recipe: see `Recipe`.
+        data: see `TrainingSet`; may stay on another device.
+        seed: of order, outliers, augmentation and everything else that is random but the initial weights.
+        held_out: ID images to measure on after each epoch.
+        checkpoint: folder, made if missing; written after every epoch.
+        every: seconds between checkpoints within an epoch, >= 0.
+        precision: "bfloat16" computes the network's passes in mixed precision; its weights stay as they are.
+        progress: called with (objective, steps done, steps in all) after every step.
+
+    Raises:
+        ValueError: a recipe, images or a network that do not fit together, or a checkpoint of something else.
+        FloatingPointError: the loss is no longer finite.
+    """
+    check_recipe(recipe)
+    check_data(data, needs_aux=recipe.needs_aux)
+    check_precision(precision)
+    check_outputs(network, recipe, data)
+    with own_randomness(next(network.parameters()).device, seed):
+        identity = {} if checkpoint is None else identity_of(network, recipe, data, seed=seed, precision=precision)
+        run = begin(network, recipe, data, seed=seed)
+        if checkpoint is not None and (found := checkpoints.read(checkpoint, identity)) is not None:
+            restore(run, found)
+
+        def save() -> None:
+            if checkpoint is not None:
+                check_finite(run)
+                checkpoints.write(checkpoint, identity, weights_of(network), state_of(run), run.done)
+
+        net = mixed(network, precision)
+        while run.epoch < recipe.epochs:
+            one_epoch(run, net, recipe, data, save=save, every=every, progress=progress)
+            end_epoch(run, data, held_out)
+            save()
+    network.eval()
+    return Fitted(run.curve, run.resumed)
+
+
+def one_epoch(
+    run: Run,
+    net: Logits,
+    recipe: Recipe,
+    data: TrainingSet,
+    *,
+    save: Callable[[], None],
+    every: float,
+    progress: Progress | None,
+) -> None:
+    """The steps of an epoch that are not done yet."""
+    if run.step == 0:
+        run.order, run.sums = torch.randperm(len(data.x), generator=run.generator), {}
+    saved = time.monotonic()
+    for rows in batches(run.order, run.steps)[run.step :]:
+        one_step(run, net, recipe, data, rows)
+        if progress:
+            progress(recipe.objective, run.done, run.steps * recipe.epochs)
+        if run.step < run.steps and time.monotonic() - saved >= every:
+            save()
+            saved = time.monotonic()
+
+
+def batches(order: Tensor, steps: int) -> Sequence[Tensor]:
+    """An epoch's rows in as many steps, the last one shorter; of equal size where that would leave it a single row."""
+    parts = order.chunk(steps)
+    return parts if len(parts[-1]) > 1 else order.tensor_split(steps)  # batch norms need two
+
+
+def end_epoch(run: Run, data: TrainingSet, held_out: HeldOut | None) -> None:
+    """Add a line to the curve, and count the epoch."""
+    check_finite(run)
+    lr = float(run.optimiser.param_groups[0]["lr"])
+    means = {name: value.item() / run.steps for name, value in run.sums.items()}
+    line = {"epoch": run.epoch + 1, "lr": lr, **means}
+    if held_out is not None:
+        line["accuracy"] = accuracy(run.network, held_out, classes=data.classes)
+        line["energy_gradient"] = energy_gradient(run.network, held_out, classes=data.classes)
+    run.curve.append(line)
+    run.epoch, run.step = run.epoch + 1, 0
+
+
+def check_finite(run: Run) -> None:
+    """Raise FloatingPointError unless the losses so far are finite; looked at now and then, as it waits for a GPU."""
+    if bad := [name for name, value in run.sums.items() if not value.isfinite()]:
+        raise FloatingPointError(
+            f"the loss must stay finite, got `{bad[0]}` that is not in epoch {run.epoch + 1}. Lower the learning rate."
+        )
+
+
+def identity_of(
+    network: nn.Module, recipe: Recipe, data: TrainingSet, *, seed: int, precision: Precision
+) -> dict[str, Any]:
+    """What a checkpoint is of: two runs that differ here end with other weights."""
+    return {
+        "recipe": asdict(recipe),
+        "seed": seed,
+        "precision": precision,
+        "classes": data.classes,
+        "data": digests(data),
+        "initial_weights": sha256(tensor_bytes(weights_of(network))),
+    }
+
+
+def check_outputs(network: nn.Module, recipe: Recipe, data: TrainingSet) -> None:
+    """Raise ValueError unless the network has as many outputs as the recipe needs."""
+    like = next(network.parameters()).detach()
+    training = network.training
+    network.eval()
+    with torch.no_grad():
+        try:
+            outputs = network(take(data.x, torch.arange(1), like)).shape[1]
+        except RuntimeError as error:
+            shape = tuple(data.x.shape[1:])
+            raise ValueError(
+                f"`network` must take images {shape}, got {summary(error)}. Take another, or resize the images."
+            ) from None
+    network.train(training)
+    wanted = data.classes + recipe.extra_classes
+    if outputs < wanted or (recipe.extra_classes and outputs != wanted):
+        extra = " and one for outliers" if recipe.extra_classes else ""
+        raise ValueError(
+            f"`network` must have {wanted} outputs, {data.classes} classes{extra}, got {outputs}. Build it with those."
+        )

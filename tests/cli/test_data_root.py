@@ -1,0 +1,159 @@
+"""`--data-root`: sets by name below a folder, each part where it belongs, and images that two sets share."""
+
+import json
+import struct
+import sys
+
+import numpy as np
+import pytest
+import torch
+
+from oodattack.cli import main
+from oodattack.data.idx import FAMILIES
+from oodattack.job import Job
+from oodattack.job.images import fit_images, load_images
+from oodattack.threat import ThreatModel, read_threat
+
+CODE = """
+from torch import nn
+def net(): return nn.Sequential(nn.Flatten(), nn.Linear(784, 4)).eval()
+def fine(x): return x.flatten(1).mean(1)
+"""
+THREAT = ThreatModel(
+    name="quick", norm="linf", eps=0.03, aim="hide", objective="score", start="ood", init="ball", attack="apgd",
+    queries=3, restarts=1, iterate="best", source="test",
+)  # fmt: skip
+
+
+def idx_bytes(array) -> bytes:
+    return struct.pack(f">4B{array.ndim}I", 0, 0, 8, array.ndim, *array.shape) + array.tobytes()
+
+
+def write(root, name, part, x, y) -> None:
+    family = FAMILIES[name]
+    folder = root / family.title / "raw"
+    folder.mkdir(parents=True, exist_ok=True)
+    start = family.train if part == "train" else family.test
+    for kind, array in (("images-idx3", x), ("labels-idx1", y)):
+        (folder / f"{start}-{kind}-ubyte").write_bytes(idx_bytes(array))
+
+
+@pytest.fixture
+def sets(tmp_path, monkeypatch):
+    """MNIST and KMNIST of a few pictures: name and part -> pixels."""
+    draw = np.random.default_rng(0)
+    found = {}
+    for name in ("mnist", "kmnist"):
+        for part, n in (("test", 12), ("train", 20)):
+            found[name, part] = draw.integers(0, 256, (n, 28, 28), dtype=np.uint8)
+            write(tmp_path / "sets", name, part, found[name, part], np.arange(n, dtype=np.uint8) % 4)
+    (tmp_path / "mine.py").write_text(CODE)
+    (tmp_path / "quick.toml").write_text(
+        'norm = "linf"\neps = "8/255"\naim = "hide"\nobjective = "score"\nstart = "ood"\ninit = "ball"\n'
+        'attack = "apgd"\nqueries = 3\nrestarts = 1\niterate = "best"\nsource = "test"\n'
+    )
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [entry for entry in sys.path if entry])
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)
+    monkeypatch.setitem(sys.modules, "matplotlib", None)  # drawing takes longer than training
+    monkeypatch.setenv("OODATTACK_CACHE", str(tmp_path / "cache"))
+    yield found
+    sys.modules.pop("mine", None)
+
+
+def pixels(x: torch.Tensor) -> np.ndarray:
+    return (x[:, 0] * 255).round().byte().numpy()
+
+
+def test_each_option_loads_its_part(sets, tmp_path):
+    job = Job(id="mnist", ood=("kmnist",), fit="mnist", ood_validation="kmnist", data_root=tmp_path / "sets")
+    loaded, fit = load_images(job, [THREAT]), fit_images(job, tunes=True)
+    assert np.array_equal(pixels(loaded.id.x), sets["mnist", "test"])
+    assert np.array_equal(pixels(loaded.ood[0].x), sets["kmnist", "test"])
+    assert np.array_equal(pixels(fit.x), sets["mnist", "train"])  # never what is judged on
+    assert fit.y.tolist() == [i % 4 for i in range(20)]
+    assert fit.ood.shape == (12, 1, 28, 28)
+
+
+def test_fit_on_digits_is_on_those_to_train_with():
+    named, default = fit_images(Job(fit="digits"), tunes=False), fit_images(Job(), tunes=False)
+    assert torch.equal(named.x, default.x) and len(named.x) == 433
+
+
+def test_samples_are_drawn_and_fewer_are_all(sets, tmp_path):
+    job = Job(id="mnist", ood=("kmnist",), data_root=tmp_path / "sets", samples=5)
+    loaded = load_images(job, [THREAT])
+    assert len(loaded.id.x) == len(loaded.ood[0].x) == 5
+    known = [row.tobytes() for row in sets["mnist", "test"]]
+    assert all(row.tobytes() in known for row in pixels(loaded.id.x))
+    job = Job(id="mnist", ood=("kmnist", "noise"), data_root=tmp_path / "sets", samples=50)
+    loaded = load_images(job, [THREAT])
+    assert [len(loaded.id.x), *(len(i.x) for i in loaded.ood)] == [12, 12, 50]
+    assert loaded.ood[1].x.shape[1:] == (1, 28, 28)
+
+
+RUN = ["run", "--detector", "mine:fine", "--threat", "quick.toml", "--id", "mnist", "--ood", "kmnist"]
+
+
+def test_run_by_name(sets, tmp_path, capsys):
+    assert main([*RUN, "--data-root", "sets", "--out", "out", "--json"]) == 0, capsys.readouterr().err
+    spec = json.loads(capsys.readouterr().out)["spec"]
+    assert (spec["id"]["name"], spec["id"]["n"], spec["ood"][0]["name"]) == ("mnist", 12, "kmnist")
+    assert spec["overlaps"] == []
+
+
+def test_without_the_folder_it_says_where_it_looks(sets, capsys):
+    assert main(RUN) == 2
+    err = capsys.readouterr().err
+    assert len(err.splitlines()) == 1 and "`mnist` must be on your disk, got no --data-root" in err
+    assert main([*RUN, "--data-root", "nowhere"]) == 2
+    assert "`--data-root` must name a folder, got 'nowhere'. Check the path." in capsys.readouterr().err
+
+
+def test_train_by_name(sets, tmp_path, capsys):
+    command = (
+        "train --objective oe --id mnist --aux kmnist --data-root sets --epochs 1 --batch-size 10 --out n.safetensors"
+    )
+    assert main(command.split()) == 0, capsys.readouterr().err
+    assert capsys.readouterr().out.startswith("n.safetensors: oe, accuracy")
+    record = json.loads((tmp_path / "n.json").read_text())
+    assert (record["id"], record["aux"], record["classes"]) == ("mnist", "kmnist", 4)
+
+
+# --- images in two sets ---
+
+
+def test_a_shared_image_is_told(sets, tmp_path, capsys):
+    shared = sets["kmnist", "test"].copy()
+    shared = np.concatenate([shared] * 10)[:110] ^ np.arange(110, dtype=np.uint8)[:, None, None]
+    shared[7] = sets["mnist", "test"][3]  # fewer than one in a hundred, which would be refused
+    shared[8] = sets["mnist", "train"][0]
+    write(tmp_path / "sets", "kmnist", "test", shared, np.zeros(110, dtype=np.uint8))
+    words = [*RUN, "--detector", "mine:fine", "--data-root", "sets", "--out"]
+    assert main([*words, "a", "--json"]) == 0, capsys.readouterr().err
+    assert json.loads(capsys.readouterr().out)["spec"]["overlaps"] == [{"first": "id", "second": "kmnist", "images": 1}]
+    assert main([*words, "b"]) == 0
+    told = " ".join(capsys.readouterr().out.split())
+    assert "Warning: 1 image is both in id and in kmnist. Take them out of one." in told
+
+
+def test_images_that_a_detector_was_fitted_on_count(sets, tmp_path, capsys):
+    write(tmp_path / "sets", "mnist", "test", sets["mnist", "train"][:12], np.zeros(12, dtype=np.uint8))
+    command = "run --id mnist --ood kmnist --detector mahalanobis --model mine:net --fit mnist --threat quick.toml --data-root sets"
+    assert main([*command.split(), "--out", "o", "--json"]) == 0, capsys.readouterr().err
+    assert json.loads(capsys.readouterr().out)["spec"]["overlaps"] == [
+        {"first": "id", "second": "the training images", "images": 12}
+    ]
+
+
+def test_the_embedded_sets_share_nothing():
+    """Nor with what the default networks and detectors learn from; told apart at 8 bits."""
+    from oodattack.evaluation import Provenance
+    from oodattack.job.networks import learnt_by
+
+    job = Job(samples=200)
+    loaded, fit = load_images(job, [read_threat("linf-8-255")]), fit_images(job, tunes=True)
+    learnt = {**learnt_by(["ce"], job), "the validation images": fit.ood}
+    judged = {"id": loaded.id.x, "targets": loaded.targets.x, **{i.name: i.x for i in loaded.ood}}
+    assert [*learnt] == ["the training images", "the auxiliary images", "the validation images"]
+    assert Provenance(learnt=learnt).overlaps(judged) == []

@@ -1,0 +1,207 @@
+"""Going on after an interruption: nothing is computed twice, nothing comes out otherwise, and changes are refused."""
+
+import errno
+import json
+import os
+
+import numpy as np
+import pytest
+from small_run import RUN, result
+
+from oodattack.cli import main
+from oodattack.runs.journal import Journal
+
+RESUME = ["run", "--resume", "out"]
+
+
+@pytest.fixture
+def stops(monkeypatch):
+    """stops(n): Ctrl-C when n blocks are in the journal; gives the list of blocks that are written from now on."""
+    written: list[str] = []
+    write = Journal.write
+
+    def until(n: int | None) -> list[str]:
+        written.clear()
+
+        def counted(self, key, found):
+            if len(written) == n:
+                raise KeyboardInterrupt
+            write(self, key, found)
+            written.append(key)
+
+        monkeypatch.setattr(Journal, "write", counted)
+        return written
+
+    return until
+
+
+@pytest.mark.parametrize("blocks", [0, 1, 7])
+def test_after_ctrl_c_only_the_rest_is_computed(place, finished, stops, capsys, blocks):
+    stops(blocks)
+    assert main(RUN) == 130
+    err = capsys.readouterr().err
+    assert "Go on with: oodattack run --resume out" in err and err.count("\n") <= 2
+    assert len(list((place / "out" / "journal").glob("*.block"))) == blocks
+    assert not (place / "out" / "report.json").exists()
+    rest = stops(None)
+    assert main(RESUME) == 0
+    assert result(place / "out") == result(finished / "out")
+    assert not (place / "out" / "journal").exists()
+    assert len(rest) == len(set(rest)) == int((finished / "blocks").read_text()) - blocks
+    again = stops(None)
+    assert main([*RESUME, "--json"]) == 0  # finished: read, not computed
+    assert again == []
+    assert capsys.readouterr().out.endswith((place / "out" / "report.json").read_text())
+
+
+def test_blocks_that_were_finished_are_not_computed_again(place, stops):
+    stops(7)
+    assert main(RUN) == 130
+    first = {path.name for path in (place / "out" / "journal").glob("*.block")}
+    rest = stops(3)
+    assert main(RESUME) == 130
+    both = {path.name for path in (place / "out" / "journal").glob("*.block")}
+    assert len(rest) == 3 and first < both and len(both) == 10
+
+
+DAMAGE = {
+    "cut": lambda data: data[: len(data) // 2],
+    "empty": lambda data: b"",
+    "a bit": lambda data: data[:-5] + bytes([data[-5] ^ 1]) + data[-4:],
+    "seal": lambda data: b"0" * 64 + data[64:],
+}
+
+
+@pytest.mark.parametrize("how", DAMAGE)
+def test_a_damaged_block_is_computed_again(place, finished, stops, how):
+    stops(5)
+    assert main(RUN) == 130
+    for path in (place / "out" / "journal").glob("*.block"):
+        path.write_bytes(DAMAGE[how](path.read_bytes()))
+    rest = stops(None)
+    assert main(RESUME) == 0
+    assert result(place / "out") == result(finished / "out")
+    assert len(rest) == int((finished / "blocks").read_text())  # none was taken as it stood
+
+
+def test_a_block_of_another_name_is_not_taken(place, finished, stops):
+    stops(6)
+    assert main(RUN) == 130
+    files = sorted((place / "out" / "journal").glob("*.block"))
+    data = [path.read_bytes() for path in files]
+    for path, other in zip(files, data[1:] + data[:1], strict=True):
+        path.write_bytes(other)
+    stops(None)
+    assert main(RESUME) == 0
+    assert result(place / "out") == result(finished / "out")
+
+
+def changed_images(place, name):
+    with np.load(place / name) as arrays:
+        kept = dict(arrays)
+    kept["images"] = kept["images"].copy()
+    kept["images"].reshape(-1)[0] = 0
+    np.savez(place / name, **kept)
+
+
+def edited(place, name, old, new):
+    path = place / name
+    assert old in path.read_text()
+    path.write_text(path.read_text().replace(old, new))
+
+
+def other_version(monkeypatch):
+    from oodattack.identity import versions
+
+    monkeypatch.setattr("oodattack.job.planned.versions", lambda: versions() | {"torch": "9.9"})
+
+
+CHANGES = {
+    "data": (lambda place, _: changed_images(place, "ood.npz"), "`data.ood/npz:ood.npz`"),
+    "id data": (lambda place, _: changed_images(place, "id.npz"), "`data.id`"),
+    "threat": (lambda place, _: edited(place, "quick.toml", "queries = 6", "queries = 7"), "`threats.quick`"),
+    "member": (lambda place, _: edited(place, "quick-square.toml", "queries = 6", "queries = 5"), "`threats.worst`"),
+    "code": (lambda place, _: edited(place, "mine.py", "mean(1)", "mean(1) * 2"), "`files.mine:"),
+    "torch": (lambda _, monkeypatch: other_version(monkeypatch), "`versions.torch`"),
+    "plan": (lambda place, _: edited(place, "out/plan.json", '"seed": 0', '"seed": 1'), "`sha256` differs"),
+    "plan gone": (lambda place, _: (place / "out" / "plan.json").write_text("{"), "must be as it was written"),
+    "no plan": (lambda place, _: (place / "out" / "plan.json").unlink(), "a run must have a plan"),
+}
+
+
+@pytest.mark.parametrize("what", CHANGES)
+def test_what_has_changed_is_named(place, stops, capsys, monkeypatch, what):
+    stops(2)
+    assert main(RUN) == 130
+    capsys.readouterr()
+    change, word = CHANGES[what]
+    change(place, monkeypatch)
+    assert main(RESUME) == 2
+    out, err = capsys.readouterr()
+    assert out == "" and err.count("\n") == 1 and word in err
+    assert len(list((place / "out" / "journal").glob("*.block"))) == 2  # kept, in case it is put back
+
+
+def test_changed_weights_are_named(place, stops, capsys):
+    from safetensors.torch import save_file
+    from torch import nn
+
+    net = nn.Sequential(nn.Flatten(), nn.Linear(64, 16), nn.Tanh(), nn.Linear(16, 4))
+    save_file(net.state_dict(), place / "w.safetensors")
+    stops(2)
+    assert main([*RUN, "--weights", "w.safetensors"]) == 130
+    save_file({k: v * 2 for k, v in net.state_dict().items()}, place / "w.safetensors")
+    capsys.readouterr()
+    assert main(RESUME) == 2
+    assert "`files.w.safetensors`" in capsys.readouterr().err
+
+
+def test_an_unfinished_run_is_not_overwritten(place, stops, capsys):
+    stops(1)
+    main(RUN)
+    capsys.readouterr()
+    assert main(RUN) == 2
+    assert "--resume" in capsys.readouterr().err
+
+
+def test_resume_takes_no_other_option(place, capsys):
+    assert main([*RESUME, "--seed", "3"]) == 2
+    assert "`--resume` must stand alone, got --seed too" in capsys.readouterr().err
+
+
+def test_a_full_disk_is_an_error_and_what_was_written_stays(place, finished, stops, monkeypatch, capsys):
+    stops(3)
+    assert main(RUN) == 130
+    before = {path: path.read_bytes() for path in (place / "out" / "journal").glob("*.block")}
+    stops(None)
+
+    def full(*_args):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", full)
+        capsys.readouterr()
+        assert main(RESUME) == 2
+    err = capsys.readouterr().err
+    assert err.count("\n") == 1 and "No space left" in err
+    assert {path: path.read_bytes() for path in before} == before
+    assert not list((place / "out").rglob("*.part"))
+    assert main(RESUME) == 0
+    assert result(place / "out") == result(finished / "out")
+
+
+def test_a_run_that_fails_before_its_first_block_leaves_nothing(place, capsys, monkeypatch):
+    def wrong(*_args, **_options):
+        raise ValueError("out of sorts")
+
+    monkeypatch.setattr("oodattack.evaluation.sides.search", wrong)
+    assert main(RUN) == 2
+    assert not (place / "out").exists()
+
+
+def test_the_plan_says_what_is_measured(finished):
+    plan = json.loads((finished / "out" / "plan.json").read_text())
+    assert plan["batch_size"] == 4 and plan["job"]["ood"] == ["npz:ood.npz"]
+    assert set(plan["threats"]) == {"quick", "match", "shared", "worst"}
+    assert set(plan["data"]) == {"id", "ood/npz:ood.npz"}
+    assert set(plan["detectors"]) == {"energy@model", "mine:bright"}

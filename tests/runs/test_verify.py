@@ -1,0 +1,273 @@
+"""Evidence that was tampered with is caught, whatever else was changed to fit."""
+
+import hashlib
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from small_run import CODE, RUN
+
+from oodattack.cli import main
+from oodattack.runs.manifest import write_manifest
+
+SHARDS = Path("shards")
+
+
+@pytest.fixture
+def run(place, finished):
+    """A finished run that may be changed."""
+    shutil.copytree(finished / "out", place / "out")
+    return place / "out"
+
+
+def shard(run: Path, threat: str, side: str = "ood", detector: str = "energy") -> Path:
+    """The file with the rows of one side."""
+    (found,) = (
+        p for p in (run / "shards").rglob("*.safetensors") if {threat, side} < set(p.parts) and detector in str(p)
+    )
+    return found
+
+
+def edit(path: Path, change) -> None:
+    tensors = load_file(path)
+    change(tensors)
+    save_file({key: t.contiguous() for key, t in tensors.items()}, path)
+
+
+def of_report(run: Path, change) -> None:
+    path = run / "report.json"
+    report = json.loads(path.read_text())
+    change(report)
+    path.write_text(json.dumps(report))
+
+
+def test_an_honest_run_passes(run, capsys):
+    assert main(["verify", "out"]) == 0
+    out, err = capsys.readouterr()
+    assert err == "" and "DIFFERENT" not in out
+    for word in (
+        "linf distance",
+        "scores_8bit",
+        "MAPE",
+        "auroc_low",
+        "fpr_at_95_ood_tpr",
+        "aupr",
+        "targets",
+        "verdict",
+    ):
+        assert word in out
+
+
+def outside(t):
+    t["x_adv"][0, 0, 0, 0] += 0.2
+    t["x_adv"].clamp_(0, 1)
+
+
+def out_of_the_box(t):
+    t["x_adv"][0, 0, 0, 0] = -1e-3
+
+
+def better_score(t):
+    t["scores"][1] += 1.0
+
+
+def better_8_bit_score(t):
+    t["scores_8bit"][1] += 1.0
+
+
+def other_target(t):
+    t["target"][0] = (t["target"][0] + 1) % 7
+
+
+def other_target_and_mape(t):
+    other_target(t)
+    t["mape"][0] = 0.0
+
+
+def shorter_distance(t):
+    t["distance"][:] = 0.0
+
+
+def other_8_bit_image(t):
+    t["x_8bit"][0, 0, 0, 0] ^= 64
+
+
+def fewer_queries(t):
+    t["queries"][:] = 1
+
+
+def clean_scores(t):
+    t["clean"][0] -= 0.5
+
+
+def swapped_rows(t):
+    t["row"][:2] = torch.tensor([1, 0])
+
+
+FORGED = {
+    "outside the ball": ("quick", outside, "linf distance"),
+    "outside the box": ("quick", out_of_the_box, "pixels"),
+    "a score": ("quick", better_score, "scores"),
+    "a score of the suite": ("shared", better_score, "scores"),
+    "a score of the worst": ("worst", better_score, "scores"),
+    "an 8-bit score": ("shared", better_8_bit_score, "scores_8bit"),
+    "a target": ("match", other_target, "targets"),
+    "a target and its MAPE": ("match", other_target_and_mape, "targets"),
+    "distances": ("quick", shorter_distance, "distances"),
+    "an 8-bit image": ("quick", other_8_bit_image, "8-bit image"),
+    "queries": ("quick", fewer_queries, "queries"),
+    "clean scores": ("quick", clean_scores, "clean scores"),
+    "rows": ("quick", swapped_rows, "rows"),
+}
+
+
+@pytest.mark.parametrize("what", FORGED)
+def test_a_forged_shard_is_caught(run, capsys, what):
+    threat, change, word = FORGED[what]
+    edit(shard(run, threat), change)
+    assert main(["verify", "out"]) == 1
+    out, err = capsys.readouterr()
+    assert "DIFFERENT  file shards" in out and err.count("\n") == 1
+    write_manifest(run)  # the forger can hash, too
+    assert main(["verify", "out"]) == 1
+    out, _ = capsys.readouterr()
+    assert out.count("DIFFERENT") == 1 and word in out.splitlines()[-1]  # nothing after the first difference
+
+
+def auroc(report):
+    report["results"][0]["attacked"]["auroc"] = 0.99
+
+
+def interval(report):
+    report["results"][1]["attacked_8bit"]["auroc_low"] = 0.0
+
+
+def verdict(report):
+    result = report["results"][0]
+    result["verdict"] = {"broken": "holds", "holds": "broken", "inconclusive": "holds"}[result["verdict"]]
+
+
+def finite(report):
+    report["results"][0]["indicators"]["non_finite_share"] = 0.5
+
+
+def deployed(report):
+    report["results"][-1]["deployed"]["fpr"] = 0.123
+
+
+def images(report):
+    report["spec"]["ood"][0]["sha256"] = "0" * 64
+
+
+def threat(report):
+    report["spec"]["threats"]["quick"] = "0" * 64
+
+
+def cell(report):
+    report["results"].pop()
+
+
+def other_cell(report):
+    report["results"][0]["threat"] = "shared"
+
+
+CLAIMS = {f.__name__: f for f in (auroc, interval, verdict, finite, deployed, images, threat, cell, other_cell)}
+
+
+@pytest.mark.parametrize("what", CLAIMS)
+def test_a_changed_report_is_caught(run, capsys, what):
+    of_report(run, CLAIMS[what])
+    write_manifest(run)
+    assert main(["verify", "out"]) == 1
+    assert capsys.readouterr().out.count("DIFFERENT") == 1
+
+
+def test_scores_and_metrics_that_fit_each_other_are_caught_by_the_detector(run, capsys):
+    """A forger who writes the clean scores into the shard and the clean numbers into the report."""
+    for side in ("id", "ood"):
+        edit(shard(run, "quick", side), lambda t: t.update(scores=t["clean"].clone(), scores_8bit=t["clean"].clone()))
+
+    def fits(report):
+        result = report["results"][0]
+        assert (result["detector"], result["threat"]) == ("energy", "quick")
+        result["attacked"] = result["attacked_8bit"] = result["clean"]
+
+    of_report(run, fits)
+    write_manifest(run)
+    assert main(["verify", "out"]) == 1
+    assert "scores" in capsys.readouterr().out.splitlines()[-1]
+
+
+def test_a_file_that_was_swapped_with_another_is_caught(run, capsys):
+    one, two = shard(run, "quick"), shard(run, "shared")
+    a, b = one.read_bytes(), two.read_bytes()
+    one.write_bytes(b)
+    two.write_bytes(a)
+    write_manifest(run)
+    assert main(["verify", "out"]) == 1
+    assert "DIFFERENT" in capsys.readouterr().out
+
+
+def test_files_beside_or_missing_are_caught(run, capsys):
+    (run / "more.txt").write_text("hello")
+    assert main(["verify", "out"]) == 1
+    (run / "more.txt").unlink()
+    next((run / "sheets").rglob("*.png")).unlink()
+    assert main(["verify", "out"]) == 1
+    assert "no such file" in capsys.readouterr().out
+
+
+def test_another_detector_is_caught(run, place, capsys):
+    (place / "mine.py").write_text(CODE.replace("mean(1)", "amax(1)"))
+    assert main(["verify", "out"]) == 1
+    assert "mine:bright" in capsys.readouterr().out.splitlines()[-1]
+
+
+def test_a_larger_radius_in_the_plan_is_caught(run, capsys):
+    text = (run / "plan.json").read_text()
+    plan = json.loads(text)
+    plan["threats"]["quick"]["content"]["eps"] = 0.5
+    plan.pop("sha256")
+    plan["sha256"] = hashlib.sha256(json.dumps(plan).encode()).hexdigest()
+    (run / "plan.json").write_text(json.dumps(plan))
+    write_manifest(run)
+    assert main(["verify", "out"]) == 1
+
+
+@pytest.mark.parametrize("name", ["evidence.json", "report.json", "plan.json"])
+@pytest.mark.parametrize("text", ["", "{}", "[" * 100_000, "null", '{"format": 1, "inputs": {"id": ["../../x"]}}'])
+def test_what_cannot_be_read_fails_in_one_line(run, capsys, name, text):
+    (run / name).write_text(text)
+    write_manifest(run)
+    assert main(["verify", "out"]) == 1
+    assert capsys.readouterr().err.count("\n") == 1
+
+
+def test_an_unfinished_run_cannot_be_verified(place, capsys):
+    (place / "out").mkdir()
+    assert main(["verify", "out"]) == 2
+    assert "a finished run must have a manifest" in capsys.readouterr().err
+
+
+def test_verification_loads_none_of_the_attacks(finished):
+    code = """
+        import sys
+        from oodattack.cli import main
+        assert main(["verify", "out"]) == 0
+        names = ("oodattack.attack", "oodattack.evaluation", "oodattack.aims", "torchattacks")
+        found = [name for name in sys.modules if name.startswith(names)]
+        assert not found, found
+    """
+    script = "\n".join(line[8:] for line in code.splitlines())
+    done = subprocess.run([sys.executable, "-c", script], cwd=finished, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr[-500:]
+
+
+def test_the_command_is_the_one_that_was_given(finished):
+    report = json.loads((finished / "out" / "report.json").read_text())
+    assert report["spec"]["command"].split()[1:3] == RUN[:2]
