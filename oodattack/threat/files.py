@@ -10,6 +10,10 @@ from oodattack.lookup import summary, unknown
 from oodattack.threat.group import Suite, Sweep, Threat, members_of
 from oodattack.threat.model import ThreatModel
 
+LONGEST = 1_000_000  # bytes of a file
+DOTS = 1000  # in a line
+MEMBERS = 100  # of a suite, by name
+
 
 def preset_folder() -> Path:
     """The folder of the shipped threat models, in an installed package or a checkout."""
@@ -45,7 +49,7 @@ def _find(name: str | Path) -> Path:
 def _read(path: Path, *, inside: Path | None) -> Threat:
     """Read a file; `inside` is the suite that names it as a member, if any."""
     try:
-        raw = tomllib.loads(path.read_text(encoding="utf-8"))
+        raw = tomllib.loads(_text(path))
     except FileNotFoundError:
         raise ValueError(f"{path}: threat file must exist, but it does not. Check the path.") from None
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError, RecursionError) as error:
@@ -72,6 +76,17 @@ def _read(path: Path, *, inside: Path | None) -> Threat:
         return ThreatModel(name=path.stem, **raw)
     except ValidationError as error:
         raise ValueError(f"{path}: {explain(error)}") from None
+
+
+def _text(path: Path) -> str:
+    """The text of a file that a reader of TOML gets through at once: its time grows as the square of a key's depth."""
+    with path.open("rb") as file:
+        data = file.read(LONGEST + 1)
+    if len(data) > LONGEST:
+        raise tomllib.TOMLDecodeError(f"more than {LONGEST} bytes")
+    if any(line.count(b".") > DOTS for line in data.splitlines()):
+        raise tomllib.TOMLDecodeError(f"more than {DOTS} dots in a line")
+    return data.decode("utf-8")
 
 
 def _before(name: Any, path: Path) -> ThreatModel:
@@ -108,6 +123,8 @@ def _members(names: Any, path: Path) -> tuple[ThreatModel, ...]:
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
         rule = "must be a list of threat names or of tables"
         raise ValueError(f'{path}: `members` {rule}, got {names!r}. Write ["linf-8-255", ...] or [[members]].')
+    if len(names) > MEMBERS:
+        raise ValueError(f"{path}: `members` must be at most {MEMBERS}, got {len(names)}. Split the suite.")
     beside = [path.parent / name if name.endswith(".toml") else name for name in names]
     if any(Path(name).resolve() == path.resolve() or name == path.stem for name in beside):
         raise ValueError(f"{path}: `members` must not name the suite itself, got {path.stem!r}. Drop it.")

@@ -1,5 +1,6 @@
 """A threat model: what one attacker may do, and how it searches. Data only."""
 
+import re
 from fractions import Fraction
 from typing import Annotated, Literal, Self
 
@@ -29,10 +30,12 @@ NORMS = {  # of attacks that do not know all of them
 }
 OUTSIDE = "torchattacks:"  # prefix of attacks from that library
 
+SHORT = re.compile(r"\s*[+-]?[0-9./]{1,20}(e[+-]?[0-9]{1,2})?\s*")  # a number that costs nothing to compute
+
 
 def _fraction(value: object) -> object:
     """Read "8/255" as a number; leave everything else to the type check."""
-    if isinstance(value, str):
+    if isinstance(value, str) and SHORT.fullmatch(value):
         try:
             return float(Fraction(value))
         except (ValueError, ZeroDivisionError):

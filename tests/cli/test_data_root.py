@@ -139,7 +139,10 @@ def test_a_shared_image_is_told(sets, tmp_path, capsys):
 
 def test_images_that_a_detector_was_fitted_on_count(sets, tmp_path, capsys):
     write(tmp_path / "sets", "mnist", "test", sets["mnist", "train"][:12], np.zeros(12, dtype=np.uint8))
-    command = "run --id mnist --ood kmnist --detector mahalanobis --model mine:net --fit mnist --threat quick.toml --data-root sets"
+    command = (
+        "run --id mnist --ood kmnist --detector mahalanobis --model mine:net --fit mnist --threat quick.toml "
+        "--data-root sets"
+    )
     assert main([*command.split(), "--out", "o", "--json"]) == 0, capsys.readouterr().err
     assert json.loads(capsys.readouterr().out)["spec"]["overlaps"] == [
         {"first": "id", "second": "the training images", "images": 12}
