@@ -67,7 +67,11 @@ def run(args: argparse.Namespace) -> None:
         if all(json_lines.find(json_lines.read(args.out), where | {"ood": k}) for k in ood):
             continue
         start = time.perf_counter()
-        detector = built(name, args.network, args.data, fit)
+        try:
+            detector = built(name, args.network, args.data, fit)
+        except ValueError as error:  # such as MOOD, which needs a network with exits
+            print(f"{name}: {error}", flush=True)
+            continue
         ready = time.perf_counter()
         on_id = scored(detector, x_id)
         took = {"fit_seconds": round(ready - start, 1), "ms_per_image": (time.perf_counter() - ready) / args.n * 1e3}

@@ -11,18 +11,20 @@ from oodattack.job.ask import Job
 if TYPE_CHECKING:
     from oodattack.job.device import checked_device
     from oodattack.job.running import resume, run
+    from oodattack.job.showing import gallery
     from oodattack.job.training import train
     from oodattack.job.verifying import verify
 
 _HOMES = {
     "checked_device": "oodattack.job.device",
+    "gallery": "oodattack.job.showing",
     "resume": "oodattack.job.running",
     "run": "oodattack.job.running",
     "train": "oodattack.job.training",
     "verify": "oodattack.job.verifying",
 }
 
-__all__ = ["Job", "checked_device", "resume", "run", "train", "verify"]
+__all__ = ["Job", "checked_device", "gallery", "resume", "run", "train", "verify"]
 
 
 def __getattr__(name: str) -> object:

@@ -18,8 +18,13 @@ class Interrupted(KeyboardInterrupt):
 
     def __init__(self, folder: Path) -> None:
         on = (folder / PLAN).exists()
-        words = shlex.join(["oodattack", "run", "--resume", str(folder)])
-        super().__init__(f"interrupted, what was finished is kept. Go on with: {words}" if on else "interrupted")
+        kept = f"interrupted, what was finished is kept. Go on with: {how_to_go_on(folder)}"
+        super().__init__(kept if on else "interrupted")
+
+
+def how_to_go_on(folder: Path) -> str:
+    """The command that goes on with a run."""
+    return shlex.join(["oodattack", "run", "--resume", str(folder)])
 
 
 @contextmanager
@@ -58,14 +63,15 @@ def run_directory(out: Path | None) -> Iterator[Path]:
         raise
 
 
-def forget(folder: Path) -> None:
-    """Take away what a run that failed has written, unless a block of a search was finished: that stays."""
+def forget(folder: Path) -> bool:
+    """Take away what a run that failed has written, unless a block of a search was finished; whether it did."""
     if any((folder / "journal").glob("*.block")):
-        return
+        return False
     for name in ("journal", "inputs", "clean", "shards", "detectors"):
         rmtree(folder / name, ignore_errors=True)
     for name in (PLAN, INDEX):
         (folder / name).unlink(missing_ok=True)
+    return True
 
 
 def write_sheet(shown: Shown, out: Path) -> None:

@@ -14,10 +14,11 @@ from oodattack.data import Images
 from oodattack.detector import Detector
 from oodattack.detectors import DETECTORS, Fit, store
 from oodattack.evaluation import Progress, Provenance, automatic, evaluate
+from oodattack.gallery.run_page import write_page
 from oodattack.job.ask import DEFAULT_DETECTORS, DEFAULT_THREATS, ON_A_MODEL, Job
 from oodattack.job.detectors import build_detector, split_name
 from oodattack.job.device import checked_device
-from oodattack.job.folder import Interrupted, forget, run_directory, write_sheet
+from oodattack.job.folder import Interrupted, forget, how_to_go_on, run_directory, write_sheet
 from oodattack.job.images import Loaded, fit_images, load_images
 from oodattack.job.networks import Network, learnt_by, load_networks
 from oodattack.job.planned import checked_before, checked_now, job_of, plan_of
@@ -57,7 +58,7 @@ class Ready(NamedTuple):
 
 
 def run(job: Job, *, progress: Progress | None = None) -> tuple[Report, Path]:
-    """Do what a job says; writes report.json, contact sheets and evidence into the run directory.
+    """Do what a job says; writes report.json, report.html, contact sheets and evidence into the run directory.
 
     Returns:
         The report and the run directory.
@@ -73,9 +74,9 @@ def run(job: Job, *, progress: Progress | None = None) -> tuple[Report, Path]:
         assert out is not None
         try:
             return run_in(out, asked, None, progress), out
-        except Exception:
-            if ranks.speaks:
-                forget(out)
+        except Exception as error:
+            if ranks.speaks and not forget(out) and isinstance(error, ValueError):
+                raise ValueError(f"{error} What was finished is kept: {how_to_go_on(out)}.") from error
             raise
 
 
@@ -138,6 +139,7 @@ def run_in(out: Path, asked: Asked, then: Plan | None, progress: Progress | None
         if ranks.speaks:
             keeper.shards.finish()
             report.save(out / "report.json")
+            write_page(out, ready.detectors)
             write_manifest(out)
         ranks.exchange(None)  # nobody needs the journal any more
         if ranks.speaks:

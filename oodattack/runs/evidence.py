@@ -56,7 +56,9 @@ class Evidence(Record):
 def file_name(name: str) -> str:
     """A name as part of a path: letters, digits and a few marks; a hash where anything else had to go."""
     safe = re.sub(r"[^A-Za-z0-9@+_-]+", "-", name).strip("-")
-    return safe if safe == name and len(name) < 80 else f"{safe[:60]}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"
+    return (
+        safe if safe == name and 0 < len(name) < 80 else f"{safe[:60]}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"
+    )
 
 
 def part_name(first: int) -> str:

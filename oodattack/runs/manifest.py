@@ -8,7 +8,7 @@ from oodattack.lookup import summary
 from oodattack.runs.plan import files_sha256
 
 MANIFEST = "manifest.json"
-PASSING = ("journal",)  # folders that go when the run is finished
+PASSING = ("journal", "gallery")  # folders that go when the run is finished, or come later
 
 
 def write_manifest(folder: Path) -> None:

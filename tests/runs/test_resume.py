@@ -6,6 +6,8 @@ import os
 
 import numpy as np
 import pytest
+import torch
+from safetensors.torch import load_file
 from small_run import RUN, result
 
 from oodattack.cli import main
@@ -190,6 +192,23 @@ def test_a_full_disk_is_an_error_and_what_was_written_stays(place, finished, sto
     assert result(place / "out") == result(finished / "out")
 
 
+def test_a_run_that_fails_says_how_to_go_on(place, finished, monkeypatch, capsys):
+    write = Journal.write
+
+    def full(self, key, found):
+        if len(list(self.folder.glob("*.block"))) == 4:
+            raise ValueError("no space left.")
+        write(self, key, found)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Journal, "write", full)
+        assert main(RUN) == 2
+    err = capsys.readouterr().err
+    assert err.count("\n") == 1 and "no space left. What was finished is kept: oodattack run --resume out." in err
+    assert main(RESUME) == 0
+    assert result(place / "out") == result(finished / "out")
+
+
 def test_a_run_that_fails_before_its_first_block_leaves_nothing(place, capsys, monkeypatch):
     def wrong(*_args, **_options):
         raise ValueError("out of sorts")
@@ -205,3 +224,27 @@ def test_the_plan_says_what_is_measured(finished):
     assert set(plan["threats"]) == {"quick", "match", "shared", "worst"}
     assert set(plan["data"]) == {"id", "ood/npz:ood.npz"}
     assert set(plan["detectors"]) == {"energy@model", "mine:bright"}
+
+
+def test_images_on_disk_change_nothing(place, finished, monkeypatch):
+    monkeypatch.setattr("oodattack.runs.mapped.SMALL", 0)
+    assert main(RUN) == 0
+    assert result(place / "out") == result(finished / "out")
+
+
+def test_another_batch_size_changes_rounding_alone(place, finished):
+    for size in ("1", "7", "64"):
+        at = RUN.index("shared.toml") - 1  # without the two suites
+        words = [*RUN[:at], *RUN[at + 4 :], "--out", f"out-{size}"]
+        words[words.index("--batch-size") + 1] = size
+        assert main(words) == 0
+    reports = [json.loads((place / f"out-{size}" / "report.json").read_text()) for size in (1, 7, 64)]
+    for path in (finished / "out" / "clean").rglob("*.safetensors"):
+        same = path.relative_to(finished / "out")
+        scores = load_file(path)["scores"]
+        for size in (1, 7, 64):
+            torch.testing.assert_close(load_file(place / f"out-{size}" / same)["scores"], scores, atol=1e-5, rtol=1e-5)
+    for cells in zip(*(report["results"] for report in reports), strict=True):
+        for kind in ("clean", "attacked"):
+            aurocs = [cell[kind]["auroc"] for cell in cells]
+            assert max(aurocs) - min(aurocs) <= 0.002, (cells[0]["threat"], kind, aurocs)

@@ -1,0 +1,60 @@
+"""`oodattack gallery`: a finished run in pictures, with its detectors and networks where they can be loaded."""
+
+from pathlib import Path
+
+from oodattack.data import Images
+from oodattack.gallery.judge import Judge, judge_by
+from oodattack.gallery.saved import Function, Saved, computed, saved
+from oodattack.gallery.write import gallery as written
+from oodattack.gallery.write import id_images
+from oodattack.job.detectors import split_name
+from oodattack.job.networks import load_networks
+from oodattack.job.planned import job_of
+from oodattack.job.verifying import load_detectors
+from oodattack.lookup import unknown
+from oodattack.runs.plan import read_plan
+from oodattack.runs.verify import opened
+
+
+def gallery(folder: Path, *, worst: int = 8, class_: int | None = None, judge: str | None = None) -> Path:
+    """Write DIR/gallery/gallery.html and contact sheets beside it.
+
+    Args:
+        folder: the directory of a finished run.
+        worst: rows a cell.
+        class_: only rows whose adversarial image is predicted to be of this class.
+        judge: a detector of the run that is to say what looks like an ID image; by default distances in pixels do.
+
+    Returns:
+        The page.
+
+    Raises:
+        ValueError: no finished run, nothing to show, or a detector that is needed and cannot be loaded.
+    """
+    run, remark = saved(folder), ""
+    if judge is not None and judge not in run.report.spec.detectors:
+        raise unknown("--judge", judge, run.report.spec.detectors)
+    try:
+        detectors, logits = loaded(folder)
+    except ValueError as error:
+        if class_ is not None or judge is not None:
+            raise
+        detectors, logits, remark = {}, {}, f"Without predicted classes: {error}"
+    by = None if judge is None else named(run, judge, detectors[judge])
+    return written(folder, worst=worst, class_=class_, detectors=detectors, logits=logits, judge=by, remark=remark)
+
+
+def named(run: Saved, name: str, detector: Function) -> Judge:
+    """A detector as judge."""
+    return judge_by(f"the score of {name}", lambda x: computed(detector, x), id_images(run))
+
+
+def loaded(folder: Path) -> tuple[dict[str, Function], dict[str, Function]]:
+    """The detectors of a run, and by the same names the logits of their networks."""
+    run, job = opened(folder), job_of(read_plan(folder))
+    detectors: dict[str, Function] = dict(load_detectors(run, job))
+    wanted = {name: split_name(name, job) for name in detectors}
+    single = {name: network for name, (_, network) in wanted.items() if network and "," not in network}
+    x = saved(folder).inputs.block("id", 0)
+    networks = load_networks(list(single.values()), job, Images(job.id, x, None, ""), None)
+    return detectors, {name: networks[net].seen_by(wanted[name][0]).to(x.dtype) for name, net in single.items()}
