@@ -22,7 +22,11 @@ def blocks(language: str) -> list[str]:
     return re.findall(rf"^```{language}\n(.*?)^```", README, flags=re.S | re.M)
 
 
-COMMANDS = [line for block in blocks("sh") for line in block.splitlines() if line.startswith("oodattack")]
+def commands(block: str) -> list[str]:
+    return [line for line in block.splitlines() if line.startswith("oodattack")]
+
+
+BLOCKS = [block for block in blocks("sh") if commands(block)]
 
 
 @pytest.fixture
@@ -53,14 +57,16 @@ def test_python_blocks_run(code, folder, capsys):
     assert (folder / "report.json").exists()
 
 
-@pytest.mark.parametrize("command", COMMANDS)
-def test_commands_run(command, folder, capsys):
-    assert main(shlex.split(command)[1:]) == 0
-    out = capsys.readouterr().out
-    assert out.strip()
-    if "--out my" in command:
-        run = folder / command.rsplit(" ", 1)[1]
-        assert (run / "report.json").exists() and list(run.glob("sheets/*/*/*.png"))
+@pytest.mark.parametrize("block", BLOCKS, ids=lambda block: commands(block)[0][:40])
+def test_commands_run(block, folder, capsys):
+    # one after the other, as a reader would: some go on from what those before them left
+    for command in commands(block):
+        assert main(shlex.split(command)[1:]) == 0, command
+        out = capsys.readouterr().out
+        assert out.strip()
+        if "--out my" in command:
+            run = folder / command.rsplit(" ", 1)[1]
+            assert (run / "report.json").exists() and list(run.glob("sheets/*/*/*.png"))
 
 
 def test_the_threat_file_is_valid_and_complete(tmp_path):
