@@ -96,6 +96,7 @@ def simulate(cells: int, noise: Noise, *, times: int, seed: int) -> json_lines.L
         (id_old, id_new), (ood_old, ood_new) = (both(random, len(auroc), n, noise) for n in (N_ID, N_OOD))
         old, new = placed(id_old, ood_old + up), placed(id_new, ood_new + up)
         alarms += bool(fails(old, new, noise).any())
+        spread.append(errors_of(old, new, noise)[:cells].mean())
         worse = i % len(LEVELS) if cells == 1 else random.integers(cells)
         if cells == 1:
             level = LEVELS[worse]
@@ -107,7 +108,6 @@ def simulate(cells: int, noise: Noise, *, times: int, seed: int) -> json_lines.L
             side[worse] = value
         caught[level][0] += bool(fails(old, new, noise)[worse])
         caught[level][1] += 1
-        spread.append(errors_of(old, new, noise)[:cells].mean())
         if cells == 1:
             up, lower = shift(auroc), shift(np.maximum(auroc - 2 * MARGIN, 1e-3))
     hits, tries = (sum(c[k] for c in caught.values()) for k in (0, 1))

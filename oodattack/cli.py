@@ -21,6 +21,7 @@ EXAMPLE = {
     "run": "Example: oodattack run --detector energy@greg --ood far-mix --threat linf-8-255 --out my-run",
     "list": "Example: oodattack list threats --json",
     "verify": "Example: oodattack verify my-run",
+    "gallery": "Example: oodattack gallery my-run --worst 4 --class 3",
     "check": "Example: oodattack check my-run --baseline baseline.json --junit check.xml",
     "train": "Example: oodattack train --objective greg+ --out greg-plus.safetensors",
 }
@@ -109,7 +110,7 @@ def run(as_json: bool, id_: str, resume: Path | None, **options: Any) -> None:
     """Stress-test detectors: clean numbers beside numbers under attack.
 
     Without options, runs nine detectors on four small networks (trained on first use) against digits 6-9 and a mix of
-    photographs, noise, spirals and checkerboards, and writes report.json and contact sheets.
+    photographs, noise, spirals and checkerboards, and writes report.json, report.html and contact sheets.
     """
     if resume is not None:
         _alone("resume", "as_json")
@@ -128,7 +129,8 @@ def run(as_json: bool, id_: str, resume: Path | None, **options: Any) -> None:
         return
     report.table()
     click.echo(
-        f"\n{folder / 'report.json'}: everything above and more.  {folder / 'sheets'}: a contact sheet per cell."
+        f"\n{folder / 'report.html'}: everything above and more.  {folder / 'report.json'}: the same as data.  "
+        f"{folder / 'sheets'}: a contact sheet per cell."
     )
 
 
@@ -333,6 +335,26 @@ def check(
         click.echo(line)
     if compared.regressions:
         raise click.exceptions.Exit(1)
+
+
+@cli.command(epilog=EXAMPLE["gallery"])
+@click.argument("folder", type=click.Path(path_type=Path), metavar="DIR")
+@click.option("--worst", type=click.IntRange(min=1), default=8, show_default=True, metavar="K", help="Rows a cell.")
+@click.option(
+    "--class", "class_", type=click.IntRange(min=0), metavar="C", help="Only adversarial images predicted as class C."
+)
+@click.option(
+    "--judge", metavar="NAME", help="Detector of the run that says what looks ID.  [default: distance in pixels]"
+)
+def gallery(folder: Path, **options: Any) -> None:
+    """Show what the attacks of a finished run made: contact sheets of the worst rows, and a page around them.
+
+    Target, start, adversarial image, magnified difference, scores, predicted class and MAPE; a warning where an attack
+    has made what looks like an ID image.
+    """
+    from oodattack import job
+
+    click.echo(f"{job.gallery(folder, **options)}: contact sheets of every cell")
 
 
 @contextmanager

@@ -44,9 +44,10 @@ BELOW = {
         "attack", "detector", "detectors", "diagnose", "evaluation", "geometry", "identity", "lookup", "metrics",
         "numbers", "report", "threat",
     },
+    "gallery": {"detectors", "lookup", "report", "runs", "threat"},
     "job": {
-        "data", "detector", "detectors", "evaluation", "identity", "lookup", "models", "report", "runs", "threat",
-        "train",
+        "data", "detector", "detectors", "evaluation", "gallery", "identity", "lookup", "models", "report", "runs",
+        "threat", "train",
     },
     "gate": {"data", "detector", "evaluation", "lookup", "report", "runs", "threat"},
     "pytest_plugin": {"gate", "report"},

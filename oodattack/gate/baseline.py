@@ -1,12 +1,12 @@
 """The baseline: of a report, what a later one is compared with, in one JSON file small enough to commit."""
 
-import os
 from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from oodattack.gate.ranks import Ranked, Rows
+from oodattack.gate.whole_file import write
 from oodattack.report.record import Share, Source
 
 Verdict = Literal["broken", "holds", "inconclusive"]
@@ -98,15 +98,7 @@ class Baseline(Record):
         Raises:
             ValueError: it cannot be written.
         """
-        partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            partial.write_text(self.model_dump_json(indent=1) + "\n", encoding="utf-8")
-            os.replace(partial, path)
-        except OSError as error:
-            raise ValueError(f"{path}: must be writable, got {error.strerror}. Choose another place.") from None
-        finally:
-            partial.unlink(missing_ok=True)
+        write(path, self.model_dump_json(indent=1) + "\n", "baseline")
 
 
 def baseline_of(fields: dict[str, Any]) -> Baseline:

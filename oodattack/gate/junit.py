@@ -1,11 +1,11 @@
 """A comparison as JUnit XML, which most CI systems can show: a test case an AUROC, a skipped one for a new cell."""
 
-import os
 import re
 from pathlib import Path
 from xml.etree import ElementTree as Xml
 
 from oodattack.gate.compare import Comparison
+from oodattack.gate.whole_file import write
 from oodattack.gate.wording import headline, notes, told, warnings
 
 FORBIDDEN = re.compile(r"[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")  # characters that XML 1.0 cannot hold
@@ -50,17 +50,9 @@ def xml_text(words: str) -> str:
 
 
 def save_junit(found: Comparison, path: Path) -> None:
-    """Write the XML, under another name first.
+    """Write the XML.
 
     Raises:
         ValueError: it cannot be written.
     """
-    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        partial.write_text(junit(found), encoding="utf-8")
-        os.replace(partial, path)
-    except OSError as error:
-        raise ValueError(f"`--junit` must be writable, got {str(path)!r}: {error.strerror}. Choose another.") from None
-    finally:
-        partial.unlink(missing_ok=True)
+    write(path, junit(found), "--junit")

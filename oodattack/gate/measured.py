@@ -49,7 +49,9 @@ def read_baseline(path: Path) -> Baseline:
         ValueError: as there; where there is no file, it says how to make one.
     """
     if not path.exists():
-        raise ValueError(f"`--baseline` must be a file, got none at {str(path)!r}. Make it with --update.")
+        raise ValueError(
+            f"`baseline` must be a file, got none at {str(path)!r}. Make it: --update, in pytest --oodattack-update."
+        )
     return measured(path)
 
 

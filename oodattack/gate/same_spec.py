@@ -24,7 +24,7 @@ def check_spec(new: Baseline, old: Baseline) -> None:
         if field.old != field.new:
             raise ValueError(
                 f"`{field.name}` must be as in the baseline, {field.old}, got {field.new}. "
-                "Run with the same options, or accept the report with --update."
+                "Run with the same options, or make a new baseline: --update, in pytest --oodattack-update."
             )
 
 

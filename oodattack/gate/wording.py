@@ -17,8 +17,10 @@ def where(check: Check) -> str:
 
 def told(check: Check) -> str:
     """The numbers of a check."""
+    if check.drop == check.error == 0:
+        return f"AUROC {check.old:.3f}, unchanged"
     p = f", p {check.p:.2g}" if check.regression else ""
-    change = f"drop {check.drop:.3f}" if check.drop >= 0.0005 else f"gain {max(-check.drop, 0):.3f}"
+    change = f"{'drop' if check.drop > 0 else 'gain'} {abs(check.drop):.3f}"
     return f"AUROC {check.old:.3f} -> {check.new:.3f}, {change} (standard error {check.error:.4f}{p})"
 
 
@@ -29,7 +31,7 @@ def headline(found: Comparison) -> str:
     verdict = f"{bad} regression{'s' * (bad != 1)}" if bad else "no regression"
     return (
         f"{verdict} in {kinds[0]} clean and {kinds[1]} attacked AUROCs (more than {found.max_drop:g} lost, "
-        f"and noise alone would do that in less than {found.alpha:.3g} of builds)"
+        f"and noise alone would do that in less than {100 * found.alpha:.3g} % of builds)"
     )
 
 
@@ -47,7 +49,7 @@ def notes(found: Comparison) -> Iterator[str]:
     """What else is not as in the baseline."""
     new, old = found.new, found.old
     if found.added:
-        yield f"{len(found.added)} cells are not in the baseline, and nothing was asked of them; --update adds them"
+        yield f"not in the baseline, and let pass: {len(found.added)} cells; --update adds them"
     changed = [name for name, digest in old.networks.items() if new.networks.get(name, digest) != digest]
     if changed:
         yield f"other weights than in the baseline: {', '.join(changed)}"
@@ -75,8 +77,8 @@ def warnings(found: Comparison) -> Iterator[str]:
     if weak := found.weak:
         yield (
             f"too few images for the margin: a true drop of {2 * found.max_drop:g} is missed more often than "
-            f"{1 - POWER:.0%} of the time in {len(weak)} of {len(found.checks)} AUROCs, worst in {where(weak[0])} "
-            f"(caught {weak[0].power:.0%}); {remedy(found)}"
+            f"{100 * (1 - POWER):.0f} % of the time in {len(weak)} of {len(found.checks)} AUROCs, worst in "
+            f"{where(weak[0])} (caught {100 * weak[0].power:.0f} %); {remedy(found)}"
         )
 
 

@@ -46,7 +46,7 @@ def gallery(folder: Path, *, worst: int = 8, class_: int | None = None, judge: s
 
 def named(run: Saved, name: str, detector: Function) -> Judge:
     """A detector as judge."""
-    return judge_by(f"the score of {name}", lambda x: computed(detector, x), id_images(run))
+    return judge_by(name, lambda x: computed(detector, x), id_images(run))
 
 
 def loaded(folder: Path) -> tuple[dict[str, Function], dict[str, Function]]:

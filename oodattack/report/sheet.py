@@ -1,6 +1,8 @@
 """Contact sheets: a few rows of one cell as a PNG, target, start, adversarial image and difference below each other."""
 
 import hashlib
+import math
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,7 +16,7 @@ if TYPE_CHECKING:
     from PIL.Image import Image
     from PIL.ImageFont import FreeTypeFont, ImageFont
 
-TILE, GAP, LEFT, TOP, BOTTOM = 96, 8, 124, 46, 68  # pixels
+TILE, GAP, LEFT, TOP, BOTTOM, LINE = 96, 8, 124, 46, 68, 15  # pixels
 INK, PALE, PAPER = (20, 20, 20), (110, 110, 110), (255, 255, 255)
 
 
@@ -29,6 +31,8 @@ def contact_sheet(
     x_adv_scores: Tensor,
     mape: Tensor | None,
     side: str,
+    reference_name: str = "an ID image",
+    notes: Mapping[str, Sequence[str]] | None = None,
 ) -> "Image":
     """Draw one sheet.
 
@@ -37,11 +41,13 @@ def contact_sheet(
         reference: the matched target, or an ID image for comparison; images here are (k, C, H, W) in [0, 1], C 1 or 3.
         start: images before the attack.
         x_adv: images after it.
-        reference_scores: shape (k,); so are the next two.
+        reference_scores: shape (k,), NaN where not known; so are the next two.
         start_scores: of `start`.
         x_adv_scores: of `x_adv`.
         mape: shape (k,), or None where nothing was matched.
         side: "ood" or "id", the set that `start` is from.
+        reference_name: what `reference` is where nothing was matched.
+        notes: more lines below the scores, name -> a few letters for each row.
     """
     from PIL import Image, ImageDraw
 
@@ -49,13 +55,14 @@ def contact_sheet(
     largest = delta.abs().max().item()
     times = 1 / largest if largest > 0 else 1.0
     rows = [
-        ("target ID image" if mape is not None else "an ID image", reference),
+        ("target ID image" if mape is not None else reference_name, reference),
         ("start (OOD)" if side == "ood" else "start (ID)", start),
         ("adversarial", x_adv),
         (f"difference\ntimes {times:.3g}\n(grey: none)", 0.5 + delta * times / 2),
     ]
     width = LEFT + max(len(start), 4) * (TILE + GAP) + GAP
-    sheet = Image.new("RGB", (width, TOP + len(rows) * (TILE + GAP) + BOTTOM), PAPER)
+    height = TOP + len(rows) * (TILE + GAP) + BOTTOM + LINE * len(notes or {})
+    sheet = Image.new("RGB", (width, height), PAPER)
     draw = ImageDraw.Draw(sheet)
     draw.text((GAP, 8), title(result), INK, font=font(14))
     draw.text((GAP, 26), result.attack, PALE, font=font(11))
@@ -68,16 +75,19 @@ def contact_sheet(
             draw.rectangle((x - 1, y - 1, x + TILE, y + TILE), outline=(200, 200, 200))
     y = TOP + len(rows) * (TILE + GAP)
     lines = {
-        "score of target" if mape is not None else "score of ID image": [f"{v:.4g}" for v in reference_scores.tolist()],
+        "score of target" if mape is not None else "score of ID image": [
+            "-" if math.isnan(v) else f"{v:.4g}" for v in reference_scores.tolist()
+        ],
         "score of start": [f"{v:.4g}" for v in start_scores.tolist()],
         "score after attack": [f"{v:.4g}" for v in x_adv_scores.tolist()],
     }
     if mape is not None:
         lines["MAPE"] = [f"{100 * v:.2g} %" for v in mape.tolist()]
+    lines |= {name: list(texts) for name, texts in (notes or {}).items()}
     for i, (name, texts) in enumerate(lines.items()):
-        draw.text((GAP, y + 15 * i), name, INK, font=font(11))
+        draw.text((GAP, y + LINE * i), name, INK, font=font(11))
         for j, text in enumerate(texts):
-            draw.text((LEFT + j * (TILE + GAP), y + 15 * i), text, INK, font=font(11))
+            draw.text((LEFT + j * (TILE + GAP), y + LINE * i), text, INK, font=font(11))
     return sheet
 
 

@@ -56,7 +56,9 @@ def result(folder: Path) -> tuple[object, dict[str, str]]:
     """The report without what a clock says, and the hash of every other file."""
     manifest = json.loads((folder / "manifest.json").read_text())["files"]
     report = json.loads((folder / "report.json").read_text())
-    hashes = {name: digest for name, digest in manifest.items() if name not in ("report.json", "report.html", "plan.json")}
+    hashes = {
+        name: digest for name, digest in manifest.items() if name not in ("report.json", "report.html", "plan.json")
+    }
     report["spec"].pop("command")
     return without(report), hashes
 

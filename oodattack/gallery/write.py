@@ -1,0 +1,157 @@
+"""`gallery`: contact sheets of the worst rows of every cell, and a page around them."""
+
+import io
+import shutil
+from collections.abc import Iterator, Mapping
+from importlib.resources import files
+from pathlib import Path
+from typing import NamedTuple
+from urllib.parse import quote
+
+import torch
+from markupsafe import Markup
+from torch import Tensor
+
+from oodattack.detectors.store import replace_file
+from oodattack.gallery.judge import NEAR, Judge, nearest, pixel_judge
+from oodattack.gallery.picked import Picked, picked
+from oodattack.gallery.saved import Function, Saved, saved
+from oodattack.report.console import label
+from oodattack.report.page import read, render
+from oodattack.report.page_words import MARK
+from oodattack.report.sheet import contact_sheet, sheet_path
+
+FOLDER, PAGE = "gallery", "gallery.html"  # in the run directory
+SHORT = {"far from ID": "far", "LOOKS LIKE ID": "LIKE ID!", "was near before": "near before"}
+
+
+class Entry(NamedTuple):
+    """One cell of the gallery.
+
+    Attributes:
+        rows: what is shown.
+        said: the judge's opinion of each; None where ID images or the judge itself were attacked.
+        away: distance to the nearest ID image.
+        path: of the contact sheet, relative to the page.
+    """
+
+    rows: Picked
+    said: list[str] | None
+    away: list[float]
+    path: str
+
+
+def gallery(
+    folder: Path,
+    *,
+    worst: int = 8,
+    class_: int | None = None,
+    detectors: Mapping[str, Function] | None = None,
+    logits: Mapping[str, Function] | None = None,
+    judge: Judge | None = None,
+    remark: str = "",
+) -> Path:
+    """Write DIR/gallery/gallery.html and contact sheets beside it; the same run gives the same bytes.
+
+    Args:
+        folder: the directory of a finished run.
+        worst: rows a cell, those on which the attack went furthest first.
+        class_: only rows whose adversarial image is predicted to be of this class.
+        detectors: of the run by name, for the scores of targets.
+        logits: of their networks, by the detector's name, for predicted classes.
+        judge: who says whether an image looks like an ID image; by default its distance to the nearest one.
+        remark: for the top of the page.
+
+    Returns:
+        The page.
+
+    Raises:
+        ValueError: no finished run, or no row to show.
+    """
+    if worst < 1:
+        raise ValueError(f"`worst` must be >= 1, got {worst}. Ask for a row at least.")
+    run = saved(folder)
+    x_id = id_images(run)
+    judge = judge or pixel_judge(x_id)
+    chosen = []
+    for result, cell in run.cells:
+        f, network = (detectors or {}).get(cell.detector), (logits or {}).get(cell.detector)
+        rows = picked(run, result, cell, worst, class_, network, f)
+        if rows is not None:
+            chosen.append(rows)
+    if not chosen:
+        remedy = "Leave --class out, or take another class."
+        raise ValueError(f"{folder}: a gallery must have rows, got none predicted as class {class_}. {remedy}")
+    page = folder / FOLDER / PAGE
+    shutil.rmtree(page.parent / "sheets", ignore_errors=True)  # of an earlier gallery, with other rows
+    text = render(
+        files("oodattack.gallery").joinpath("gallery.html.j2").read_text(encoding="utf-8"),
+        report=run.report,
+        style=Markup(read("page.css")),
+        entries=[entry(run, rows, judge, x_id) for rows in chosen],
+        judge=judge,
+        near=NEAR,
+        worst=worst,
+        class_=class_,
+        remark=remark,
+        mark=MARK,
+        label=label,
+    )
+    replace_file(page, text.encode())
+    return page
+
+
+def entry(run: Saved, rows: Picked, judge: Judge, x_id: Tensor) -> Entry:
+    """Judge the rows of a cell and draw its contact sheet."""
+    away, which = nearest(rows.x_adv, x_id)
+    asked = rows.side == "ood" and judge.is_independent(rows.result)
+    said = judge.verdicts(rows.start, rows.x_adv) if asked else None
+    k = len(rows.row)
+    if rows.target is None:
+        reference, known = x_id[which], reference_scores(run, rows, which)
+    else:
+        reference = rows.target
+        known = torch.full((k,), torch.nan) if rows.target_scores is None else rows.target_scores
+    sheet = contact_sheet(
+        rows.result,
+        reference=reference,
+        start=rows.start,
+        x_adv=rows.x_adv,
+        reference_scores=known,
+        start_scores=rows.start_scores,
+        x_adv_scores=rows.x_adv_scores,
+        mape=rows.mape,
+        side=rows.side,
+        reference_name="nearest ID image",
+        notes=dict(notes(rows, said)),
+    )
+    place = run.folder / FOLDER
+    path, data = sheet_path(rows.result, place), io.BytesIO()
+    sheet.save(data, format="PNG")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ValueError(f"{path.parent}: must be a folder to write in, got {error.strerror}. Check it.") from None
+    replace_file(path, data.getvalue())
+    return Entry(rows, said, away.tolist(), quote(path.relative_to(place).as_posix()))
+
+
+def notes(rows: Picked, said: list[str] | None) -> Iterator[tuple[str, list[str]]]:
+    """More lines of a contact sheet."""
+    if rows.classes is not None:
+        pairs = zip(*(c.tolist() for c in rows.classes), strict=True)
+        yield "predicted class", [f"{a}, then {b}" for a, b in pairs]
+    if said is not None:
+        yield "judge", [SHORT[word] for word in said]
+
+
+def reference_scores(run: Saved, rows: Picked, which: Tensor) -> Tensor:
+    """Scores of the nearest ID images; those that are targets have none in the evidence."""
+    known = run.inputs.clean(label(rows.result.detector, rows.result.network), "id")
+    return torch.where(which < len(known), known[which.clamp(max=len(known) - 1)], torch.nan)
+
+
+def id_images(run: Saved) -> Tensor:
+    """The evaluated ID images, and after them those that were targets."""
+    names = [name for name in ("id", "targets") if name in run.inputs.evidence.inputs]
+    return torch.cat([block for name in names for block in run.inputs.blocks(name)])

@@ -1,0 +1,68 @@
+"""AUROC against the queries spent or the radius: one line a detector, with dashes and marks of its own."""
+
+import math
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from markupsafe import Markup
+
+from oodattack.report.charts import LEFT, RIGHT, WIDTH, Axis, Frame, even, mark, stroke, svg, words
+from oodattack.report.record import Curve
+
+AUROC = Axis("AUROC", 0, 1, (0, 0.25, 0.5, 0.75, 1), form="{:.2g}")
+
+
+class Line(NamedTuple):
+    """One line of a chart."""
+
+    name: str
+    points: Sequence[tuple[float, float]]
+
+
+def queries_axis(most: float) -> Axis:
+    """Queries on a logarithmic scale that begins at none."""
+    ticks = [0, *(q for q in (1, 3, 10, 30, 100, 300, 1000, 3000, 10000, 30000, 100000) if q <= most)]
+    return Axis("queries (logarithmic)", 0, most, ticks, scale=lambda q: math.log2(1 + q))
+
+
+def eps_axis(most: float) -> Axis:
+    """Radii, evenly."""
+    return Axis("eps", 0, most, even(0, most))
+
+
+def line_chart(name: str, title: str, lines: Sequence[Line], x: Axis) -> Markup:
+    """AUROC along an axis.
+
+    Args:
+        name: unique on the page.
+        title: of the text alternative.
+        lines: with points in order.
+        x: the axis below.
+    """
+    frame = Frame(x, AUROC)
+    _, chance = frame.place(0, 0.5)
+    parts = [
+        frame.axes(),
+        Markup('<path class="chance" d="M{} {}H{}"/>').format(LEFT, chance, WIDTH - RIGHT),
+        words(LEFT + 4, chance - 4, "chance"),
+    ]
+    for i, line in enumerate(lines):
+        at = [frame.place(a, b) for a, b in line.points]
+        path = "L".join(f"{a:g} {b:g}" for a, b in at)
+        parts.append(stroke(i, "M" + path))
+        parts += [mark(i, *point) for point in thinned(at)]
+    said = "; ".join(f"{line.name}: {line.points[0][1]:.3f} to {line.points[-1][1]:.3f}" for line in lines)
+    return svg(name, title, f"AUROC, first to last point. {said}.", parts)
+
+
+def thinned(points: Sequence[tuple[float, float]], most: int = 9) -> list[tuple[float, float]]:
+    """A few of many points, first and last among them."""
+    if len(points) <= most:
+        return list(points)
+    return [points[round(i * (len(points) - 1) / (most - 1))] for i in range(most)]
+
+
+def axis_of(curves: Sequence[Curve]) -> Axis:
+    """The axis that some curves of a kind share."""
+    most = max((x for c in curves for x, _ in c.points), default=0.0)
+    return queries_axis(most) if curves[0].against == "queries" else eps_axis(most)

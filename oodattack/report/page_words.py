@@ -1,0 +1,79 @@
+"""The verdict on each detector in words, over all attacks of a report."""
+
+from collections.abc import Sequence
+from typing import Literal, NamedTuple
+
+from oodattack.report.console import label
+from oodattack.report.record import Report, Result
+
+MARK = {"broken": "✗", "holds": "✓", "inconclusive": "?"}
+SANITY = "sanity-"  # threats of this name check the search: every detector must fall to them
+WORST_FIRST: tuple[Literal["broken", "inconclusive", "holds"], ...] = ("broken", "inconclusive", "holds")
+
+
+class Headline(NamedTuple):
+    """What is said of one detector."""
+
+    name: str
+    verdict: str
+    sentences: list[str]
+
+
+def headlines(report: Report) -> list[Headline]:
+    """One for each detector, in the order of the report."""
+    found: dict[str, list[Result]] = {}
+    for r in report.results:
+        found.setdefault(label(r.detector, r.network), []).append(r)
+    return [headline(name, counted(report, results)) for name, results in found.items()]
+
+
+def counted(report: Report, results: list[Result]) -> list[Result]:
+    """The results that a verdict counts: without sanity threats and single radii of a sweep, if others are left."""
+    swept = {c.threat for c in report.curves if c.against == "eps"}
+    threats = [r for r in results if not r.threat.startswith(SANITY)]
+    return [r for r in threats if r.threat.rpartition("@")[0] not in swept] or threats or results
+
+
+def headline(name: str, results: Sequence[Result]) -> Headline:
+    """The worst verdict of one detector, and what led to it."""
+    verdicts = [r.verdict for r in results]
+    worst = next(v for v in WORST_FIRST if v in verdicts)
+    hiding = [r for r in results if r.direction not in ("match", "quantile")]
+    matching = [r for r in results if r.direction in ("match", "quantile")]
+    said = [tally(verdicts)]
+    for kind, some in (("Under the strongest attack", hiding), ("Matching ID images", matching)):
+        if some:
+            r = min(some, key=lambda r: r.attacked.auroc)
+            said.append(f"{kind}, AUROC {r.clean.auroc:.3f} becomes {r.attacked.auroc:.3f} ({r.threat} on {r.ood}).")
+    if worst == "inconclusive":
+        said.append("No attack broke it, but some may have failed for reasons of their own: see below.")
+    return Headline(name, worst, said)
+
+
+def tally(verdicts: Sequence[str]) -> str:
+    """How many attacks ended how."""
+    n = {v: verdicts.count(v) for v in WORST_FIRST}
+    total = len(verdicts)
+    if total == 1:
+        return {"broken": "The attack breaks it.", "holds": "It holds.", "inconclusive": "Inconclusive."}[verdicts[0]]
+    if n["broken"] == total:
+        return f"All {total} attacks break it."
+    if n["holds"] == total:
+        return f"It holds against all {total} attacks."
+    words = {
+        "broken": f"{n['broken']} break{'s' if n['broken'] == 1 else ''} it",
+        "inconclusive": f"{n['inconclusive']} {'is' if n['inconclusive'] == 1 else 'are'} inconclusive",
+        "holds": f"it holds against {n['holds']}",
+    }
+    return f"Of {total} attacks: {', '.join(words[v] for v in WORST_FIRST if n[v])}."
+
+
+def sanity(report: Report) -> str | None:
+    """What the sanity threats say about the searches."""
+    some = [r for r in report.results if r.threat.startswith(SANITY)]
+    names = ", ".join(dict.fromkeys(r.threat for r in some))
+    if not some:
+        return None
+    most = max(r.attacked.auroc for r in some)
+    says = "as it must be where a search works" if most <= 0.5 else "a search that works leaves 0.5 or less"
+    return f"{names}: a check of the search that counts nowhere above; it left AUROC {most:.3f} at most, {says}."

@@ -1,0 +1,184 @@
+"""What fails and what passes; what counts as the same measurement."""
+
+import json
+
+import numpy as np
+import pytest
+
+from oodattack.gate import compare, measured
+from oodattack.gate.compare import CLEAN
+from oodattack.gate.delong import hanley_mcneil, placed
+from oodattack.gate.wording import remedy, warnings
+
+AT = dict(max_drop=0.02, alpha=0.01)
+
+
+def test_the_same_again_passes_and_has_no_noise(made, drawn):
+    id_, clean, attacked = drawn
+    old = made(id_, clean, {"linf": attacked})
+    found = compare(made(id_ * 3, clean * 3, {"linf": attacked * 3}), old, **AT)
+    assert [(c.threat, c.drop, c.error, c.power, c.paired) for c in found.checks] == [
+        (CLEAN, 0, 0, 1, True),
+        ("linf", 0, 0, 1, True),
+    ]
+    assert not found.regressions and not list(warnings(found))
+
+
+def test_a_fall_under_attack_fails_that_cell_alone(made, drawn):
+    id_, clean, attacked = drawn
+    noise = np.random.default_rng(1).standard_normal(200) * 0.05
+    old = made(id_, clean, {"linf": attacked, "l2": attacked - 0.5})
+    found = compare(made(id_, clean, {"linf": attacked - 0.3 + noise, "l2": attacked - 0.5 + noise}), old, **AT)
+    (bad,) = found.regressions
+    assert (bad.detector, bad.threat, bad.ood) == ("energy@ce", "linf", "svhn")
+    assert bad.drop == pytest.approx(bad.old - bad.new) and bad.drop > 0.05 and bad.p < 1e-6
+    lost = placed(id_, attacked).minus(placed(id_, attacked - 0.3 + noise))
+    assert bad.error == pytest.approx(float(lost.error))
+
+
+def test_a_fall_of_the_clean_auroc_fails_once_whatever_the_number_of_threats(made, drawn):
+    id_, clean, attacked = drawn
+    threats = {"linf": attacked, "l2": attacked}
+    found = compare(made(id_, clean - 1, threats), made(id_, clean, threats), **AT)
+    assert [c.threat for c in found.regressions] == [CLEAN]
+    assert len(found.checks) == 3
+
+
+def test_a_rise_passes(made, drawn):
+    id_, clean, attacked = drawn
+    assert not compare(made(id_, clean, {"x": attacked + 1}), made(id_, clean, {"x": attacked}), **AT).regressions
+
+
+def test_a_small_fall_passes_however_certain_it_is(made, drawn):
+    id_, clean, attacked = drawn
+    new, old = made(id_, clean, {"x": attacked - 0.03}), made(id_, clean, {"x": attacked})
+    (_, check) = compare(new, old, **AT).checks
+    assert 0.005 < check.drop < 0.02 and check.drop > 5 * check.error
+    assert not check.regression
+    assert compare(new, old, max_drop=0.0, alpha=0.01).checks[1].regression
+
+
+def test_a_large_fall_that_noise_explains_passes(made):
+    draw = np.random.default_rng(3)
+    id_, ood, other = draw.standard_normal(60), draw.standard_normal(50) + 1, draw.standard_normal(50) + 0.85
+    (_, check) = compare(made(id_, ood, {"x": other}), made(id_, ood, {"x": ood}), **AT).checks
+    assert check.drop > 0.02 and check.p > 0.01 and not check.regression
+    assert check.power < 0.5
+
+
+def test_without_scores_the_two_aurocs_are_taken_for_independent(made, drawn):
+    id_, clean, attacked = drawn
+    with_scores = made(id_, clean, {"x": attacked})
+    bare = made(id_, clean, {"x": attacked - 0.3}, scores=False)
+    (_, one) = compare(bare, with_scores, **AT).checks
+    apart = [float(placed(id_, attacked).error), hanley_mcneil(one.new, 325, 200)]
+    assert not one.paired and one.error == pytest.approx(np.hypot(*apart))
+    assert not one.regression and compare(made(id_, clean, {"x": attacked - 0.3}), with_scores, **AT).regressions
+    found = compare(bare, bare, **AT)
+    assert "unpaired" in next(warnings(found))
+    assert any("too few images for the margin" in w for w in warnings(found))
+
+
+def test_more_images_are_recommended_that_would_do(made, drawn):
+    id_, clean, attacked = drawn
+    bare = made(id_, clean, {"x": attacked}, scores=False)
+    words = remedy(compare(bare, bare, **AT))
+    times = float(words.split()[1])
+    n = round(times)
+    more = made(np.tile(id_, n), np.tile(clean, n), {"x": np.tile(attacked, n)}, scores=False)
+    assert not compare(more, more, **AT).weak
+    less = n // 2
+    fewer = made(np.tile(id_, less), np.tile(clean, less), {"x": np.tile(attacked, less)}, scores=False)
+    assert compare(fewer, fewer, **AT).weak
+
+
+def test_new_cells_pass_and_are_told(made, drawn):
+    id_, clean, attacked = drawn
+    found = compare(made(id_, clean, {"x": attacked, "y": attacked}), made(id_, clean, {"x": attacked}), **AT)
+    assert [c.threat for c in found.added] == ["y"] and len(found.checks) == 2
+
+
+DIFFERENT = {
+    "spec.seed": dict(seed=1),
+    "spec.precision": dict(precision="bfloat16"),
+    "spec.id": "id",
+    "spec.ood.svhn": "ood",
+    "spec.threats.x": dict(threats={"x": "e" * 64}),
+    "spec.detectors.energy@ce": dict(detectors=["msp@ce"]),
+    "results: energy@ce, x on svhn": dict(cells=[]),
+}
+
+
+@pytest.mark.parametrize(("field", "change"), DIFFERENT.items(), ids=DIFFERENT)
+def test_another_spec_is_named(made, drawn, field, change):
+    id_, clean, attacked = drawn
+    new, old = (made(id_, clean, {"x": attacked}) for _ in range(2))
+    if isinstance(change, str):
+        where = getattr(new, change)
+        other = [s.model_copy(update={"sha256": "f" * 64}) for s in (where if change == "ood" else [where])]
+        change = {change: other if change == "ood" else other[0]}
+    with pytest.raises(ValueError, match=f"^`{field}` must be as in the baseline, .*--update") as caught:
+        compare(new.model_copy(update=change), old, **AT)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_cell_that_was_skipped_says_why(made, drawn):
+    id_, clean, attacked = drawn
+    old = made(id_, clean, {"x": attacked})
+    new = old.model_copy(update={"cells": [], "skipped": {"energy@ce, x on svhn": "it has no gradient"}})
+    with pytest.raises(ValueError, match="it has no gradient"):
+        compare(new, old, **AT)
+
+
+def test_weights_versions_and_verdicts_may_differ_and_are_told(made, drawn):
+    from oodattack.gate.wording import notes
+
+    id_, clean, attacked = drawn
+    old = made(id_, clean, {"x": attacked})
+    cells = [c.model_copy(update={"verdict": "inconclusive"}) for c in old.cells]
+    change = dict(networks={"ce": "0" * 64}, versions={"oodattack": "0.2.0", "torch": "2.6.0"}, cells=cells)
+    found = compare(old.model_copy(update=change), old, **AT)
+    assert list(notes(found)) == [
+        "other weights than in the baseline: ce",
+        "oodattack 0.1.0 -> 0.2.0: a difference may be its own",
+    ]
+    assert "inconclusive now" in next(warnings(found))
+
+
+@pytest.mark.parametrize("wrong", [dict(max_drop=-0.1), dict(max_drop=1), dict(alpha=0), dict(alpha=0.6)])
+def test_arguments_in_range(made, drawn, wrong):
+    id_, clean, attacked = drawn
+    old = made(id_, clean, {"x": attacked})
+    with pytest.raises(ValueError, match=f"^`{next(iter(wrong))}` must be in"):
+        compare(old, old, **(AT | wrong))
+
+
+def test_a_baseline_comes_back_as_it_was_written(made, drawn, tmp_path):
+    id_, clean, attacked = drawn
+    old = made(id_, clean, {"x": attacked})
+    path = tmp_path / "deep" / "baseline.json"
+    old.save(path)
+    assert measured(path) == old
+    assert [p.name for p in path.parent.iterdir()] == ["baseline.json"]
+    assert path.stat().st_size < 4000  # 725 scores and everything else
+
+
+def test_a_baseline_must_be_what_its_scores_say(made, drawn, tmp_path):
+    id_, clean, attacked = drawn
+    path = tmp_path / "baseline.json"
+    made(id_, clean, {"x": attacked}).save(path)
+    whole = json.loads(path.read_text())
+    for spoil, says in (
+        (lambda f: f["cells"][0]["attacked"].update(auroc=0.1), "must be that of its scores"),
+        (lambda f: f["cells"][0]["attacked"].update(n_id=9), "must have 9 and 200 rows"),
+        (lambda f: f["scores"]["energy@ce"]["rows"].update({"clean id": "?"}), "must hold ranks of 'clean id'"),
+        (lambda f: f.update(scores={}), "must have those of 'energy@ce'"),
+        (lambda f: f.update(seed="zero"), "`seed` must be"),
+        (lambda f: f.update(baseline=2), "`baseline` must be"),
+    ):
+        fields = json.loads(json.dumps(whole))
+        spoil(fields)
+        path.write_text(json.dumps(fields))
+        with pytest.raises(ValueError, match=says) as caught:
+            measured(path)
+        assert str(caught.value).startswith(f"{path}: ")

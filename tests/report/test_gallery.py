@@ -1,0 +1,264 @@
+"""The gallery of a finished run, and its page: the worst rows, who judges them, the same bytes every time."""
+
+import json
+import re
+import shutil
+import sys
+from pathlib import Path
+from urllib.parse import unquote
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from oodattack.gallery.judge import FAR, NEAR, WAS_NEAR, Judge, judge_by, nearest, pixel_judge
+from oodattack.gallery.picked import picked
+from oodattack.gallery.run_page import sheets_of, write_page
+from oodattack.gallery.saved import column, rows_of, saved
+from oodattack.gallery.write import gallery, id_images
+from oodattack.report.page import MOST_SHEETS, key
+from oodattack.report.sheet import BOTTOM, GAP, LEFT, LINE, TILE, TOP
+
+sys.path.insert(0, str(Path(__file__).parent.parent / "runs"))  # for small_run.py
+from small_run import RUN, fill
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """The directory of a small run; to be copied, not to be changed."""
+    from oodattack.cli import main
+
+    folder = tmp_path_factory.mktemp("finished")
+    fill(folder)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        patch.setattr(sys, "path", [entry for entry in sys.path if entry])
+        patch.setattr(sys, "argv", ["oodattack", *RUN])
+        patch.setattr(sys, "dont_write_bytecode", True)
+        assert main(RUN) == 0
+    sys.modules.pop("mine", None)
+    return folder / "out"
+
+
+@pytest.fixture
+def run(finished, tmp_path):
+    return saved(shutil.copytree(finished, tmp_path / "out"))
+
+
+def bright(x):
+    return x.flatten(1).mean(1)
+
+
+def two_classes(x):
+    """Class 1 where the first pixel is brighter than the second."""
+    return torch.stack([x[:, 0, 0, 1], x[:, 0, 0, 0]], dim=1)
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
+
+
+def size(path: Path) -> tuple[int, int]:
+    with Image.open(path) as image:
+        return image.size
+
+
+def test_same_run_same_bytes(run):
+    page = gallery(run.folder, worst=3)
+    assert page == run.folder / "gallery" / "gallery.html"
+    first = contents(page.parent)
+    assert len(first) == 1 + len(run.report.results)
+    shutil.rmtree(page.parent)
+    gallery(run.folder, worst=3)
+    assert contents(page.parent) == first
+    gallery(run.folder, worst=2, logits={"mine:bright": two_classes}, class_=1)
+    assert len(contents(page.parent)) < len(first)  # nothing of the earlier one is left
+
+
+def test_every_picture_of_the_page_is_there(run):
+    page = gallery(run.folder)
+    pictures = re.findall(r'<img [^>]*src="([^"]*)"', page.read_text())
+    assert len(pictures) == len(set(pictures)) == len(run.report.results)
+    for name in pictures:
+        assert size(page.parent / unquote(name))[0] == LEFT + 6 * (TILE + GAP) + GAP  # all six rows
+
+
+def test_nothing_else_is_touched(run):
+    before = contents(run.folder)
+    gallery(run.folder)
+    after = contents(run.folder)
+    assert {name: data for name, data in after.items() if not name.startswith("gallery/")} == before
+
+
+def test_worst_rows_come_first(run):
+    for result, cell in run.cells:
+        rows = picked(run, result, cell, 3, None, None, None)
+        side = next(s for s in cell.sides if s.images != "id")
+        scores = column(run, side, "scores")
+        assert rows.side == "ood"
+        assert rows.x_adv_scores.tolist() == scores.sort().values[:3].tolist()
+        assert rows.row.tolist() == scores.argsort(stable=True)[:3].tolist()
+        x = torch.cat(list(run.inputs.blocks(side.images)))
+        assert torch.equal(rows.start, x[rows.row])
+        if cell.detector == "mine:bright":  # what is shown has the scores that are printed
+            assert torch.allclose(bright(rows.x_adv), rows.x_adv_scores)
+            assert torch.allclose(bright(rows.start), rows.start_scores)
+
+
+def test_targets_are_those_of_the_match(run):
+    result, cell = next((r, c) for r, c in run.cells if r.threat == "match" and c.detector == "mine:bright")
+    rows = picked(run, result, cell, 6, None, None, bright)
+    off = (rows.x_adv_scores - rows.target_scores).abs() / rows.target_scores.abs()  # MAPE of a score
+    assert torch.allclose(off, rows.mape, atol=1e-5)
+    assert picked(run, result, cell, 6, None, None, None).target_scores is None
+    hidden, its = next((r, c) for r, c in run.cells if r.threat == "quick")
+    assert picked(run, hidden, its, 6, None, None, bright).target is None
+
+
+def test_a_class_of_the_adversarial_image(run):
+    for result, cell in run.cells:
+        both = [picked(run, result, cell, 6, c, two_classes, None) for c in (0, 1)]
+        for c, rows in enumerate(both):
+            if rows is not None:
+                assert (two_classes(rows.x_adv).argmax(1) == c).all()
+                assert torch.equal(rows.classes[1], torch.full_like(rows.row, c))
+                assert torch.equal(rows.classes[0], two_classes(rows.start).argmax(1))
+        assert sum(len(rows.row) for rows in both if rows) == 6
+
+
+def test_predicted_classes_and_the_judge_are_on_page_and_sheet(run):
+    page = gallery(run.folder, worst=2, logits={"mine:bright": two_classes}, class_=1)
+    text = page.read_text()
+    assert "of those predicted as class 1" in text
+    assert re.search(r"<td>[01] → 1</td>", text) and not re.search(r"<td>[01] → 0</td>", text)
+    assert "energy@model" not in text  # has no known classes here
+    for path in page.parent.rglob("*.png"):
+        assert size(path)[1] == TOP + 4 * (TILE + GAP) + BOTTOM + 2 * LINE
+
+
+def test_no_row_of_a_class(run):
+    with pytest.raises(ValueError, match=r"must have rows, got none predicted as class 7\. Leave --class out"):
+        gallery(run.folder, logits={"mine:bright": two_classes}, class_=7)
+    with pytest.raises(ValueError, match="`worst` must be >= 1, got 0"):
+        gallery(run.folder, worst=0)
+
+
+def test_no_finished_run(tmp_path):
+    with pytest.raises(ValueError, match=r"evidence\.json: a finished run must have evidence, got No such file"):
+        gallery(tmp_path)
+
+
+def test_distances_by_hand():
+    x_id = torch.zeros(3, 1, 2, 2)
+    x_id[1] += 0.5
+    x_id[2] += 1
+    away, which = nearest(torch.full((1, 1, 2, 2), 0.6), x_id)
+    assert away.item() == pytest.approx(0.1)
+    assert which.item() == 1
+    far, _ = nearest(torch.tensor([0.0, 0, 0, 0.5]).view(1, 1, 2, 2), x_id[:1])
+    assert far.item() == pytest.approx(0.25)  # root of a quarter of 0.25
+    assert pixel_judge(x_id).threshold == pytest.approx(0.5)
+    with pytest.raises(ValueError, match="at least 2 images, got 1"):
+        pixel_judge(x_id[:1])
+
+
+def test_a_copy_of_an_id_image_is_seen():
+    generator = torch.Generator().manual_seed(0)
+    x_id = 0.3 * torch.rand(50, 1, 4, 4, generator=generator)
+    start = x_id[:3] + 0.6
+    x_adv = start.clone()
+    x_adv[0] = x_id[7] + 0.01  # an ID image but for a trace
+    x_adv[1] -= 0.02
+    start[2] = x_id[9] + 0.02
+    x_adv[2] = x_id[9] + 0.01
+    for judge in (pixel_judge(x_id), judge_by("bright", bright, x_id)):
+        assert judge.verdicts(start, x_adv) == [NEAR, FAR, WAS_NEAR]
+
+
+@pytest.mark.parametrize(
+    ("judge", "attacked", "independent"),
+    [
+        (None, "energy@ce", True),
+        ("energy@ce", "energy@ce", False),
+        ("energy@ce", "msp@ce", False),
+        ("energy@ce", "energy@gq", True),
+        ("ensemble@ce,gq", "energy@gq", False),
+        ("mine:bright", "mine:bright", False),
+        ("mine:bright", "mine:dark", True),
+        ("mine:bright", "energy@ce", True),
+    ],
+)
+def test_nobody_judges_an_attack_on_itself(run, judge, attacked, independent):
+    detector, _, network = attacked.partition("@")
+    result = run.report.results[0].model_copy(update=dict(detector=detector, network=network))
+    assert Judge("", bright, 0, judge).is_independent(result) is independent
+
+
+def test_most_id_images_are_taken_for_what_they_are():
+    generator = torch.Generator().manual_seed(0)
+    known, fresh = (torch.rand(400, 1, 3, 3, generator=generator) for _ in range(2))
+    judge = pixel_judge(known)
+    assert 0.9 < (judge.score(fresh) <= judge.threshold).double().mean() < 0.99
+
+
+def test_the_page_warns(run):
+    x_id = id_images(run)
+    assert len(x_id) == run.inputs.count("id") + run.inputs.count("targets")
+    starts = torch.cat(list(run.inputs.blocks("ood/npz:ood.npz")))
+    shown = {image.numpy().tobytes() for image in starts}
+    new = lambda x: torch.tensor([float(image.numpy().tobytes() in shown) for image in x])
+    everything = Judge("everything new", new, 0.5)
+    text = gallery(run.folder, judge=everything).read_text()
+    assert "has made what looks like an ID image" in text
+    assert "6 of 6 rows shown" in text
+    assert text.count("LOOKS LIKE ID</td>") == 6 * len(run.report.results)
+    text = gallery(run.folder, judge=everything._replace(detector="other@model")).read_text()
+    assert text.count("LOOKS LIKE ID</td>") == 6 * sum(r.network != "model" for r in run.report.results)
+    nothing = Judge("nothing", lambda x: torch.ones(len(x)), 0.5)
+    assert "No row that is shown was turned into one" in gallery(run.folder, judge=nothing).read_text()
+
+
+def test_the_run_has_its_page(run):
+    text = write_page(run.folder).read_text()
+    n = len(run.report.results)
+    assert text.count("Histogram of scores") == n
+    assert text.count("Histogram of MAPE") == sum(r.mape is not None for r in run.report.results)
+    assert text.count("data:image/png") == min(n, MOST_SHEETS)
+    assert "Latent of the adversarial" not in text
+    assert write_page(run.folder).read_text() == text
+    with_latents = write_page(run.folder, {"mine:bright": bright}).read_text()
+    assert with_latents.count("Latent of the adversarial") == 1
+
+
+def test_rows_are_those_of_the_report(run):
+    from oodattack.metrics import auroc
+
+    rows = rows_of(run, {"mine:bright": bright})
+    for result in run.report.results:
+        mine = rows[key(result)]
+        for metrics, pair in ((result.clean, mine.before), (result.attacked, mine.after)):
+            scores = [torch.tensor(side, dtype=torch.float64) for side in pair]
+            assert auroc(*scores) == pytest.approx(metrics.auroc)
+        if mine.z:
+            z_in, z_out = map(np.array, mine.z)
+            assert np.median(abs(z_out - z_in) / abs(z_in)) == pytest.approx(result.mape.median, rel=0.3)
+
+
+def test_sheets_that_are_too_many_are_links(run, monkeypatch):
+    monkeypatch.setattr("oodattack.gallery.run_page.MOST_SHEETS", 3)
+    sheets = list(sheets_of(run.folder, run.report).values())
+    assert [s.png is not None for s in sheets].count(True) == 3
+    assert sheets[0].png is not None and sheets[-1].png is not None
+    for s in sheets:
+        assert (run.folder / unquote(s.path)).is_file()
+    monkeypatch.setattr("oodattack.gallery.run_page.MOST_BYTES", 0)
+    assert all(s.png is None for s in sheets_of(run.folder, run.report).values())
+
+
+def test_a_forged_index_is_refused(run):
+    index = json.loads((run.folder / "evidence.json").read_text())
+    index["cells"] = index["cells"][1:]
+    (run.folder / "evidence.json").write_text(json.dumps(index))
+    with pytest.raises(ValueError, match="must have every cell of the report, got none for"):
+        gallery(run.folder)

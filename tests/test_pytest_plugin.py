@@ -1,0 +1,132 @@
+"""The fixture `assert_robust`: in a user's own test file, and what it says."""
+
+import os
+import subprocess
+import sys
+from importlib.metadata import entry_points
+
+import pytest
+import torch
+
+from oodattack.pytest_plugin import AssertRobust
+from oodattack.threat import ThreatModel
+
+QUICK = ThreatModel(
+    name="quick", norm="linf", eps=0.05, aim="hide", objective="score", start="ood", init="clean", attack="apgd",
+    queries=10, restarts=1, iterate="best", source="test",
+)  # fmt: skip
+TEST_FILE = """
+import sys
+assert "torch" not in sys.modules and "numpy" not in sys.modules, "the plugin imports more than it must"
+import torch
+
+random = torch.Generator().manual_seed(0)
+x_id, x_ood = (low + 0.4 * torch.rand(40, 1, 8, 8, generator=random) for low in (0.0, 0.5))
+
+def score(x):
+    return x.flatten(1).mean(1)
+
+def test_robust(assert_robust):
+    report = assert_robust(score, threat="linf-8-255", id=x_id, ood=x_ood, min_auroc=0.9)
+    assert report.results[0].attacked.auroc >= 0.9
+
+def test_not_robust(assert_robust):
+    assert_robust(lambda x: -score(x), threat="linf-8-255", id=x_id, ood={"bright": x_ood}, min_auroc=0.9)
+"""
+
+
+def brightness(x):
+    return x.flatten(1).mean(1)
+
+
+@pytest.fixture
+def images():
+    random = torch.Generator().manual_seed(0)
+    return [low + 0.7 * torch.rand(60, 1, 8, 8, generator=random) for low in (0.1, 0.17)]
+
+
+@pytest.fixture
+def robust(tmp_path, images):
+    def call(detector=brightness, update=False, **options):
+        asked = {"threat": QUICK, "id": images[0], "ood": images[1], "batch_size": 64, **options}
+        return AssertRobust(tmp_path, update=update)(detector, **asked)
+
+    return call
+
+
+def test_pytest_finds_the_plugin():
+    assert "oodattack.pytest_plugin" in {e.value for e in entry_points(group="pytest11")}, "install the package anew"
+
+
+def test_it_works_in_a_test_file_with_nothing_else(tmp_path):
+    (tmp_path / "test_mine.py").write_text(TEST_FILE)
+    env = {k: v for k, v in os.environ.items() if not k.startswith(("PYTEST", "COV"))}
+    words = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-p", "no:hypothesispytest", "--tb=short", "-q"]
+    done = subprocess.run(words, cwd=tmp_path, env=env, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 1, done.stdout + done.stderr
+    assert "1 failed, 1 passed" in done.stdout
+    assert "AssertionError: not robust:" in done.stdout
+    assert "on bright: AUROC must be >= 0.9, got 0.000" in done.stdout
+    assert "robust.py" not in done.stdout  # the traceback ends in the user's file
+
+
+def test_the_lowest_auroc_must_be_reached(robust):
+    left = robust(min_auroc=0.0, accept_inconclusive=True).results[0].attacked.auroc
+    assert 0.1 < left < 0.9
+    robust(min_auroc=left, accept_inconclusive=True)
+    with pytest.raises(AssertionError) as caught:
+        robust(min_auroc=left + 0.001, accept_inconclusive=True)
+    line = str(caught.value).splitlines()[1]
+    assert line.startswith(f"  brightness, quick on ood: AUROC must be >= {left + 0.001:g}, got {left:.3f} (")
+
+
+def test_an_attack_that_failed_is_no_evidence(robust, images):
+    hidden = lambda x: brightness(x).round(decimals=3)  # no gradient
+    bright = {"bright": images[1] * 0.2 + 0.8}
+    with pytest.raises(AssertionError, match=r"on bright: AUROC 1\.000 is no evidence, the attack is inconclusive"):
+        robust(hidden, ood=bright, min_auroc=0.9)
+    robust(hidden, ood=bright, min_auroc=0.9, accept_inconclusive=True)
+
+
+def test_a_threat_that_does_not_apply_is_no_pass(robust):
+    with pytest.raises(AssertionError, match="liang-logit on ood: not attacked: "):
+        robust(threat=[QUICK, "liang-logit"], min_auroc=0.0, accept_inconclusive=True)
+
+
+def test_a_baseline_catches_a_worse_detector(robust, tmp_path):
+    robust({"mine": brightness}, baseline="deep/baseline.json", update=True)
+    assert (tmp_path / "deep" / "baseline.json").exists()
+    robust({"mine": brightness}, baseline="deep/baseline.json")
+    with pytest.raises(AssertionError, match="REGRESSION  mine, clean on ood: AUROC"):
+        robust({"mine": lambda x: brightness(x) + 0.3 * x[:, 0, 0, 0]}, baseline="deep/baseline.json")
+
+
+def test_a_file_of_the_command_line_fits(robust, tmp_path):
+    from oodattack.gate import measured
+
+    report = robust({"mine": brightness}, baseline="baseline.json", update=True)
+    kept = measured(tmp_path / "baseline.json")
+    assert [(c.threat, c.attacked.auroc) for c in kept.cells] == [(r.threat, r.attacked.auroc) for r in report.results]
+    assert all(kept.rows(c.detector, a) for c in kept.cells for a in (c.clean, c.attacked))
+
+
+BAD = {
+    "neither": ({}, ValueError, "must be given `min_auroc` or `baseline`, got neither"),
+    "both": ({"min_auroc": 0.5, "baseline": "b.json"}, ValueError, "got both"),
+    "per cent": ({"min_auroc": 80}, ValueError, r"`min_auroc` must be in \[0, 1\], got 80"),
+    "no baseline": ({"baseline": "b.json"}, ValueError, "`baseline` must be a file, got none .*--oodattack-update"),
+    "a number for images": ({"min_auroc": 0.5, "id": 3}, TypeError, "must be a tensor or the name of a data set"),
+    "an unknown set": ({"min_auroc": 0.5, "ood": "digit"}, ValueError, "must be one of"),
+    "an unknown threat": ({"min_auroc": 0.5, "threat": "linf"}, ValueError, "must be"),
+}
+
+
+@pytest.mark.parametrize(("options", "kind", "says"), BAD.values(), ids=BAD)
+def test_what_is_wrong_is_said_first(robust, options, kind, says):
+    with pytest.raises(kind, match=says):
+        robust(**options)
+
+
+def test_names_of_data_sets_will_do(robust):
+    report = robust(id="digits", ood={"six": "digits-6-9"}, min_auroc=0.0, accept_inconclusive=True)
+    assert (report.spec.id.n, [s.name for s in report.spec.ood]) == (325, ["six"])
