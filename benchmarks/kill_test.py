@@ -117,7 +117,9 @@ def kill(words: list[str], folder: Path, *, after: float) -> int | None:
 def result(folder: Path) -> tuple[object, dict[str, str]]:
     """The report without what a clock says, and the hash of every file of evidence."""
     manifest = json.loads((folder / "run" / "manifest.json").read_text())["files"]
-    hashes = {name: digest for name, digest in manifest.items() if name not in ("report.json", "plan.json")}
+    hashes = {
+        name: digest for name, digest in manifest.items() if name not in ("report.json", "report.html", "plan.json")
+    }
     return without(json.loads((folder / "run" / "report.json").read_text())), hashes
 
 

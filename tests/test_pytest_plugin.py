@@ -130,3 +130,4 @@ def test_what_is_wrong_is_said_first(robust, options, kind, says):
 def test_names_of_data_sets_will_do(robust):
     report = robust(id="digits", ood={"six": "digits-6-9"}, min_auroc=0.0, accept_inconclusive=True)
     assert (report.spec.id.n, [s.name for s in report.spec.ood]) == (325, ["six"])
+    assert list(report.spec.threats) == ["quick", "sanity-full-box"]  # which shows that searches work

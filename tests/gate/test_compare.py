@@ -8,7 +8,8 @@ import pytest
 from oodattack.gate import compare, measured
 from oodattack.gate.compare import CLEAN
 from oodattack.gate.delong import hanley_mcneil, placed
-from oodattack.gate.wording import remedy, warnings
+from oodattack.gate.wording import notes, remedy, warnings
+from oodattack.report import Source
 
 AT = dict(max_drop=0.02, alpha=0.01)
 
@@ -102,6 +103,7 @@ DIFFERENT = {
     "spec.seed": dict(seed=1),
     "spec.precision": dict(precision="bfloat16"),
     "spec.id": "id",
+    "spec.targets": "targets",
     "spec.ood.svhn": "ood",
     "spec.threats.x": dict(threats={"x": "e" * 64}),
     "spec.detectors.energy@ce": dict(detectors=["msp@ce"]),
@@ -112,7 +114,8 @@ DIFFERENT = {
 @pytest.mark.parametrize(("field", "change"), DIFFERENT.items(), ids=DIFFERENT)
 def test_another_spec_is_named(made, drawn, field, change):
     id_, clean, attacked = drawn
-    new, old = (made(id_, clean, {"x": attacked}) for _ in range(2))
+    targets = Source(name="cifar10 (reference)", n=9, sha256="9" * 64, source="test")
+    new, old = (made(id_, clean, {"x": attacked}, targets=targets) for _ in range(2))
     if isinstance(change, str):
         where = getattr(new, change)
         other = [s.model_copy(update={"sha256": "f" * 64}) for s in (where if change == "ood" else [where])]
@@ -131,8 +134,6 @@ def test_a_cell_that_was_skipped_says_why(made, drawn):
 
 
 def test_weights_versions_and_verdicts_may_differ_and_are_told(made, drawn):
-    from oodattack.gate.wording import notes
-
     id_, clean, attacked = drawn
     old = made(id_, clean, {"x": attacked})
     cells = [c.model_copy(update={"verdict": "inconclusive"}) for c in old.cells]

@@ -42,6 +42,17 @@ def finished(tmp_path_factory):
 
 
 @pytest.fixture
+def place(finished, tmp_path, monkeypatch):
+    """A copy of everything around the run, and the current folder."""
+    shutil.copytree(finished.parent, tmp_path / "place")
+    monkeypatch.chdir(tmp_path / "place")
+    monkeypatch.setattr(sys, "path", [entry for entry in sys.path if entry])
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)
+    yield tmp_path / "place"
+    sys.modules.pop("mine", None)
+
+
+@pytest.fixture
 def run(finished, tmp_path):
     return saved(shutil.copytree(finished, tmp_path / "out"))
 
@@ -262,3 +273,45 @@ def test_a_forged_index_is_refused(run):
     (run.folder / "evidence.json").write_text(json.dumps(index))
     with pytest.raises(ValueError, match="must have every cell of the report, got none for"):
         gallery(run.folder)
+
+
+def test_the_command_line(place, capsys):
+    from oodattack.cli import main
+
+    assert main(["gallery", "out", "--worst", "2"]) == 0
+    assert capsys.readouterr().out.startswith("out/gallery/gallery.html")
+    text = (place / "out" / "gallery" / "gallery.html").read_text()
+    assert text.count("predicted class</th>") == 4  # the network's four cells; user code has no classes
+    assert re.search(r"<td>[0-3] → [0-3]</td>", text)
+    predicted = max("0123", key=lambda c: text.count(f"→ {c}</td>"))
+    assert main(["gallery", "out", "--class", predicted]) == 0
+    text = (place / "out" / "gallery" / "gallery.html").read_text()
+    assert set(re.findall(r"→ (\d)</td>", text)) == {predicted} and "mine:bright" not in text
+    assert main(["gallery", "out", "--class", "99"]) == 2
+    assert "got none predicted as class 99" in capsys.readouterr().err
+    assert main(["gallery", "out", "--judge", "mine:dark"]) == 2
+    assert "`--judge` must be one of energy@model, mine:bright, got 'mine:dark'" in capsys.readouterr().err
+    assert main(["gallery", "out", "--judge", "mine:bright"]) == 0
+    assert "the score of mine:bright" in (place / "out" / "gallery" / "gallery.html").read_text()
+
+
+def test_a_run_writes_its_page_and_verifies_with_a_gallery(place, capsys):
+    from oodattack.cli import main
+
+    files = json.loads((place / "out" / "manifest.json").read_text())["files"]
+    assert "report.html" in files
+    assert "Latent of the adversarial" in (place / "out" / "report.html").read_text()
+    assert main(["gallery", "out"]) == 0
+    assert main(["verify", "out"]) == 0
+    (place / "out" / "report.html").write_text("touched up")
+    assert main(["verify", "out"]) == 1
+
+
+def test_without_its_code_a_gallery_has_no_classes_and_says_so(place, capsys):
+    from oodattack.cli import main
+
+    (place / "mine.py").unlink()
+    assert main(["gallery", "out"]) == 0
+    text = (place / "out" / "gallery" / "gallery.html").read_text()
+    assert "Without predicted classes: " in text and "predicted class</th>" not in text
+    assert main(["gallery", "out", "--class", "1"]) == 2
