@@ -145,6 +145,13 @@ def paper_si(lines: list[Line]) -> str:
     return markdown(["pair", "OOD", "first", "second", "difference"], rows)
 
 
+def fashion_table(lines: list[Line]) -> str:
+    """A row a training objective; see `fashion`, which imports this file."""
+    from benchmarks.fashion import table
+
+    return table(lines)
+
+
 TABLES: dict[str, tuple[tuple[str, ...], Callable[[list[Line]], str]]] = {
     "attack_strength": (("attack_strength",), strength),
     "step_cost": (("step_cost", "step_strength"), step_cost),
@@ -153,6 +160,7 @@ TABLES: dict[str, tuple[tuple[str, ...], Callable[[list[Line]], str]]] = {
     "paper_clean": (("paper_clean",), paper_clean),
     "paper_matching": (("paper_matching",), paper_matching),
     "paper_si": (("paper_si",), paper_si),
+    "fashion": (("fashion", "fashion_training"), fashion_table),
 }
 
 

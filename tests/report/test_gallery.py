@@ -15,7 +15,7 @@ from PIL import Image
 from oodattack.gallery.judge import FAR, NEAR, WAS_NEAR, Judge, judge_by, nearest, pixel_judge
 from oodattack.gallery.picked import picked
 from oodattack.gallery.run_page import sheets_of, write_page
-from oodattack.gallery.saved import column, rows_of, saved
+from oodattack.gallery.saved import column, pool_of, rows_of, saved
 from oodattack.gallery.write import gallery, id_images
 from oodattack.report.page import MOST_SHEETS, key
 from oodattack.report.sheet import BOTTOM, GAP, LEFT, LINE, TILE, TOP
@@ -123,6 +123,8 @@ def test_targets_are_those_of_the_match(run):
     off = (rows.x_adv_scores - rows.target_scores).abs() / rows.target_scores.abs()  # MAPE of a score
     assert torch.allclose(off, rows.mape, atol=1e-5)
     assert picked(run, result, cell, 6, None, None, None).target_scores is None
+    limits = run.threats["match"].model_copy(update={"paired": True})
+    assert (pool_of(run, cell), pool_of(run._replace(threats={"match": limits}), cell)) == ("targets", "id")
     hidden, its = next((r, c) for r, c in run.cells if r.threat == "quick")
     assert picked(run, hidden, its, 6, None, None, bright).target is None
 
