@@ -70,6 +70,12 @@ def saved(folder: Path) -> Saved:
     )
 
 
+def id_images(run: Saved) -> Tensor:
+    """The evaluated ID images, and after them those that were targets."""
+    names = [name for name in ("id", "targets") if name in run.inputs.evidence.inputs]
+    return torch.cat([block for name in names for block in run.inputs.blocks(name)])
+
+
 def rows_of(run: Saved, detectors: Mapping[str, Function] | None = None) -> dict[Key, Rows]:
     """Scores of the rows of every cell, and latents where the detectors are at hand.
 

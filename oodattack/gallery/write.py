@@ -15,7 +15,7 @@ from torch import Tensor
 from oodattack.detectors.store import replace_file
 from oodattack.gallery.judge import NEAR, Judge, nearest, pixel_judge
 from oodattack.gallery.picked import Picked, picked
-from oodattack.gallery.saved import Function, Saved, saved
+from oodattack.gallery.saved import Function, Saved, id_images, saved
 from oodattack.report.console import label
 from oodattack.report.page import read, render
 from oodattack.report.page_words import MARK
@@ -149,9 +149,3 @@ def reference_scores(run: Saved, rows: Picked, which: Tensor) -> Tensor:
     """Scores of the nearest ID images; those that are targets have none in the evidence."""
     known = run.inputs.clean(label(rows.result.detector, rows.result.network), "id")
     return torch.where(which < len(known), known[which.clamp(max=len(known) - 1)], torch.nan)
-
-
-def id_images(run: Saved) -> Tensor:
-    """The evaluated ID images, and after them those that were targets."""
-    names = [name for name in ("id", "targets") if name in run.inputs.evidence.inputs]
-    return torch.cat([block for name in names for block in run.inputs.blocks(name)])

@@ -4,9 +4,8 @@ from pathlib import Path
 
 from oodattack.data import Images
 from oodattack.gallery.judge import Judge, judge_by
-from oodattack.gallery.saved import Function, Saved, computed, saved
+from oodattack.gallery.saved import Function, Saved, computed, id_images, saved
 from oodattack.gallery.write import gallery as written
-from oodattack.gallery.write import id_images
 from oodattack.job.detectors import split_name
 from oodattack.job.networks import load_networks
 from oodattack.job.planned import job_of

@@ -12,8 +12,8 @@ from oodattack.report import charts_rows
 from oodattack.report.charts import swatch
 from oodattack.report.charts_lines import Line, axis_of, line_chart
 from oodattack.report.console import label
-from oodattack.report.page_words import MARK, headlines, sanity
-from oodattack.report.record import Curve, Metrics, Report, Result
+from oodattack.report.page_words import MARK, headlines, metrics_rows, sanity
+from oodattack.report.record import Curve, Report, Result
 
 Key = tuple[str, str, str]  # detector@network, threat, OOD set
 MOST_SHEETS = 24  # that are part of the page; others are links
@@ -130,28 +130,6 @@ def drawings(i: int, result: Result, rows: Rows | None) -> list[tuple[str, Marku
     if rows.z and rows.z[0]:
         found.append(("z_in against z_out", charts_rows.latent_scatter(f"z-{i}", *rows.z)))
     return found
-
-
-def metrics_rows(result: Result) -> list[tuple[str, list[str]]]:
-    """Every metric: clean, attacked, attacked in 8 bits."""
-    sides = (result.clean, result.attacked, result.attacked_8bit)
-
-    def row(name: str, field: str, *, interval: bool = True) -> tuple[str, list[str]]:
-        return name, [interval_text(m, field) if interval else f"{getattr(m, field):.3f}" for m in sides]
-
-    return [
-        row("AUROC", "auroc"),
-        row("FPR at 95 % ID TPR", "fpr_at_95_id_tpr"),
-        row("FPR at 95 % OOD TPR", "fpr_at_95_ood_tpr"),
-        row("AUPR", "aupr", interval=False),
-        row("tied pairs", "ties", interval=False),
-    ]
-
-
-def interval_text(m: Metrics, field: str) -> str:
-    """A value with its 95 % interval."""
-    value, low, high = (getattr(m, field + end) for end in ("", "_low", "_high"))
-    return f"{value:.3f} [{low:.3f}, {high:.3f}]"
 
 
 def data_uri(png: bytes | None) -> str | None:

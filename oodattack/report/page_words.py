@@ -1,10 +1,10 @@
-"""The verdict on each detector in words, over all attacks of a report."""
+"""What a page says in words and numbers: the verdict on each detector over all attacks, the metrics of a cell."""
 
 from collections.abc import Sequence
 from typing import Literal, NamedTuple
 
 from oodattack.report.console import label
-from oodattack.report.record import Report, Result
+from oodattack.report.record import Metrics, Report, Result
 
 MARK = {"broken": "✗", "holds": "✓", "inconclusive": "?"}
 SANITY = "sanity-"  # threats of this name check the search: every detector must fall to them
@@ -77,3 +77,25 @@ def sanity(report: Report) -> str | None:
     most = max(r.attacked.auroc for r in some)
     says = "as it must be where a search works" if most <= 0.5 else "a search that works leaves 0.5 or less"
     return f"{names}: a check of the search that counts nowhere above; it left AUROC {most:.3f} at most, {says}."
+
+
+def metrics_rows(result: Result) -> list[tuple[str, list[str]]]:
+    """Every metric: clean, attacked, attacked in 8 bits."""
+    sides = (result.clean, result.attacked, result.attacked_8bit)
+
+    def row(name: str, field: str, *, interval: bool = True) -> tuple[str, list[str]]:
+        return name, [interval_text(m, field) if interval else f"{getattr(m, field):.3f}" for m in sides]
+
+    return [
+        row("AUROC", "auroc"),
+        row("FPR at 95 % ID TPR", "fpr_at_95_id_tpr"),
+        row("FPR at 95 % OOD TPR", "fpr_at_95_ood_tpr"),
+        row("AUPR", "aupr", interval=False),
+        row("tied pairs", "ties", interval=False),
+    ]
+
+
+def interval_text(m: Metrics, field: str) -> str:
+    """A value with its 95 % interval."""
+    value, low, high = (getattr(m, field + end) for end in ("", "_low", "_high"))
+    return f"{value:.3f} [{low:.3f}, {high:.3f}]"

@@ -15,8 +15,8 @@ from PIL import Image
 from oodattack.gallery.judge import FAR, NEAR, WAS_NEAR, Judge, judge_by, nearest, pixel_judge
 from oodattack.gallery.picked import picked
 from oodattack.gallery.run_page import sheets_of, write_page
-from oodattack.gallery.saved import column, pool_of, rows_of, saved
-from oodattack.gallery.write import gallery, id_images
+from oodattack.gallery.saved import column, id_images, pool_of, rows_of, saved
+from oodattack.gallery.write import gallery
 from oodattack.report.page import MOST_SHEETS, key
 from oodattack.report.sheet import BOTTOM, GAP, LEFT, LINE, TILE, TOP
 
