@@ -14,7 +14,7 @@ from benchmarks.peers import OOD_CLASS, PEERS, Ball, TwoLogits, has_gradient
 from oodattack.metrics import auroc, id_threshold
 from oodattack.threat import Suite, Threat, ThreatModel
 
-BATCH = 250
+BATCH = 100
 
 
 class Counted(oa.Classifier):
