@@ -2,6 +2,7 @@
 
 import re
 import shlex
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -38,7 +39,9 @@ def folder(tmp_path, monkeypatch):
     (tmp_path / "mine.py").write_text("def score(x):\n    return x.flatten(1).mean(1)\n")
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(str(tmp_path))
-    return tmp_path
+    sys.modules.pop("mine", None)
+    yield tmp_path
+    sys.modules.pop("mine", None)  # other tests have user code of that name
 
 
 def test_the_two_set_up_commands_are_there_for_ci():
