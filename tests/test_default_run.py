@@ -40,13 +40,10 @@ def test_matching_the_logits_leaves_chance(done):
     for r in matched:
         # there is something to lose; odin@gq on far OOD varies with the torch release: .92 with 2.15, .82 with 2.6
         assert r.clean.auroc > (0.75 if r.network == "gq" else 0.85), (r.detector, r.network)
-        # targets and negatives are two halves of a random split, so a cell is off by its sampling error as well
-        noise = (r.attacked.auroc_high - r.attacked.auroc_low) / 2
-        assert abs(r.attacked.auroc - 0.5) <= max(0.03, noise), (r.detector, r.network, r.ood, r.attacked.auroc)
+        assert abs(r.attacked.auroc - 0.5) <= 0.03, (r.detector, r.network, r.ood, r.attacked.auroc)
         assert r.mape is not None and r.mape.median <= 0.01
         assert r.distance <= 10 * (1 + 1e-6)
         assert r.verdict == "broken"
-    assert abs(sum(r.attacked.auroc for r in matched) / len(matched) - 0.5) <= 0.03
     skipped = {f"{s.detector}@{s.network}" for s in done[0].skipped}
     assert skipped == set(OTHERS)  # said, not silently left out
 
