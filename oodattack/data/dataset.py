@@ -4,8 +4,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
+import torch
 from torch import Tensor
 
+from oodattack.data.disk import AT_ONCE, Room, copied, pieces
 from oodattack.data.images import Images
 from oodattack.data.steps import Step, apply_steps, told
 
@@ -73,6 +75,33 @@ def opened(images: Images) -> Opened:
         return Images(images.name, x, y, images.source + told(steps))
 
     return Opened(len(images.x), take)
+
+
+def taken(found: Opened, rows: Tensor, steps: tuple[Step, ...], room: Room) -> Images:
+    """The images of these rows, read piece by piece into room of their own.
+
+    Raises:
+        ValueError: as `take`, and images of several sizes.
+    """
+    first = found.take(rows[:AT_ONCE], steps)
+    if len(rows) <= AT_ONCE:
+        return first
+    x = room(first.x.new_empty(()).expand(len(rows), *first.x.shape[1:]))
+    labels = []
+    for part in pieces(len(rows)):
+        images = found.take(rows[part], steps) if part.start else first
+        if images.x.shape[2:] != x.shape[2:]:
+            (height, width), (other, wide) = x.shape[2:], images.x.shape[2:]
+            raise ValueError(
+                f"`{images.name}` must hold pictures of one size, got {height} x {width} and {other} x {wide}. "
+                "Name a --protocol that resizes, such as resize-256-crop-224."
+            )
+        if images.x.shape[1] > x.shape[1]:  # colour after nothing but grey
+            x = copied(x.expand(-1, images.x.shape[1], -1, -1), room)
+        x[part] = images.x
+        labels.append(images.y)
+    known = [y for y in labels if y is not None]
+    return first._replace(x=x, y=torch.cat(known) if len(known) == len(labels) else None)
 
 
 def drawn(name: str, source: str, description: str, make: Callable[..., Tensor]) -> Dataset:

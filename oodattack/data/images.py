@@ -5,6 +5,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from oodattack.data.disk import blocks
 from oodattack.data.rows import row_generator
 
 
@@ -40,7 +41,8 @@ def check_images(x: Tensor, name: str) -> Tensor:
         raise ValueError(f"`{name}` must have shape (N, C, H, W), got {tuple(x.shape)}. Add the missing axes.")
     if x.numel() == 0:
         raise ValueError(f"`{name}` must hold at least one image, got shape {tuple(x.shape)}. Check the source.")
-    low, high = (edge.item() for edge in x.detach().aminmax())  # either is NaN if any value is
+    edges = torch.stack([torch.stack(block.detach().aminmax()) for block in blocks(x)])  # NaN if any value is
+    low, high = edges[:, 0].amin().item(), edges[:, 1].amax().item()
     if not low - low == high - high == 0:
         raise ValueError(f"`{name}` must be finite, got NaN or infinity. Remove those images.")
     if low < 0 or high > 1:

@@ -5,6 +5,8 @@ import zipfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from oodattack.data.disk import watch
+
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
@@ -45,4 +47,7 @@ def map_array(path: Path, key: str) -> "NDArray[Any] | None":
         return None
     if offset + dtype.itemsize * int(np.prod(shape, dtype=object)) != start + member.file_size:
         raise ValueError(f"{key}.npy is not as long as its shape {shape} says")
-    return np.memmap(path, dtype, "r", offset, shape, "F" if fortran else "C")
+    found = np.memmap(path, dtype, "r", offset, shape, "F" if fortran else "C")
+    if (pages := getattr(found, "_mmap", None)) is not None:
+        watch(pages)
+    return found

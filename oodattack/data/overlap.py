@@ -6,6 +6,8 @@ from itertools import combinations
 
 from torch import Tensor, uint8
 
+from oodattack.data.disk import blocks
+
 
 def overlap(a: Tensor, b: Tensor) -> int:
     """How many different images, rounded to 8 bits, are in both `a` and `b`.
@@ -36,6 +38,9 @@ def overlaps(sets: Mapping[str, Tensor]) -> list[tuple[str, str, int]]:
 
 def digests(x: Tensor) -> set[bytes]:
     """128-bit BLAKE2b digests of the images, shape and values at 8 bits."""
-    rows = (x.detach() * 255).round().to(uint8).cpu().contiguous().numpy()
     shape = str(tuple(x.shape[1:])).encode()
-    return {hashlib.blake2b(row.tobytes(), digest_size=16, key=shape[:64]).digest() for row in rows}
+    found = set()
+    for block in blocks(x):
+        short = (block.detach() * 255).round().to(uint8).cpu().contiguous().numpy()
+        found |= {hashlib.blake2b(row.tobytes(), digest_size=16, key=shape[:64]).digest() for row in short}
+    return found

@@ -3,7 +3,8 @@
 from pathlib import Path
 
 from oodattack.data import idx, lsun, published, shipped
-from oodattack.data.dataset import Dataset, Request
+from oodattack.data.dataset import Dataset, Request, taken
+from oodattack.data.disk import Room
 from oodattack.data.embedded import EMBEDDED
 from oodattack.data.files import FILES
 from oodattack.data.images import Images, check_images, choose
@@ -36,6 +37,7 @@ def load(
     root: str | Path | None = None,
     protocol: str | None = None,
     at_most: bool = False,
+    room: Room | None = None,
 ) -> Images:
     """Load a data set, no more of it than asked for.
 
@@ -56,6 +58,7 @@ def load(
         root: the folder with downloaded sets, --data-root.
         protocol: a name in `PROTOCOLS`; its steps are taken and nothing else is done to bring pictures to a format.
         at_most: take all images where there are fewer than `samples`.
+        room: where to put many images; files are read piece by piece then. None: in memory.
 
     Raises:
         ValueError: an unknown name, part or protocol, a set that is not on disk, more samples than there are,
@@ -68,7 +71,7 @@ def load(
     steps = steps_for(ask, kind, dataset)
     found = dataset.load(ask)
     rows = choose(found.total, samples, seed=seed, name=name, at_most=at_most)
-    images = found.take(rows, steps)
+    images = found.take(rows, steps) if room is None else taken(found, rows, steps, room)
     check_images(images.x, name)
     return images._replace(name=name)
 

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from oodattack.aims import real
+from oodattack.data.disk import forget_pages
 
 CPU_PIXELS = 256 * 3 * 32 * 32  # of a batch on the CPU, where larger ones bring nothing: 256 CIFAR images
 MOST = 4096  # rows
@@ -79,6 +80,7 @@ def in_blocks(n: int, batch: Batch, work: Callable[[slice], T]) -> list[T]:
             batch.size = max(1, min(batch.size, rows.stop - rows.start) // 2)
         else:
             first = rows.stop
+            forget_pages()
             continue
         if torch.cuda.is_available():
             torch.cuda.empty_cache()  # outside the handler, which keeps the failed block's tensors alive

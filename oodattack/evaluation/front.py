@@ -1,11 +1,12 @@
 """Where the rows of an attacked side stand while several searches share a budget."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
+from oodattack.data.disk import Room, copied, put
 from oodattack.evaluation.goal import TPR
 from oodattack.evaluation.outcome import Scored, Side
 from oodattack.metrics import auroc, id_threshold
@@ -88,8 +89,7 @@ class Front:
             accepted = side.distance.masked_fill(side.scores.double() > self.threshold, float("inf"))
             nearest = accepted if side.crossing is None else torch.minimum(accepted, side.crossing)
             best.crossing[rows] = torch.minimum(best.crossing[rows], nearest.to(best.crossing.dtype))
-        device = self.x_adv.device
-        self.x_adv[rows[won].to(device)] = scored.x_adv[won.to(device)]
+        put(self.x_adv, rows, scored.x_adv, won)
         self.turns += 1
 
 
@@ -112,7 +112,7 @@ def front(
     budget: int,
     crossing: bool,
     others: Sequence[Tensor] = (),
-    room: Callable[[Tensor], Tensor] = torch.empty_like,
+    room: Room = torch.empty_like,
 ) -> Front:
     """A side before anything was spent on it: every row at its clean image."""
     n = len(x)
@@ -136,5 +136,5 @@ def front(
         restarts=None,
         shown=x[:0].cpu(),
     )
-    x_adv = room(x).copy_(x)
+    x_adv = copied(x, room)
     return Front(name, x, clean, against, sign, budget, best, x_adv, threshold, torch.zeros(n), others=others)

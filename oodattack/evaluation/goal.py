@@ -16,7 +16,8 @@ from oodattack.threat import ThreatModel
 
 BEYOND = 0.01  # a row is finished this many standard deviations beyond the most extreme score that it can pass
 TPR = 0.95  # of the deployed threshold
-AT_ONCE = 256  # rows whose distances to all candidates are in memory together
+AT_ONCE = 256  # rows at a time whose distances to all candidates are in memory together,
+PAIRS = 1 << 22  # and fewer where there would be more distances than this
 
 
 class Goal(NamedTuple):
@@ -108,5 +109,6 @@ def nearest(f: Callable[[Tensor], Tensor], x: Tensor, others: Tensor, *, count: 
     """Latents of the `count` images of `others` that are nearest to each row in latent space, (N, count, D)."""
     z, candidates = (rows_of(values(f, images, batch)) for images in (x, others))
     count = min(count, len(others))
-    parts = [torch.cdist(rows, candidates).topk(count, dim=1, largest=False).indices for rows in z.split(AT_ONCE)]
+    some = z.split(max(1, min(AT_ONCE, PAIRS // len(candidates))))
+    parts = [torch.cdist(rows, candidates).topk(count, dim=1, largest=False).indices for rows in some]
     return candidates[torch.cat(parts)]

@@ -1,13 +1,12 @@
 """What came out of the searches on one set: one entry a row, on the CPU."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-AT_ONCE = 256  # rows copied at a time: images may be on disk
-Room = Callable[[Tensor], Tensor]  # images -> room for as many of their shape and type, on the CPU
+from oodattack.data.disk import Room, pieces
 
 
 class Side(NamedTuple):
@@ -123,7 +122,8 @@ def picked_images(
     if not in_8_bits and all(images is kept[0] for images in kept):
         return kept[0]
     out = room(torch.empty((), dtype=torch.uint8 if in_8_bits else kept[0].dtype).expand(kept[0].shape))
-    for rows in torch.arange(len(pick)).split(AT_ONCE):
+    for part in pieces(len(pick)):
+        rows = torch.arange(part.start, part.stop)
         for i, images in enumerate(kept):
             mine = rows[pick[rows] == i]
             found = images[mine.to(images.device)].cpu()

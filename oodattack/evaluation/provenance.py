@@ -7,7 +7,8 @@ from typing import NamedTuple
 from torch import Tensor
 
 from oodattack.data import overlaps
-from oodattack.identity import sha256_of_tensors
+from oodattack.data.disk import blocks
+from oodattack.identity import sha256_of_images
 from oodattack.report import Overlap, Source
 
 
@@ -31,7 +32,7 @@ class Provenance(NamedTuple):
     def source(self, key: str, x: Tensor) -> Source:
         """A data set's entry in the report."""
         name, source = self.sources.get(key, (key, "given as a tensor"))
-        return Source(name=name, n=len(x), sha256=sha256_of_tensors({"images": x}), source=source)
+        return Source(name=name, n=len(x), sha256=sha256_of_images(len(x), blocks(x)), source=source)
 
     def overlaps(self, judged: Mapping[str, Tensor]) -> list[Overlap]:
         """Pairs of sets that share images, one of them at least among those that detectors are judged on."""

@@ -8,6 +8,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from oodattack.data.disk import picked
 from oodattack.evaluation.front import Front, left_auroc
 from oodattack.evaluation.outcome import Outcome, Side, show_rows
 from oodattack.evaluation.plan import Quarry, Unfit, is_blind
@@ -157,7 +158,7 @@ def _turn(
             rows = rows[:: max(1, round(len(rows) / max(FEW, TRIAL * len(rows))))]
         if not len(rows):
             continue
-        images = front.x[rows.to(front.x.device)]
+        images = picked(front.x, rows, setup.keeper.room)
         hunted = Hunted(front.name, images, {name: front.clean[rows]}, rows.tolist(), round=front.turns)
         if front.sign < 0:
             found = attack_ood(setup, prey, longer, [name], hunted)

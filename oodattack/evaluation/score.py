@@ -7,6 +7,7 @@ from torch import Tensor
 
 from oodattack.aims import mape, rows_of
 from oodattack.attack import Found
+from oodattack.data.disk import copied, pieces, put
 from oodattack.detector import Detector
 from oodattack.evaluation.batch import Batch, in_blocks, values
 from oodattack.evaluation.goal import TPR
@@ -104,7 +105,7 @@ def scored(
         alone: nobody else looks at `found`, so its images may be changed in place.
         keeper: of images.
     """
-    x_adv = found.x_adv if alone else keeper.room(found.x_adv).copy_(found.x_adv)
+    x_adv = found.x_adv if alone else copied(found.x_adv, keeper.room)
 
     def judged(images: Tensor, *, rounded: bool = False) -> Tensor:
         return score(detector, name, images, batch=batch, what=what, rounded=rounded, finite=False)
@@ -116,12 +117,12 @@ def scored(
     if accepted is not None:
         threshold = id_threshold(accepted, tpr=TPR)
         scores = pushed_out(judged, scores, x_adv, x, limits, threshold)
-        crossing = limits.distance(x_adv, x).cpu().masked_fill(scores.double() > threshold, float("inf"))
+        crossing = distances(limits, x_adv, x).masked_fill(scores.double() > threshold, float("inf"))
         crossing = crossing.masked_fill(clean.double() <= threshold, 0.0)
     undo = bad
     if limits.aim in (*ON_A_SCORE, "cross") and limits.iterate == "best" and limits.objective != "misclassify":
         undo = bad | ((sign * clean > sign * scores) if repeatable else bad)
-    x_adv[undo.to(x.device)] = x[undo.to(x.device)]
+    put(x_adv, torch.arange(len(x)), x, undo)
     scores = clean.where(undo, scores)
     in_8_bits = judged(x_adv, rounded=True)
     own = None
@@ -134,7 +135,7 @@ def scored(
         scores=scores,
         again=scores if repeatable else judged(x_adv),
         scores_8bit=in_8_bits.where(in_8_bits.isfinite(), scores),
-        distance=limits.distance(x_adv, x).cpu(),
+        distance=distances(limits, x_adv, x),
         queries=found.queries.cpu(),
         gradients=found.gradients.cpu(),
         zero_gradients=found.zero_gradients.cpu(),
@@ -152,6 +153,11 @@ def scored(
     return Scored(side, x_adv)
 
 
+def distances(limits: ThreatModel, x_adv: Tensor, x: Tensor) -> Tensor:
+    """How far each image went, in the threat's norm, on the CPU."""
+    return torch.cat([limits.distance(x_adv[rows], x[rows]).cpu() for rows in pieces(len(x))])
+
+
 def pushed_out(
     judged: Callable[[Tensor], Tensor], scores: Tensor, x_adv: Tensor, x: Tensor, limits: ThreatModel, threshold: float
 ) -> Tensor:
@@ -164,10 +170,11 @@ def pushed_out(
         missed = (~(scores.double() <= threshold)).nonzero().flatten()
         if not len(missed):
             break
-        rows = missed.to(x.device)
-        further = limits.settle(x[rows] + factor * (x_adv[rows] - x[rows]), x[rows])
-        found = judged(further)
-        won = found.double() <= threshold
-        x_adv[rows[won.to(x.device)]] = further[won.to(x.device)]
-        scores[missed[won]] = found[won]
+        for part in pieces(len(missed)):
+            rows = missed[part].to(x.device)
+            further = limits.settle(x[rows] + factor * (x_adv[rows] - x[rows]), x[rows])
+            found = judged(further)
+            won = found.double() <= threshold
+            x_adv[rows[won.to(x.device)]] = further[won.to(x.device)]
+            scores[missed[part][won]] = found[won]
     return scores

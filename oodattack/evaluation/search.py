@@ -9,6 +9,7 @@ from torch import Tensor
 
 from oodattack.attack import Found, Loss, Whole, maximise
 from oodattack.attacks import find_attack
+from oodattack.data.disk import forget_pages
 from oodattack.detector import searching
 from oodattack.evaluation.batch import Batch, in_blocks
 from oodattack.evaluation.block_key import block_key, block_seed
@@ -85,15 +86,19 @@ def search(
             torch.manual_seed(block_seed(seed, key, int(numbers[blocks[i].start])))
             return joined(in_blocks(blocks[i].stop - blocks[i].start, batch, part))
 
-    parts = []
+    whole: Found | None = None
     for rows, found in zip(blocks, keeper.blocks(len(blocks), name, work), strict=True):
         block = Found(*[None if t is None else t.to(x.device) for t in found])  # type: ignore[arg-type]
         verify(block.x_adv, x[rows], threat)
-        x_adv[rows] = block.x_adv
-        parts.append(block._replace(x_adv=x_adv[:0]))
+        whole = whole or block._replace(x_adv=x_adv, **room_beside(block, len(x)))
+        for all_rows, own in zip(whole, block, strict=True):
+            if all_rows is not None and own is not None:
+                all_rows[rows] = own
         progress(max((rows.stop - rows.start) * threat.queries - told, 0))  # computed before, or elsewhere
         told = 0
-    return joined(parts)._replace(x_adv=x_adv)
+        forget_pages()
+    assert whole is not None
+    return whole
 
 
 def _block(
@@ -149,6 +154,12 @@ def _once(
     if isinstance(attack, Whole):
         return attack.search(fast_loss, x, threat, random, **options)
     return maximise(fast_loss, x, threat, attack, random, **options)  # type: ignore[arg-type]
+
+
+def room_beside(block: Found, n: int) -> dict[str, Tensor]:
+    """Room for n rows of everything in a block but its images: what blocks leave behind scattered, memory keeps."""
+    beside = {name: t for name, t in block._asdict().items() if t is not None and name != "x_adv"}
+    return {name: t.new_empty((n, *t.shape[1:])) for name, t in beside.items()}
 
 
 def joined(parts: Sequence[Found]) -> Found:

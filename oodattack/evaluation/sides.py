@@ -73,7 +73,7 @@ def attack_id(
     judged = prey.judge or prey.f
     targets = None
     if limits.objective == "latent":
-        targets = _choices(setup, prey, limits, rows, torch.cat(list(others)))
+        targets = _choices(setup, prey, limits, rows, others[0] if len(others) == 1 else torch.cat(list(others)))
     beaten = torch.cat([setup.values(judged, other) for other in others])
     tops = {}
     if needs_confirming(setup, prey, limits):

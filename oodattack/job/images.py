@@ -7,6 +7,7 @@ from torch import Tensor
 from oodattack import data
 from oodattack.data import Images
 from oodattack.data.auxiliary import auxiliary
+from oodattack.data.disk import Room
 from oodattack.data.registry import kind_of
 from oodattack.detectors import Fit
 from oodattack.job.ask import DEFAULT_ID, DEFAULT_OOD, DEFAULT_OOD_EACH, Job
@@ -24,9 +25,9 @@ class Loaded(NamedTuple):
     starts: dict[str, Tensor]
 
 
-def load_images(job: Job, threats: list[Threat]) -> Loaded:
-    """ID, target, OOD and start images, all in the format of the ID images."""
-    here: dict[str, Any] = {"seed": job.seed, "root": job.data_root}
+def load_images(job: Job, threats: list[Threat], room: Room | None = None) -> Loaded:
+    """ID, target, OOD and start images, all in the format of the ID images; many of them in `room`, if there is one."""
+    here: dict[str, Any] = {"seed": job.seed, "root": job.data_root, "room": room}
     id_images = at_most(job.id, job.samples or DEFAULT_ID, part="test", **here)
     _, channels, size, width = id_images.x.shape
     look: dict[str, Any] = {"channels": channels, "size": size, "seed": job.seed}
@@ -42,7 +43,7 @@ def load_images(job: Job, threats: list[Threat]) -> Loaded:
     if size != width and (targets or any(name in data.DATASETS for name in names)):
         raise ValueError(f"`--id` images must be square to go with built-in sets, got {size} x {width}. Crop them.")
     n = job.samples or DEFAULT_OOD_EACH
-    ood = [at_most(name, n, root=job.data_root, **look) for name in dict.fromkeys(names)]
+    ood = [at_most(name, n, root=job.data_root, room=room, **look) for name in dict.fromkeys(names)]
     starts = dict.fromkeys(m.start for t in threats for m in members_of(t) if m.start not in ("ood", "id"))
     made = {s: data.start_images(s, n, **look) for s in starts}
     return Loaded(id_images, targets, ood, made)

@@ -11,9 +11,10 @@ import torch
 from pydantic import TypeAdapter, ValidationError
 from torch import Tensor
 
+from oodattack.data.disk import blocks
 from oodattack.detector import Detector
 from oodattack.detectors.store import fingerprint
-from oodattack.identity import sha256_of, sha256_of_file, sha256_of_tensors, versions
+from oodattack.identity import sha256_of, sha256_of_file, sha256_of_images, versions
 from oodattack.job.ask import Job
 from oodattack.job.images import Loaded
 from oodattack.lookup import summary
@@ -69,7 +70,7 @@ def data_of(images: Loaded) -> dict[str, str]:
     if images.targets is not None:
         sets["targets"] = images.targets.x
     sets |= {f"ood/{i.name}": i.x for i in images.ood} | {f"start/{name}": x for name, x in images.starts.items()}
-    return {name: f"{len(x)} images {sha256_of_tensors({'images': x})}" for name, x in sets.items()}
+    return {name: f"{len(x)} images {sha256_of_images(len(x), blocks(x))}" for name, x in sets.items()}
 
 
 def files_of(job: Job) -> dict[str, str]:

@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from oodattack.data import Images
+from oodattack.data.disk import Room, room_on_disk
 from oodattack.detector import Detector
 from oodattack.detectors import DETECTORS, Fit, store
 from oodattack.evaluation import Progress, Provenance, automatic, evaluate
@@ -122,7 +123,7 @@ def run_in(out: Path, asked: Asked, then: Plan | None, progress: Progress | None
         if then is not None:
             checked_before(then, asked.job, asked.threats, out)
         with ranks.one_first():
-            ready = prepare(asked, progress)
+            ready = prepare(asked, lambda like: room_on_disk(like, out), progress)
         dtype = torch.float64 if asked.job.dtype == "float64" else torch.float32
         x_id = ready.images.id.x.to(asked.device, dtype)
         size = then.batch_size if then else asked.job.batch_size
@@ -149,10 +150,10 @@ def run_in(out: Path, asked: Asked, then: Plan | None, progress: Progress | None
     return report
 
 
-def prepare(asked: Asked, progress: Progress | None) -> Ready:
-    """Load images and networks, fit detectors."""
+def prepare(asked: Asked, room: Room, progress: Progress | None) -> Ready:
+    """Load images and networks, fit detectors; `room` is for images that are many."""
     job, device = replace(asked.job, device=str(asked.device)), asked.device
-    images = load_images(job, asked.threats)
+    images = load_images(job, asked.threats, room)
     names = [n for _, some in asked.wanted.values() for n in (some or "").split(",") if n]
     networks = load_networks(names, job, images.id, progress)
     dtype = torch.float64 if job.dtype == "float64" else torch.float32

@@ -6,9 +6,9 @@ from pathlib import Path
 from torch import Tensor
 
 from oodattack.attack import Found
+from oodattack.data.disk import copied, room_on_disk
 from oodattack.evaluation import Attacked, Keeper
 from oodattack.runs.journal import Journal
-from oodattack.runs.mapped import mapped_like
 from oodattack.runs.ranks import Ranks
 from oodattack.runs.shards import Shards
 
@@ -39,13 +39,13 @@ class RunKeeper(Keeper):
 
     def room(self, like: Tensor) -> Tensor:
         """Room on disk for images that are many."""
-        return mapped_like(like, self.journal.folder)
+        return room_on_disk(like, self.journal.folder)
 
     def kept(self, x_adv: Tensor) -> Tensor | None:
         """The images themselves on the CPU; a copy of those elsewhere."""
         if not self.ranks.speaks or x_adv.device.type == "cpu":
             return x_adv if self.ranks.speaks else None
-        return self.room(x_adv.new_empty((), device="cpu").expand(x_adv.shape)).copy_(x_adv)
+        return copied(x_adv, lambda like: self.room(like.new_empty((), device="cpu").expand(like.shape)))
 
     def sets(self, images: Mapping[str, Tensor]) -> None:
         """Write the images that are evaluated."""

@@ -6,6 +6,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from oodattack.data.disk import forget_pages
 from oodattack.detectors.store import replace_file
 from oodattack.evaluation import Attacked, to_8_bits
 from oodattack.runs.evidence import AT_ONCE, INDEX, Cell, Evidence, Side, file_name, part_name
@@ -73,6 +74,7 @@ class Shards:
         except OSError as error:
             raise ValueError(f"{path.parent}: must be a folder to write in, got {error.strerror}. Check it.") from None
         replace_file(path, save({key: torch.clone(t.cpu()).contiguous() for key, t in tensors.items()}))
+        forget_pages()
         return name.as_posix()
 
 

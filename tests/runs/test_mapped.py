@@ -7,11 +7,11 @@ import pytest
 import torch
 
 from oodattack.attack import Found
+from oodattack.data import disk
+from oodattack.data.disk import room_on_disk
 from oodattack.evaluation.outcome import to_8_bits
-from oodattack.runs import mapped
 from oodattack.runs.evidence import file_name, inside
 from oodattack.runs.journal import Journal
-from oodattack.runs.mapped import mapped_like
 
 
 def found(n: int, *, history: bool = True) -> Found:
@@ -54,25 +54,25 @@ def test_every_byte_of_a_block_counts(tmp_path):
 
 
 def test_large_room_is_on_disk_and_leaves_no_file(tmp_path, monkeypatch):
-    monkeypatch.setattr(mapped, "SMALL", 0)
+    monkeypatch.setattr(disk, "SMALL", 0)
     x = torch.rand(10, 3, 4, 4, dtype=torch.float64)
-    room = mapped_like(x, tmp_path)
+    room = room_on_disk(x, tmp_path)
     assert list(tmp_path.iterdir()) == [] and room.shape == x.shape and room.dtype == x.dtype
     assert torch.equal(room.copy_(x), x)
     room[3] = 0
     assert not room[3].any() and torch.equal(room[4], x[4])
-    assert mapped_like(torch.empty((), dtype=torch.uint8).expand(2, 3), tmp_path).dtype == torch.uint8
+    assert room_on_disk(torch.empty((), dtype=torch.uint8).expand(2, 3), tmp_path).dtype == torch.uint8
 
 
 def test_room_that_is_not_there_is_said_before_anything_is_written(tmp_path, monkeypatch):
-    monkeypatch.setattr(mapped, "SMALL", 0)
+    monkeypatch.setattr(disk, "SMALL", 0)
 
     def full(*_args):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr(mapped, "reserve", full)
+    monkeypatch.setattr(disk, "reserve", full)
     with pytest.raises(ValueError, match=r"must have 0 MiB of space left, got No space left on device\. Make room"):
-        mapped_like(torch.rand(3), tmp_path)
+        room_on_disk(torch.rand(3), tmp_path)
     assert list(tmp_path.iterdir()) == []
 
 

@@ -227,7 +227,7 @@ def test_the_plan_says_what_is_measured(finished):
 
 
 def test_images_on_disk_change_nothing(place, finished, monkeypatch):
-    monkeypatch.setattr("oodattack.runs.mapped.SMALL", 0)
+    monkeypatch.setattr("oodattack.data.disk.SMALL", 0)
     assert main(RUN) == 0
     assert result(place / "out") == result(finished / "out")
 
