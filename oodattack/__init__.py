@@ -12,7 +12,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from oodattack import detectors, objectives
+    from oodattack import adapters, detectors, objectives
     from oodattack.detector import Classifier, Detector, Surrogate
     from oodattack.evaluation import evaluate
     from oodattack.report import Report, read_report
@@ -31,7 +31,7 @@ _HOMES = {
     "Suite": "oodattack.threat",
     "read_threat": "oodattack.threat",
 }
-_ROOMS = ("detectors", "objectives")
+_ROOMS = ("adapters", "detectors", "objectives")
 
 __all__ = [
     "Classifier",
@@ -40,6 +40,7 @@ __all__ = [
     "Suite",
     "Surrogate",
     "ThreatModel",
+    "adapters",
     "detectors",
     "evaluate",
     "objectives",

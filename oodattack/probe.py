@@ -21,6 +21,7 @@ FACTOR = 2.0  # a kink or curvature may halve or double the slope over a step
 SHARE = 0.75  # of rows: with 16 of them, a coin gets there in 4 of 100 cases
 ACROSS = 0.5  # kinks and sign steps inside a score leave > 0.7; a gradient without 2/3 of its squared length has 0.5
 ZERO = 0.1  # share of rows, as for the gradients of a search
+MISSING = 0.5  # share of rows on which a gradient may be zero or not finite and still lead the others
 
 
 class Probe(NamedTuple):
@@ -102,6 +103,13 @@ def trouble(found: Probe) -> str | None:
     if found.across is not None and found.across < ACROSS:
         return f"gradient disagrees with finite differences: likeness {found.across:.2f} in random directions"
     return None
+
+
+def proven(found: Probe) -> bool:
+    """Whether a gradient is that of its score on the rows that have one, which must be half of them at least."""
+    if not found.exists or found.along is None or found.zero + found.non_finite > MISSING:
+        return False
+    return trouble(found._replace(zero=0.0, non_finite=0.0)) is None
 
 
 def _values(f: Score, x: Tensor) -> Tensor:

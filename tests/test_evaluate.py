@@ -8,6 +8,7 @@ from oodattack.detector import Surrogate
 from oodattack.evaluation import evaluate
 from oodattack.evaluation.outcome import Outcome, Side, worst
 from oodattack.identity import sha256_of
+from oodattack.keep_graph import NAME
 from oodattack.metrics import auroc
 from oodattack.numbers import numbers
 from oodattack.threat import Suite, ThreatModel, read_threat
@@ -305,9 +306,15 @@ def constant_grad(x):
     return (brightness(x) > 0.45).double() + 0 * brightness(x)
 
 
-@pytest.mark.parametrize("detector", [no_grad, numpy_score])
-def test_a_detector_without_gradient_is_searched_blindly(detector):
-    result, box = run(detector, [threat(eps=1e-3), BOX]).results
+def test_a_graph_that_was_cut_off_is_no_protection():
+    hidden, open_ = (run(f, [threat(), BOX]).results for f in (no_grad, brightness))
+    assert [r.attacked for r in hidden] == [r.attacked for r in open_]
+    assert all(r.indicators["white_box"] and r.surrogate == NAME for r in hidden)
+    assert [r.surrogate for r in open_] == [None, None]
+
+
+def test_a_detector_without_gradient_is_searched_blindly():
+    result, box = run(numpy_score, [threat(eps=1e-3), BOX]).results
     assert result.attack.startswith("square")
     assert result.indicators["white_box"] is False
     assert result.verdict == "inconclusive"

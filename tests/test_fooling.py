@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from oodattack import evaluate
+from oodattack.keep_graph import NAME
 from oodattack.probe import probe, trouble
 
 _spec = importlib.util.spec_from_file_location("fooling_detectors", Path(__file__).with_name("fooling_detectors.py"))
@@ -38,6 +39,19 @@ def test_every_trick_separates_the_sets_before_an_attack(name):
 def test_a_trick_never_holds(name):
     result = verdict_of(name)
     assert result.verdict in ("broken", "inconclusive"), result.reason
+
+
+@pytest.mark.parametrize("name", ["no-grad", "detached", "partly-detached"])
+def test_a_graph_that_was_cut_is_kept_and_attacked_with_gradients(name):
+    result = verdict_of(name)
+    assert (result.verdict, result.surrogate) == ("broken", NAME)
+    assert result.indicators["white_box"] and result.indicators["gradient_trouble"] is None
+    assert result.attacked.auroc <= verdict_of("linear").attacked.auroc + 0.02  # the same score in the open
+
+
+@pytest.mark.parametrize("name", fooling.HONEST)
+def test_an_honest_detector_follows_its_own_gradient(name):
+    assert verdict_of(name).surrogate is None
 
 
 @pytest.mark.parametrize("name", fooling.HONEST)

@@ -31,30 +31,34 @@ BELOW = {
     "attacks": {"attack", "geometry", "lookup", "threat"},
     "aims": {"attack", "detector"},
     "probe": {"detector", "geometry"},
+    "bounds": {"detector", "detectors", "geometry", "metrics"},
+    "keep_graph": {"detector", "probe"},
+    "adapters": {"detector", "detectors", "keep_graph", "lookup"},
     "diagnose": set(),
     "report": set(),
     "identity": set(),
     "numbers": {"metrics", "report"},
+    "certificates": {"bounds", "data", "metrics", "report", "threat"},
     "evaluation": {
-        "aims", "attack", "attacks", "data", "detector", "detectors", "diagnose", "geometry", "identity", "lookup",
-        "metrics", "numbers", "probe", "report", "threat",
+        "adapters", "aims", "attack", "attacks", "certificates", "data", "detector", "detectors", "diagnose",
+        "geometry", "identity", "keep_graph", "lookup", "metrics", "numbers", "probe", "report", "threat",
     },
     "train": {"detector", "lookup", "models", "objectives"},
     "runs": {
-        "attack", "detector", "detectors", "diagnose", "evaluation", "geometry", "identity", "lookup", "metrics",
-        "numbers", "report", "threat",
+        "attack", "certificates", "data", "detector", "detectors", "diagnose", "evaluation", "geometry", "identity",
+        "lookup", "metrics", "numbers", "report", "threat",
     },
     "gallery": {"detectors", "lookup", "report", "runs", "threat"},
     "job": {
-        "data", "detector", "detectors", "evaluation", "gallery", "identity", "lookup", "models", "report", "runs",
-        "threat", "train",
+        "adapters", "data", "detector", "detectors", "evaluation", "gallery", "identity", "lookup", "models", "report",
+        "runs", "threat", "train",
     },
     "gate": {"data", "detector", "evaluation", "lookup", "report", "runs", "threat"},
     "pytest_plugin": {"gate", "report"},
     "cli": {"attacks", "data", "detectors", "evaluation", "gate", "job", "models", "objectives", "threat"},
     "__main__": {"cli"},
 }  # fmt: skip
-HEAVY = ("sklearn", "torchvision", "PIL", "torchattacks", "matplotlib")
+HEAVY = ("sklearn", "torchvision", "PIL", "torchattacks", "matplotlib", "pytorch_ood")
 
 
 def imported(tree: ast.AST, package: str) -> Iterator[str]:

@@ -8,6 +8,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from oodattack.adapters import adapted
 from oodattack.detector import Detector
 from oodattack.detectors.store import fingerprint
 from oodattack.evaluation.batch import Batch, automatic
@@ -48,6 +49,7 @@ def evaluate(
     starts: Mapping[str, Tensor] | None = None,
     batch_size: int | None = None,
     precision: Precision = "full",
+    certify: bool = False,
     progress: Progress | None = None,
     watch: Callable[[Shown], None] | None = None,
     provenance: Provenance | None = None,
@@ -68,6 +70,8 @@ def evaluate(
             out of memory all the same, it falls.
         precision: of the searches: that of the images ("full"), or "bfloat16" in the network's layers. Whatever comes
             out is scored in full.
+        certify: bound all scores on the ball too, see `oodattack.bounds`: a certified AUROC beside the attacked one,
+            or the reason why there is none.
         progress: called with (label, done, all) as row-queries are spent.
         watch: called once a cell with a few of its images.
         provenance: what only the caller knows, for the report's `spec`.
@@ -80,7 +84,8 @@ def evaluate(
         ValueError: images out of range or of another shape, an empty set, NaN scores, a detector in training mode, an
             unknown threat.
     """
-    detectors = dict(detector) if isinstance(detector, Mapping) else {_name(detector): detector}
+    given = detector if isinstance(detector, Mapping) else {_name(detector): detector}
+    detectors: dict[str, Detector] = {name: adapted(d) for name, d in given.items()}
     read = distinct([t if isinstance(t, ThreatModel | Suite | Sweep) else read_threat(t) for t in threats])
     needs_ood = any(members_of(t)[0].start == "ood" for t in read)
     if not detectors or not read or (needs_ood and not ood):
@@ -98,6 +103,7 @@ def evaluate(
     batch = automatic(next(iter(detectors.values())), id) if batch_size is None else Batch(batch_size)
     setup = Setup(detectors, id, dict(ood), targets, dict(starts or {}), seed, batch, precision, progress)
     setup.keeper = keeper or setup.keeper
+    setup.certify = certify
     run = Run(setup, watch)
     with torch.random.fork_rng(devices=[id.device] if id.device.type == "cuda" else []):
         torch.manual_seed(seed)  # for detectors that use random numbers of their own, and other libraries' attacks

@@ -3,13 +3,13 @@
 from collections.abc import Callable
 from typing import NamedTuple
 
-import torch
 from torch import Tensor
 
 from oodattack.attack import Attack, Whole
 from oodattack.attacks import find_attack
 from oodattack.detector import Detector, Latent, Surrogate
 from oodattack.detectors.msp import LogOdds
+from oodattack.keep_graph import reaches
 from oodattack.threat import ThreatModel
 
 
@@ -33,19 +33,20 @@ class Unfit(Exception):
     """A threat model that a detector cannot be asked about; the message says why."""
 
 
-def quarry(detector: Detector, threat: ThreatModel, *, blind: bool, latent: Latent | None = None) -> Quarry:
-    """What an attack within `threat` on `detector` differentiates or, if it is `blind`, asks.
+def quarry(
+    detector: Detector, threat: ThreatModel, *, stand_in: Surrogate | None, latent: Latent | None = None
+) -> Quarry:
+    """What an attack within `threat` on `detector` differentiates or, if it is blind, asks.
 
     Args:
         detector: the one under attack.
         threat: says what to follow or match.
-        blind: no gradient is taken.
+        stand_in: what is differentiated in place of its score; None for nothing else, and for blind attacks.
         latent: for the objective "latent", see `followed_latent`.
 
     Raises:
         Unfit: a latent or logits are to be followed that the detector does not have.
     """
-    stand_in: Surrogate | None = None if blind else getattr(detector, "surrogate", None)
     if threat.objective in ("logits", "class-logits", "misclassify"):
         return on_logits(detector, threat)
     if threat.objective == "latent":
@@ -76,26 +77,15 @@ def on_logits(detector: Detector, threat: ThreatModel) -> Quarry:
     return Quarry(LogOdds(logits, 1.0), "log-odds of the network's logits", exact=False, judge=detector)
 
 
-def followed_latent(detector: Detector, x: Tensor) -> Latent | None:
+def followed_latent(detector: Detector, stand_in: Surrogate | None, x: Tensor) -> Latent | None:
     """What to bring onto another image's: the surrogate's latent, the detector's own or the network's features.
 
     The first of them that has a gradient at `x`, shape (1, C, H, W); None where none has.
     """
-    owners = (getattr(detector, "surrogate", None), detector)
+    owners = (stand_in, detector)
     candidates = [getattr(owner, "latent", None) for owner in owners]
     candidates.append(getattr(getattr(detector, "net", None), "features", None))
-    return next((f for f in candidates if f is not None and has_gradient(f, x)), None)
-
-
-def has_gradient(f: Latent, x: Tensor) -> bool:
-    """Whether autograd finds a way from the value of `f` to its input."""
-    z = x.detach().clone().requires_grad_()
-    try:
-        with torch.enable_grad():
-            (grad,) = torch.autograd.grad(f(z).sum(), z, allow_unused=True)
-    except Exception:  # whatever user code does that autograd cannot follow
-        return False
-    return grad is not None
+    return next((f for f in candidates if f is not None and reaches(f, x)), None)
 
 
 def measured(detector: Detector, threat: ThreatModel) -> Callable[[Tensor], Tensor]:

@@ -6,13 +6,14 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from oodattack.detector import Detector, Latent
+from oodattack.detector import Detector, Latent, Surrogate
 from oodattack.evaluation.batch import Batch, values
 from oodattack.evaluation.keeper import Keeper
-from oodattack.evaluation.plan import Quarry, Unfit, blinded, followed_latent, has_gradient, is_blind, quarry
+from oodattack.evaluation.plan import Quarry, Unfit, blinded, followed_latent, is_blind, quarry
 from oodattack.evaluation.score import score
 from oodattack.evaluation.search import Precision
 from oodattack.geometry import row_random
+from oodattack.keep_graph import keeping_graph, reaches
 from oodattack.probe import probe, trouble
 from oodattack.threat import ThreatModel
 
@@ -32,12 +33,14 @@ class Setup:
     batch: Batch
     precision: Precision
     progress: Progress | None
+    certify: bool = False
     keeper: Keeper = field(default_factory=Keeper)
     label: str = ""
     id_scores: dict[str, Tensor] = field(default_factory=dict)
     steady: dict[str, dict[str, bool]] = field(default_factory=dict)
     trouble: dict[str, str | None] = field(default_factory=dict)
     no_surrogate: dict[str, str] = field(default_factory=dict)
+    stand_ins: dict[str, Surrogate | None] = field(default_factory=dict)
     _followed: dict[str, Latent | None] = field(default_factory=dict)
     _smooth: dict[Latent, bool] = field(default_factory=dict)
     _on_id: dict[Latent, Tensor] = field(default_factory=dict)
@@ -62,18 +65,17 @@ class Setup:
         """
         detector = self.detectors[name]
         if limits.objective == "latent" and name not in self._followed:
-            self._followed[name] = followed_latent(detector, self.id[:1])
-        known = {"blind": name in self.no_surrogate, "latent": self._followed.get(name)}
+            self._followed[name] = followed_latent(detector, self.stand_ins[name], self.id[:1])
         if is_blind(limits):
-            return quarry(detector, limits, blind=True), limits
-        prey = quarry(detector, limits, **known)  # type: ignore[arg-type]
+            return quarry(detector, limits, stand_in=None), limits
+        prey = quarry(detector, limits, stand_in=self.stand_ins[name], latent=self._followed.get(name))
         if prey.f not in self._smooth:
-            self._smooth[prey.f] = has_gradient(prey.f, self.id[:1])
+            self._smooth[prey.f] = reaches(prey.f, self.id[:1])
         if self._smooth[prey.f]:
             return prey, limits
         if prey.judge is not None or limits.objective == "misclassify":
             raise Unfit("the network's logits have no gradient")
-        return quarry(detector, limits, blind=True), blinded(limits)
+        return quarry(detector, limits, stand_in=None), blinded(limits)
 
     def values(self, f: Latent, x: Tensor) -> Tensor:
         """f over all rows; what it says of the ID images is kept."""
@@ -101,19 +103,32 @@ class Setup:
         }
 
     def _trouble(self, name: str) -> str | None:
-        """What is wrong with the gradient of a score, in words; a declared surrogate that works answers for itself."""
+        """What is wrong with the gradient of a score, in words; None where something else is followed in its place.
+
+        That is a declared surrogate that works, which answers for itself, or the score with its graph kept.
+        """
         detector = self.detectors[name]
-        stand_in = getattr(detector, "surrogate", None)
+        self.stand_ins[name] = stand_in = self._declared(name)
         if stand_in is not None:
-            try:
-                stand_in.score(self.id[:1])
-            except ValueError as reason:  # such as a network whose non-linearities it does not know
-                self.no_surrogate[name] = str(reason)
-            else:
-                return None
+            return None
         sets = [self.id, *list(self.ood.values())[:1]]
-        some = [x[torch.linspace(0, len(x) - 1, min(len(x), 8)).round().long().to(x.device)] for x in sets]
-        return trouble(probe(detector, torch.cat(some), seed=self.seed))
+        some = torch.cat([x[torch.linspace(0, len(x) - 1, min(len(x), 8)).round().long().to(x.device)] for x in sets])
+        found = trouble(probe(detector, some, seed=self.seed))
+        if found is not None:
+            self.stand_ins[name] = keeping_graph(detector, some, seed=self.seed)
+        return None if self.stand_ins[name] else found
+
+    def _declared(self, name: str) -> Surrogate | None:
+        """The surrogate that a detector declares, if that works on its network."""
+        stand_in: Surrogate | None = getattr(self.detectors[name], "surrogate", None)
+        if stand_in is None:
+            return None
+        try:
+            stand_in.score(self.id[:1])
+        except ValueError as reason:  # such as a network whose non-linearities it does not know
+            self.no_surrogate[name] = str(reason)
+            return None
+        return stand_in
 
     def target_rows(self, limits: ThreatModel, ood_name: str, n: int) -> Tensor | None:
         """The ID image that each of n rows is to match, or None for other aims; the same for every detector."""

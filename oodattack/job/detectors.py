@@ -7,12 +7,16 @@ from typing import Any
 import torch
 from torch import nn
 
+from oodattack.adapters import OpenOOD, PytorchOOD, adapted
+from oodattack.adapters.http_scorer import is_address, scorer_at
 from oodattack.detector import Classifier, Detector
 from oodattack.detectors import DETECTORS, Fit
 from oodattack.job.ask import Job
 from oodattack.job.networks import model_names
 from oodattack.lookup import summary, unknown, user_callable
 from oodattack.train import RECIPES
+
+OWN = (nn.Module, PytorchOOD, OpenOOD)  # what can be moved to a device, and is a detector as it is
 
 
 def split_name(name: str, job: Job) -> tuple[str, str | None]:
@@ -69,18 +73,23 @@ def build_detector(
 
 
 def user_detector(source: str, device: torch.device, dtype: torch.dtype = torch.float32) -> Detector:
-    """What `pkg.mod:name` stands for: a detector, or a class or function that needs no arguments to make one."""
-    found: Any = user_callable(source)
-    if not isinstance(found, nn.Module):
+    """What `pkg.mod:name` stands for: a detector, or a class or function that needs no arguments to make one.
+
+    Or the scorer behind an address.
+    """
+    if is_address(source):
+        return scorer_at(source)
+    found: Any = adapted(user_callable(source))
+    if not isinstance(found, OWN):
         try:
             arguments = inspect.signature(found).parameters.values()
             makes = all(a.default is not a.empty or a.kind is a.VAR_KEYWORD for a in arguments)
         except (TypeError, ValueError):
             makes = False
         try:
-            found = found() if makes else found
+            found = adapted(found() if makes else found)
         except Exception as error:  # whatever the user's code does
             raise ValueError(f"`{source}` must make a detector, got {summary(error)}. Correct it.") from error
     if not callable(found):
         raise ValueError(f"`{source}` must give a detector, got {type(found).__name__}. Return a callable x -> scores.")
-    return found.to(device, dtype) if isinstance(found, nn.Module) else found
+    return found.to(device, dtype) if isinstance(found, OWN) else found

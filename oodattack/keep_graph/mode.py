@@ -1,0 +1,108 @@
+"""Within it, nothing cuts the graph of a tensor: what does is undone as it is called, and every value stays."""
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.overrides import TorchFunctionMode
+
+
+class KeepGraph(TorchFunctionMode):
+    """Within, nothing cuts the graph of a tensor that has one: see `UNDONE`. Not for use under `torch.compile`.
+
+    Slopes that are infinite at 0, those of x^p with 0 < p < 1, are 0 there: an infinite one turns the gradient of all
+    pixels into NaN.
+    """
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
+    ) -> Any:
+        """Call `func`, or what stands for it while the graph is kept."""
+        instead = UNDONE.get(func)
+        named = dict(kwargs or {})
+        return func(*args, **named) if instead is None else instead(func, *args, **named)
+
+
+def stay_on(func: Any, mode: bool) -> None:
+    """Gradients may be switched on, not off."""
+    if mode:
+        func(mode)
+
+
+def stay_attached(func: Any, x: Tensor, *args: Any, **named: Any) -> Any:
+    """The tensor itself, unless it is a leaf such as a weight or a constant."""
+    return func(x, *args, **named) if x.is_leaf else x
+
+
+def stay_differentiable(func: Any, x: Tensor, flag: bool = True) -> Any:
+    """A tensor with a graph needs no flag to have a gradient, and keeps that gradient for whoever reads it."""
+    if x.is_leaf:
+        return func(x, flag)
+    if flag and x.requires_grad:
+        x.retain_grad()
+    return x
+
+
+def retain(func: Any, *args: Any, **named: Any) -> Any:
+    """A backward pass inside a score, after which the graph is still needed."""
+    return func(*args, **(named | {"retain_graph": True}))
+
+
+def leave_torch(func: Any, x: Tensor, *args: Any, **named: Any) -> Any:
+    """NumPy takes no tensor with a gradient; what comes back has none, and is judged by that."""
+    return func(x.detach(), *args, **named)
+
+
+def copied(func: Any, x: Any, *args: Any, dtype: Any = None, device: Any = None, **named: Any) -> Any:
+    """`torch.tensor(x)` of a tensor with a graph."""
+    if isinstance(x, Tensor) and not x.is_leaf:
+        return x.clone().to(dtype=dtype or x.dtype, device=device or x.device)
+    return func(x, *args, dtype=dtype, device=device, **named)
+
+
+def finite_power(func: Any, x: Any, exponent: Any, **named: Any) -> Any:
+    """x^p with slope 0 at 0."""
+    if not (isinstance(x, Tensor) and isinstance(exponent, float) and 0 < exponent < 1):
+        return func(x, exponent, **named)
+    at_zero = x == 0
+    return func(x.masked_fill(at_zero, 1.0), exponent).masked_fill(at_zero, 0.0)
+
+
+def finite_root(func: Any, x: Tensor, **named: Any) -> Any:
+    """The square root with slope 0 at 0."""
+    at_zero = x == 0
+    return func(x.masked_fill(at_zero, 1.0), **named).masked_fill(at_zero, 0.0)
+
+
+UNDONE: dict[Any, Callable[..., Any]] = {
+    torch._C._set_grad_enabled: stay_on,
+    Tensor.detach: stay_attached,
+    Tensor.detach_: stay_attached,
+    torch.detach: stay_attached,
+    Tensor.data.__get__: stay_attached,  # type: ignore[attr-defined]
+    Tensor.requires_grad_: stay_differentiable,
+    Tensor.requires_grad.__set__: stay_differentiable,  # type: ignore[attr-defined]
+    Tensor.backward: retain,
+    Tensor.numpy: leave_torch,
+    Tensor.__array__: leave_torch,
+    torch.tensor: copied,
+    Tensor.pow: finite_power,
+    Tensor.__pow__: finite_power,
+    torch.pow: finite_power,
+    Tensor.sqrt: finite_root,
+    torch.sqrt: finite_root,
+}
+
+
+@contextmanager
+def deaf_inference_mode() -> Iterator[None]:
+    """`torch.inference_mode` does nothing within, in any thread: tensors made in it can never have a gradient."""
+    kind = torch.inference_mode
+    enter, leave = kind.__enter__, kind.__exit__
+    kind.__enter__, kind.__exit__ = (lambda self: None), (lambda self, *_: None)  # type: ignore[method-assign]
+    try:
+        yield
+    finally:
+        kind.__enter__, kind.__exit__ = enter, leave  # type: ignore[method-assign]
