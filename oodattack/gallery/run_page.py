@@ -5,6 +5,7 @@ from pathlib import Path
 from urllib.parse import quote
 
 from oodattack.detectors.store import replace_file
+from oodattack.gallery.maps import maps_of
 from oodattack.gallery.saved import Function, rows_of, saved
 from oodattack.report import Report
 from oodattack.report.page import MOST_SHEETS, Key, Sheet, key, page
@@ -20,7 +21,7 @@ def write_page(folder: Path, detectors: Mapping[str, Function] | None = None) ->
 
     Args:
         folder: the run directory.
-        detectors: of the run by name, for the latents of matched images; without them those are not drawn.
+        detectors: of the run by name, for latents of matched images and saliency maps; else neither is drawn.
 
     Raises:
         ValueError: the run is not finished, or not as it was written.
@@ -28,7 +29,7 @@ def write_page(folder: Path, detectors: Mapping[str, Function] | None = None) ->
     run = saved(folder)
     run = run._replace(cells=run.cells[:MOST_CELLS])
     path = folder / PAGE
-    text = page(run.report, rows_of(run, detectors), sheets_of(folder, run.report))
+    text = page(run.report, rows_of(run, detectors), sheets_of(folder, run.report), maps_of(run, detectors))
     replace_file(path, text.encode())
     return path
 

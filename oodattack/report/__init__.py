@@ -1,12 +1,14 @@
 """What came out, as data, and its renderings."""
 
 from oodattack.report.record import (
+    Certified,
     Crossing,
     Curve,
     Deployed,
     Mape,
     Metrics,
     Overlap,
+    Radius,
     Report,
     Result,
     Skipped,
@@ -16,12 +18,14 @@ from oodattack.report.record import (
 )
 
 __all__ = [
+    "Certified",
     "Crossing",
     "Curve",
     "Deployed",
     "Mape",
     "Metrics",
     "Overlap",
+    "Radius",
     "Report",
     "Result",
     "Skipped",

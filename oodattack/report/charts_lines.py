@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from markupsafe import Markup
 
-from oodattack.report.charts import LEFT, RIGHT, WIDTH, Axis, Frame, even, mark, stroke, svg, words
+from oodattack.report.charts import LEFT, RIGHT, STYLES, WIDTH, Axis, Frame, even, mark, stroke, svg, words
 from oodattack.report.record import Curve
 
 AUROC = Axis("AUROC", 0, 1, (0, 0.25, 0.5, 0.75, 1), form="{:.2g}")
@@ -17,6 +17,7 @@ class Line(NamedTuple):
 
     name: str
     points: Sequence[tuple[float, float]]
+    below: Sequence[tuple[float, float]] | None = None  # certified: the truth is between
 
 
 def queries_axis(most: float) -> Axis:
@@ -48,11 +49,21 @@ def line_chart(name: str, title: str, lines: Sequence[Line], x: Axis) -> Markup:
     ]
     for i, line in enumerate(lines):
         at = [frame.place(a, b) for a, b in line.points]
+        if line.below:
+            under = [frame.place(a, b) for a, b in line.below]
+            edge = "L".join(f"{a:g} {b:g}" for a, b in [*at[: len(under)], *reversed(under)])
+            parts.append(Markup('<path class="between s{}" d="M{}Z"/>').format(i % STYLES, edge))
         path = "L".join(f"{a:g} {b:g}" for a, b in at)
         parts.append(stroke(i, "M" + path))
         parts += [mark(i, *point) for point in thinned(at)]
-    said = "; ".join(f"{line.name}: {line.points[0][1]:.3f} to {line.points[-1][1]:.3f}" for line in lines)
+    said = "; ".join(spoken(line) for line in lines)
     return svg(name, title, f"AUROC, first to last point. {said}.", parts)
+
+
+def spoken(line: Line) -> str:
+    """The ends of a line in words."""
+    words = f"{line.name}: {line.points[0][1]:.3f} to {line.points[-1][1]:.3f}"
+    return words + (f", certified {line.below[-1][1]:.3f} at {line.below[-1][0]:g}" if line.below else "")
 
 
 def thinned(points: Sequence[tuple[float, float]], most: int = 9) -> list[tuple[float, float]]:

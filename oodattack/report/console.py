@@ -84,10 +84,12 @@ def bound(value: float) -> str:
 
 
 def cell(result: Result | None, *, intervals: bool) -> str:
-    """AUROC left, verdict mark and, where there is one, the median MAPE or distance to the threshold."""
+    """AUROC left, verdict mark and, where there is one, certified AUROC, median MAPE or distance to the threshold."""
     if result is None:
         return "[dim]-[/]"
     text = f"{auroc(result.attacked, intervals=intervals)} {MARK[result.verdict]}"
+    if result.certified_auroc is not None:
+        text += f"\n[dim]certified {result.certified_auroc:.3f}[/]"
     if result.crossing:
         at = "none" if result.crossing.median is None else f"{result.crossing.median:.3g}"
         text += f"\n[dim]distance {at}[/]"
@@ -127,6 +129,12 @@ def notes(report: Report) -> Iterable[str]:
     for r in report.results:
         if r.verdict == "inconclusive" and r.threat.rpartition("@")[0] not in swept:
             yield escape(f"{label(r.detector, r.network)} under {r.threat} on {r.ood} is inconclusive: {r.reason}.")
+    bare: dict[str, list[str]] = {}
+    for r in report.results:
+        if r.uncertified:
+            bare.setdefault(r.uncertified.rstrip("."), []).append(f"{label(r.detector, r.network)} under {r.threat}")
+    for reason, names in bare.items():
+        yield escape(f"Not certified: {', '.join(dict.fromkeys(names))}: {reason}.")
     skipped: dict[tuple[str, str], list[str]] = {}
     for s in report.skipped:
         skipped.setdefault((s.threat, s.reason), []).append(label(s.detector, s.network))

@@ -12,6 +12,7 @@ from oodattack.report import charts_rows
 from oodattack.report.charts import swatch
 from oodattack.report.charts_lines import Line, axis_of, line_chart
 from oodattack.report.console import label
+from oodattack.report.page_maps import Maps, maps_png, maps_words
 from oodattack.report.page_words import MARK, headlines, metrics_rows, sanity
 from oodattack.report.record import Curve, Report, Result
 
@@ -51,13 +52,19 @@ class Figure(NamedTuple):
     lines: list[tuple[Markup, Line]]
 
 
-def page(report: Report, rows: Mapping[Key, Rows] | None = None, sheets: Mapping[Key, Sheet] | None = None) -> str:
+def page(
+    report: Report,
+    rows: Mapping[Key, Rows] | None = None,
+    sheets: Mapping[Key, Sheet] | None = None,
+    maps: Mapping[Key, Maps] | None = None,
+) -> str:
     """The page of a report; the same arguments give the same text.
 
     Args:
         report: any.
         rows: scores of rows, for the cells where they are known.
         sheets: contact sheets, for the cells that have one.
+        maps: saliency maps, for the cells that have some.
     """
     script = read("page.js")
     return render(
@@ -71,6 +78,7 @@ def page(report: Report, rows: Mapping[Key, Rows] | None = None, sheets: Mapping
         figures=figures(report.curves),
         cells=[(r, drawings(i, r, (rows or {}).get(key(r)))) for i, r in enumerate(report.results)],
         sheets={k: (s, data_uri(s.png)) for k, s in (sheets or {}).items()},
+        maps={k: (maps_words(m), data_uri(maps_png(m))) for k, m in (maps or {}).items()},
         certified=any(r.certified_auroc is not None for r in report.results),
         matched=any(r.mape is not None for r in report.results),
         mark=MARK,
@@ -105,7 +113,7 @@ def figures(curves: Sequence[Curve]) -> list[Figure]:
         mine = [c for c in curves if (c.against, c.threat, c.ood) == (against, threat, ood) and c.points]
         if not mine:
             continue
-        lines = [Line(curve_name(c), c.points) for c in mine]
+        lines = [Line(curve_name(c), c.points, c.certified) for c in mine]
         title = f"AUROC against {against}: {threat} on {ood}"
         note = "" if all(c.exact for c in mine) else "Lines with a star: AUROC of the surrogate that was searched on."
         drawing = line_chart(f"curve-{i}", title, lines, axis_of(mine))

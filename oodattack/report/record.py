@@ -64,6 +64,30 @@ class Crossing(Record):
     p90: float | None
 
 
+class Radius(Record):
+    """Radii of the OOD rows that the clean threshold for 95 % ID TPR detects: within, no input is accepted. Certified.
+
+    Bisected within the threat's own radius, from below: larger ones count as that.
+    """
+
+    rows: int
+    p10: float
+    median: float
+    p90: float
+
+
+class Certified(Record):
+    """What no attack within the threat model can beat, from bounds of all scores."""
+
+    auroc: Share = Field(description="at least this")
+    fpr_at_95_id_tpr: Share = Field(description="at most this")
+    fpr_at_95_ood_tpr: Share = Field(description="at most this")
+    fpr_deployed: Share = Field(description="at most this share of OOD inputs passes the clean threshold")
+    undecided: Share = Field(description="ID-OOD pairs neither certified in order nor shown out of it by the attack")
+    radius: Radius | None = Field(description="null where OOD inputs are not attacked, or none was detected")
+    seconds: float
+
+
 class Curve(Record):
     """AUROC left against the queries spent, or against the radius."""
 
@@ -75,6 +99,9 @@ class Curve(Record):
     points: list[tuple[float, Share]]
     exact: bool = Field(description="false: AUROC of the surrogate that was searched on, not of the detector")
     eps50: float | None = Field(description="radius that leaves AUROC 0.5, interpolated; null where none does")
+    certified: list[tuple[float, Share]] | None = Field(
+        default=None, description="certified AUROC against the radius, where it was asked for and there is one"
+    )
 
 
 class Result(Record):
@@ -107,7 +134,9 @@ class Result(Record):
     indicators: dict[str, float | bool | str | None]
     verdict: Literal["broken", "holds", "inconclusive"]
     reason: str
-    certified_auroc: float | None = None
+    certified_auroc: float | None = Field(default=None, description="no attack leaves less; see `certified`")
+    certified: Certified | None = None
+    uncertified: str | None = Field(default=None, description="why there are no bounds, where they were asked for")
 
 
 class Skipped(Record):

@@ -21,6 +21,8 @@ from oodattack.report.page import MOST_SHEETS, key
 from oodattack.report.sheet import BOTTOM, GAP, LEFT, LINE, TILE, TOP
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "runs"))  # for small_run.py
+sys.path.insert(0, str(Path(__file__).parent))  # for browser.py
+from browser import CHROMIUM, LOOK_INSIDE, NO_BROWSER, browse
 from small_run import RUN, fill
 
 
@@ -317,3 +319,65 @@ def test_without_its_code_a_gallery_has_no_classes_and_says_so(place, capsys):
     text = (place / "out" / "gallery" / "gallery.html").read_text()
     assert "Without predicted classes: " in text and "predicted class</th>" not in text
     assert main(["gallery", "out", "--class", "1"]) == 2
+
+
+HARNESS = """<!doctype html><iframe src="{page}" style="width:{width}px;height:800px"></iframe><pre id="out"></pre>
+<script>
+document.querySelector("iframe").addEventListener("load", async (event) => {{
+  const d = event.target.contentDocument;
+  const there = (hash) => d.getElementById(hash.slice(1));
+  const sheets = [...d.querySelectorAll("img")];
+  const settled = (img) => img.complete || new Promise((done) => {{ img.onload = img.onerror = done; }});
+  sheets.forEach((img) => {{ img.loading = "eager"; }});
+  await Promise.all(sheets.map(settled));
+  d.querySelectorAll("details").forEach((e) => {{ e.querySelector("summary").click(); }});
+  setTimeout(() => {{
+    document.getElementById("out").textContent = JSON.stringify({{
+      shown: sheets.filter((img) => img.naturalWidth > 0).length,
+      named: sheets.filter((img) => img.alt.length > 20).length,
+      links: sheets.filter((img) => img.parentElement.href === img.src).length,
+      open: d.querySelectorAll("details[open]").length,
+      rows: d.querySelectorAll("tbody tr").length,
+      jumps: [...d.querySelectorAll("li a")].filter((a) => there(a.hash) || there(decodeURIComponent(a.hash))).length,
+      overflow: d.documentElement.scrollWidth - d.documentElement.clientWidth,
+    }});
+  }}, 100);
+}});
+</script>"""
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason=NO_BROWSER)
+class TestInABrowser:
+    def looked(self, page, width, profile) -> dict[str, int]:
+        (page.parent / "harness.html").write_text(HARNESS.format(page=page.name, width=width))
+        text, logged = browse(f"file://{page.parent}/harness.html", profile, *LOOK_INSIDE)
+        assert logged == ""
+        return json.loads(re.search(r'<pre id="out">(.*)</pre>', text)[1])
+
+    def test_loads_without_errors(self, run, tmp_path):
+        page = gallery(run.folder, worst=2)
+        text, logged = browse(f"file://{page}", tmp_path / "profile")
+        assert logged == ""
+        assert "What the attacks made" in text
+
+    @pytest.mark.parametrize("width", [360, 700, 1280])
+    def test_everything_can_be_seen(self, run, tmp_path, width):
+        n = len(run.report.results)
+        seen = self.looked(gallery(run.folder, worst=2), width, tmp_path / "profile")
+        assert (seen["shown"], seen["named"], seen["links"]) == (n, n, n)
+        assert (seen["open"], seen["rows"]) == (n, 2 * n)
+        assert seen["overflow"] <= 0
+
+    def test_warnings_lead_to_their_cells(self, run, tmp_path):
+        starts = torch.cat(list(run.inputs.blocks("ood/npz:ood.npz")))
+        shown = {image.numpy().tobytes() for image in starts}
+        new = lambda x: torch.tensor([float(image.numpy().tobytes() in shown) for image in x])
+        page = gallery(run.folder, worst=2, judge=Judge("everything new", new, 0.5))
+        assert self.looked(page, 1000, tmp_path / "profile")["jumps"] == len(run.report.results)
+
+    def test_a_missing_sheet_would_be_seen(self, run, tmp_path):
+        page = gallery(run.folder, worst=2)
+        next(page.parent.rglob("*.png")).unlink()
+        (page.parent / "harness.html").write_text(HARNESS.format(page=page.name, width=1000))
+        text, _ = browse(f"file://{page.parent}/harness.html", tmp_path / "profile", *LOOK_INSIDE)
+        assert json.loads(re.search(r'<pre id="out">(.*)</pre>', text)[1])["shown"] == len(run.report.results) - 1

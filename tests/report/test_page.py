@@ -4,10 +4,10 @@ import base64
 import io
 import json
 import re
-import shutil
-import subprocess
+import sys
 import xml.etree.ElementTree as ET
 from html.parser import HTMLParser
+from pathlib import Path
 
 import pytest
 import torch
@@ -19,16 +19,18 @@ from oodattack.report.charts import STYLES, even, swatch
 from oodattack.report.charts_lines import eps_axis, queries_axis
 from oodattack.report.charts_rows import BINS, ends, latent_scatter, mape_histogram, middle, score_histograms, shares_of
 from oodattack.report.page import Rows, Sheet, key, page
+from oodattack.report.page_maps import Maps
 from oodattack.report.page_words import headlines, tally
 from oodattack.threat import ThreatModel
+
+sys.path.insert(0, str(Path(__file__).parent))  # for browser.py
+from browser import CHROMIUM, LOOK_INSIDE, NO_BROWSER, browse
 
 EVIL = "<script>alert(1)</script>"
 FIELDS = dict(
     norm="linf", eps=0.1, aim="hide", objective="score", start="ood", init="ball", attack="apgd", queries=5,
     restarts=1, iterate="best", source="test",
 )  # fmt: skip
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-LOOK_INSIDE = ("--disable-web-security", "--allow-file-access-from-files")  # of the page, from the one around it
 VOID = {"meta", "link", "input", "img", "br", "path"}  # elements that nothing closes
 
 
@@ -83,7 +85,9 @@ def wide_picture() -> bytes:
 
 def full(report) -> str:
     sheets = {key(r): Sheet(f"sheets/{i}.png", wide_picture() if i else None) for i, r in enumerate(report.results)}
-    return page(report, rows(report), sheets)
+    x = torch.rand(2, 3, 8, 8, generator=torch.Generator().manual_seed(0))
+    maps = Maps("a map", x, x[:, 0], torch.arange(2.0), x, x[:, 1], torch.arange(2.0))
+    return page(report, rows(report), sheets, {key(r): maps for r in report.results[:2]})
 
 
 class Balanced(HTMLParser):
@@ -137,6 +141,7 @@ def test_everything_is_there(report):
         assert f"{name} {version}" in text
     assert text.count("Histogram of MAPE") == len(report.results)
     assert text.count(base64.b64encode(wide_picture()).decode()) == len(report.results) - 1
+    assert text.count("Saliency maps, row by row: a map of 2 images") == 2
     assert '<a href="sheets/0.png">' in text
 
 
@@ -278,19 +283,7 @@ document.querySelector("iframe").addEventListener("load", (event) => {{
 </script>"""
 
 
-def browse(address: str, profile, *options: str) -> tuple[str, str]:
-    """The page as it is after its scripts, and what the browser logged."""
-    done = subprocess.run(
-        [
-            CHROMIUM, "--headless", "--no-sandbox", "--disable-gpu", "--virtual-time-budget=4000", "--dump-dom",
-            "--enable-logging=stderr", f"--user-data-dir={profile}", *options, address,
-        ],
-        capture_output=True, text=True, timeout=120, check=True,
-    )  # fmt: skip
-    return done.stdout, "\n".join(line for line in done.stderr.splitlines() if "CONSOLE" in line)
-
-
-@pytest.mark.skipif(CHROMIUM is None, reason="needs chromium")
+@pytest.mark.skipif(CHROMIUM is None, reason=NO_BROWSER)
 class TestInABrowser:
     @pytest.fixture
     def place(self, report, tmp_path):
