@@ -39,7 +39,7 @@ class Training:
         numbers: fields of the recipe that are to be others, by their names in `Recipe`; None leaves one.
         id: labelled ID images.
         aux: outliers to train with.
-        model: architecture.
+        model: architecture; None for the recipe's own.
         weights: file to start from, in place of the recipe's own start.
         mean: the network subtracts it a channel, in [0, 1] units.
         std: it divides by that.
@@ -57,7 +57,7 @@ class Training:
     numbers: Mapping[str, Any] = field(default_factory=dict)
     id: str = "digits"
     aux: str | None = None
-    model: str = "small"
+    model: str | None = None
     weights: Path | None = None
     mean: tuple[float, ...] | None = None
     std: tuple[float, ...] | None = None

@@ -10,6 +10,7 @@ from oodattack.models.densenet import DenseNet
 from oodattack.models.exits import ExitNet
 from oodattack.models.grey_convnet import GreyConvNet
 from oodattack.models.option_a_resnet import OptionAResNet
+from oodattack.models.plain import PlainConvNet
 from oodattack.models.small import SmallResNet
 from oodattack.models.vgg import VGG13
 from oodattack.models.wide_resnet import WideResNet
@@ -55,6 +56,12 @@ MODELS: dict[str, Model] = {
             "after He et al. 2016, arXiv:1512.03385",
             "residual network of 20 thousand weights, widths 8, 16, 32; for 28 to 64 pixels a side",
             lambda channels, classes: SmallResNet(channels, classes),
+        ),
+        Model(
+            "plain",
+            "after arXiv:1810.12715, Table 1",
+            "four convolutions without norms, for interval bounds; 28 pixels a side and more",
+            lambda channels, classes: PlainConvNet(channels, classes),
         ),
         Model(
             "resnet18",

@@ -10,6 +10,7 @@ from oodattack.objectives.energy_margin import energy_margin, free_energy
 from oodattack.objectives.energy_sampling import choose, epoch_pools
 from oodattack.objectives.gradient_quotient import gradient_quotient
 from oodattack.objectives.gradient_regularization import gradient_penalty
+from oodattack.objectives.interval_exposure import interval_exposure
 from oodattack.objectives.jem import joint_energy
 from oodattack.objectives.langevin import langevin
 from oodattack.objectives.openmix import mix, mixing_share, openmix
@@ -65,6 +66,14 @@ OBJECTIVES = {
         Row("greg", "arXiv:2404.12368, eq. (3)", "energy + norm of the energy's input gradient", True, 0, "random"),
         Row("greg+", "arXiv:2404.12368, Alg. 1", "greg, outliers sampled by cluster and energy", True, 0, "greg+"),
         Row("oe", "arXiv:1812.04606", "ce + cross-entropy to uniform on outliers", True, 0, "random"),
+        Row(
+            "ibp-oe",
+            "arXiv:2007.08473, eq. (8)",
+            "ce + largest bound of a logit difference on a ball around each outlier",
+            True,
+            0,
+            "random",
+        ),
         Row("openmix", "arXiv:2303.17093", "ce on K + 1 classes, also of ID mixed with outliers", True, 1, "random"),
         Row("dos", "arXiv:2306.02031", "ce on K + 1 classes, outliers sampled by cluster", True, 1, "dos"),
         Row("poem", "arXiv:2206.13687", "energy, outliers near a sampled linear boundary", True, 0, None),
@@ -98,6 +107,7 @@ __all__ = [
     "generator_loss",
     "gradient_penalty",
     "gradient_quotient",
+    "interval_exposure",
     "joint_energy",
     "langevin",
     "langevin_samples",

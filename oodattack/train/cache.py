@@ -45,7 +45,7 @@ class Setting:
     """How networks are trained, whatever the recipe.
 
     Attributes:
-        model: architecture, see `models.build`.
+        model: architecture, see `models.build`; None for the recipe's own.
         mean: the network subtracts it a channel, in [0, 1] units; None for no normalisation.
         std: it divides by that.
         seed: of initial weights and of the loop.
@@ -54,7 +54,7 @@ class Setting:
         every: seconds between checkpoints within an epoch.
     """
 
-    model: str = "small"
+    model: str | None = None
     mean: tuple[float, ...] | None = None
     std: tuple[float, ...] | None = None
     seed: int
@@ -163,7 +163,7 @@ def build(recipe: Recipe, data: TrainingSet, setting: Setting) -> nn.Module:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(setting.seed)
         classes = data.classes + recipe.extra_classes
-        network = models.build(setting.model, channels=data.x.shape[1], classes=classes)
+        network = models.build(setting.model or recipe.model, channels=data.x.shape[1], classes=classes)
     if setting.mean is not None or setting.std is not None:
         network = Classifier(network, mean=setting.mean, std=setting.std)
     return network.to(setting.device)
@@ -193,7 +193,13 @@ def key_of(
         identity_of(network, recipe, data, seed=setting.seed, precision=setting.precision),
         recipes,
         [digest(part) for part in held_out],
-        [setting.model, setting.mean, setting.std, torch.device(setting.device).type, torch.__version__],
+        [
+            setting.model or recipe.model,
+            setting.mean,
+            setting.std,
+            torch.device(setting.device).type,
+            torch.__version__,
+        ],
     ]
     return hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:12]
 

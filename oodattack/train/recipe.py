@@ -20,6 +20,7 @@ class Recipe:
 
     Attributes:
         objective: a name in `objectives.OBJECTIVES`.
+        model: architecture that is taken where nobody names one, see `models.build`.
         start: name of the recipe whose network is fine-tuned, None to train from scratch.
         epochs: passes over the ID training set.
         lr: highest learning rate.
@@ -28,6 +29,7 @@ class Recipe:
         penalty: factor of GReg's gradient term, with the scaling of the authors' code; for energy, OE and DOS losses.
         quotient: reading of GQ: "code", of logits with the norm of the others' sum, or "paper", of the softmax with the
             sum of their norms, a backward pass a class.
+        eps: radius of the linf balls around outliers of ibp-oe, in units of pixels in [0, 1].
         margin_id: m_in of the energy losses.
         margin_aux: m_aux of the energy losses.
         batch_size: ID images a step, at most.
@@ -52,12 +54,14 @@ class Recipe:
     """
 
     objective: str
+    model: str = "small"
     start: str | None = None
     epochs: int
     lr: float
     weight: float = 0.0
     penalty: float = 0.0
     quotient: Quotient = "code"
+    eps: float = 0.0
     margin_id: float = -25.0
     margin_aux: float = -7.0
     batch_size: int = 64
@@ -111,7 +115,7 @@ def check_recipe(recipe: Recipe) -> None:
     for name in ("epochs", "batch_size", "outliers", "chain", "buffer"):
         if (count := getattr(recipe, name)) < 1:
             raise ValueError(f"`{name}` must be >= 1, got {count}. Raise it.")
-    for name in ("weight", "penalty", "weight_decay", "noise", "shift", "warmup", "lr_end"):
+    for name in ("weight", "penalty", "weight_decay", "eps", "noise", "shift", "warmup", "lr_end"):
         if not 0 <= (number := getattr(recipe, name)) < math.inf:
             raise ValueError(f"`{name}` must be >= 0 and finite, got {number}. Change its sign.")
     if not 0 < recipe.lr < math.inf:

@@ -100,6 +100,10 @@ def terms_of(network: nn.Module, recipe: Recipe, data: TrainingSet, optimiser: O
         from oodattack.train.adversaries import Adversaries
 
         return Adversaries(recipe, optimiser, like)
+    if recipe.objective == "ibp-oe":
+        from oodattack.train.certified_exposure import CertifiedExposure
+
+        return CertifiedExposure(recipe, network, recipe.epochs * -(-len(data.x) // recipe.batch_size))
     return lambda net, batch, generator: (batch_terms(net, recipe, batch, generator), {})
 
 

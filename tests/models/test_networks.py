@@ -14,6 +14,7 @@ from oodattack.models.densenet import DenseNet
 from oodattack.models.exits import ExitNet
 from oodattack.models.grey_convnet import GreyConvNet
 from oodattack.models.option_a_resnet import OptionAResNet
+from oodattack.models.plain import PlainConvNet
 from oodattack.models.small import SmallResNet
 from oodattack.models.vgg import VGG13
 from oodattack.models.wide_resnet import WideResNet
@@ -21,6 +22,7 @@ from oodattack.models.wide_resnet import WideResNet
 # the shallowest of each architecture, to compute with
 SHALLOW = {
     "small": lambda: SmallResNet(1, 4, width=2),
+    "plain": lambda: PlainConvNet(1, 4, width=2),
     "cifar-resnet": lambda: CifarResNet(1, 4, blocks=(1, 1, 1, 1)),
     "option-a": lambda: OptionAResNet(1, 4, depth=8),
     "wide": lambda: WideResNet(1, 4, depth=10, width=2),

@@ -3,10 +3,10 @@ from oodattack.objectives import OBJECTIVES, SAMPLERS
 
 
 def test_table_of_objectives():
-    names = ["ce", "gq", "energy", "greg", "greg+", "oe", "openmix", "dos", "poem", "confident", "jem"]
+    names = ["ce", "gq", "energy", "greg", "greg+", "oe", "ibp-oe", "openmix", "dos", "poem", "confident", "jem"]
     assert list(OBJECTIVES) == names
     assert all(name == row.name and row.source and row.description for name, row in OBJECTIVES.items())
-    with_aux = {"energy", "greg", "greg+", "oe", "openmix", "dos", "poem"}
+    with_aux = {"energy", "greg", "greg+", "oe", "ibp-oe", "openmix", "dos", "poem"}
     assert {name for name, row in OBJECTIVES.items() if row.needs_aux} == with_aux
     assert {name: row.extra_classes for name, row in OBJECTIVES.items() if row.extra_classes} == {
         "openmix": 1,

@@ -39,6 +39,7 @@ PUBLISHED = {
     "poem-cifar-10": (100, 0.1, 64, 1, 1e-4, 0.1),
     "dos-cifar": (100, 0.1, 64, 1, 1e-4, 1.0),
     "openmix-cifar": (200, 0.1, 128, 1, 5e-4, 1.0),
+    "good-mnist": (420, 5e-3, 128, 1, 0.0, 0.3),
     "confident-cifar-10": (100, 2e-4, 64, 1, 0.0, 0.1),
     "jem-cifar": (200, 1e-4, 64, 1, 0.0, 1.0),
 }
@@ -63,6 +64,7 @@ def test_choosers():
     names = {name: recipe.chooser for name, recipe in RECIPES.items()}
     assert names == {
         "ce": None, "gq": None, "confident": None, "jem": None, "energy": "random", "greg": "random", "oe": "random",
+        "ibp-oe": "random",
         "openmix": "random", "greg+": "greg+", "dos": "dos", "poem": "poem",
     }  # fmt: skip
     assert replace(RECIPES["poem"], sampler="greedy").chooser == "greedy"
