@@ -1,0 +1,59 @@
+"""`oodattack check`."""
+
+from pathlib import Path
+
+import click
+
+EXAMPLE = "Example: oodattack check my-run --baseline baseline.json --junit check.xml"
+
+
+@click.command(epilog=EXAMPLE)
+@click.argument("report", type=click.Path(path_type=Path), metavar="REPORT")
+@click.option(
+    "--baseline", type=click.Path(path_type=Path), required=True, metavar="FILE", help="What --update wrote earlier."
+)
+@click.option(
+    "--max-drop",
+    type=click.FloatRange(0, 1, max_open=True),
+    default=0.02,
+    show_default=True,
+    metavar="X",
+    help="Largest drop of an AUROC that is let pass.",
+)
+@click.option(
+    "--alpha",
+    type=click.FloatRange(0, 0.5, min_open=True),
+    default=0.01,
+    show_default=True,
+    metavar="X",
+    help="How often noise alone may fail the check.",
+)
+@click.option("--junit", type=click.Path(path_type=Path), metavar="FILE", help="Write JUnit XML too.")
+@click.option(
+    "--format", "as_", type=click.Choice(["text", "github"]), default="text", show_default=True, help="Of the output."
+)
+@click.option("--update", is_flag=True, help="Make REPORT the baseline, and compare nothing.")
+def check(
+    report: Path, baseline: Path, max_drop: float, alpha: float, junit: Path | None, as_: str, update: bool
+) -> None:
+    """Is a report worse than the baseline by more than noise? Exit code 1 if it is.
+
+    REPORT is a run directory, or a report.json: inside its run directory, where the scores of single images are, the
+    test is paired. A clean or attacked AUROC fails when it is lower by more than --max-drop and noise does not explain
+    it, with the number of AUROCs taken into account.
+    """
+    from oodattack import gate
+
+    found = gate.measured(report)
+    if update:
+        found.save(baseline)
+        kept = "with the scores of their images" if found.scores else "without scores: comparisons will be unpaired"
+        click.echo(f"{baseline}: {len(found.cells)} cells {kept}")
+        return
+    compared = gate.compare(found, gate.read_baseline(baseline), max_drop=max_drop, alpha=alpha)
+    if junit is not None:
+        gate.save_junit(compared, junit)
+    for line in gate.FORMATS[as_](compared):
+        click.echo(line)
+    if compared.regressions:
+        raise click.exceptions.Exit(1)

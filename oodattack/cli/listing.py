@@ -1,0 +1,55 @@
+"""`oodattack list`."""
+
+from typing import Any
+
+import click
+
+KINDS = ["detectors", "threats", "attacks", "datasets", "objectives", "recipes", "models"]
+EXAMPLE = "Example: oodattack list threats --json"
+
+
+@click.command("list", epilog=EXAMPLE)
+@click.argument("what", type=click.Choice(KINDS))
+@click.option("--json", "as_json", is_flag=True, help="A JSON list of objects.")
+def list_(what: str, as_json: bool) -> None:
+    """What there is to choose from, with its source."""
+    rows = rows_of(what)
+    if as_json:
+        import json
+
+        click.echo(json.dumps(rows, indent=1))
+        return
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(title=what, title_justify="left")
+    for column in rows[0]:
+        table.add_column(column, overflow="fold")
+    for row in rows:
+        table.add_row(*row.values())
+    Console().print(table)
+
+
+def rows_of(what: str) -> list[dict[str, str]]:
+    """name, source and description of everything of a kind."""
+    if what == "threats":
+        from oodattack.evaluation.cell import direction
+        from oodattack.threat import presets, read_threat
+
+        read = [read_threat(name) for name in presets()]
+        return [{"name": t.name, "direction": direction(t), "source": t.source} for t in read]
+    if what == "recipes":
+        from oodattack.job.training import recipes
+
+        return recipes()
+    from oodattack import attacks, data, detectors, models, objectives
+
+    tables: dict[str, Any] = {
+        "detectors": detectors.DETECTORS,
+        "attacks": attacks.ATTACKS,
+        "datasets": data.DATASETS,
+        "objectives": objectives.OBJECTIVES,
+        "models": models.MODELS,
+    }
+    rows = [{"name": row.name, "description": row.description, "source": row.source} for row in tables[what].values()]
+    return rows + attacks.outside() if what == "attacks" else rows

@@ -1,0 +1,35 @@
+"""Options that several commands have."""
+
+from pathlib import Path
+
+import click
+
+SEED = click.IntRange(0, 2**63 - 1)  # what a random generator takes
+
+
+def _numbers(_context: click.Context, option: click.Parameter, value: str | None) -> tuple[float, ...] | None:
+    """Read "0.49,0.48,0.45"."""
+    try:
+        return None if value is None else tuple(float(part) for part in value.split(","))
+    except ValueError:
+        raise click.BadParameter(f"must be numbers with commas between, got {value!r}", param=option) from None
+
+
+mean = click.option("--mean", callback=_numbers, metavar="A,B,C", help="What it subtracts a channel, [0, 1] units.")
+std = click.option("--std", callback=_numbers, metavar="A,B,C", help="What it divides by.")
+data_root = click.option(
+    "--data-root", type=click.Path(path_type=Path), metavar="DIR", help="Folder of downloaded data sets."
+)
+device = click.option("--device", default="cpu", show_default=True, help="Where to compute: cpu, cuda, cuda:1, mps.")
+
+
+def alone(*allowed: str) -> None:
+    """Refuse options beside those that may be given together."""
+    context = click.get_current_context()
+    for option in context.command.params:
+        name = option.name or ""
+        if name not in allowed and context.get_parameter_source(name) == click.core.ParameterSource.COMMANDLINE:
+            raise click.UsageError(
+                f"`--{allowed[0]}` must stand alone, got {option.opts[0]} too. The plan of the run has all options",
+                context,
+            )

@@ -1,0 +1,136 @@
+"""`oodattack run`."""
+
+import os
+import shlex
+import sys
+from contextlib import nullcontext, redirect_stdout
+from pathlib import Path
+from typing import Any
+
+import click
+
+from oodattack.cli.names import names, on_networks
+from oodattack.cli.options import SEED, alone, data_root, device, mean, std
+from oodattack.cli.progress import bars_on_stderr
+
+EXAMPLE = "Example: oodattack run --detector energy@greg --ood far-mix --threat linf-8-255 --out my-run"
+
+
+@click.command(epilog=EXAMPLE)
+@click.option(
+    "--detector",
+    "detectors",
+    multiple=True,
+    metavar="NAME",
+    shell_complete=on_networks,
+    help="Detector, NAME@NETWORK, pkg.mod:callable, or the address of a server that scores. Repeatable.",
+)
+@click.option(
+    "--threat",
+    "threats",
+    multiple=True,
+    metavar="NAME",
+    shell_complete=names("threats", or_file=True),
+    help="Threat model, or a .toml file. Repeatable.",
+)
+@click.option(
+    "--id",
+    "id_",
+    default="digits",
+    show_default=True,
+    metavar="NAME",
+    shell_complete=names("datasets"),
+    help="In-distribution images.",
+)
+@click.option(
+    "--ood",
+    multiple=True,
+    metavar="NAME",
+    shell_complete=names("datasets"),
+    help="OOD images: a name, npz:PATH or pkg.mod:callable. Repeatable.",
+)
+@click.option("--model", metavar="NAME", shell_complete=names("models"), help="Network: see `oodattack list models`.")
+@click.option(
+    "--weights",
+    type=click.Path(path_type=Path),
+    multiple=True,
+    metavar="FILE",
+    help="Its weights: .safetensors, .pt or .pth. Repeatable, for an ensemble.",
+)
+@mean
+@std
+@click.option(
+    "--fit", metavar="NAME", shell_complete=names("datasets"), help="Labelled ID images that detectors are fitted on."
+)
+@click.option(
+    "--ood-validation",
+    metavar="NAME",
+    shell_complete=names("datasets"),
+    help="OOD images that detectors may be tuned on.",
+)
+@data_root
+@click.option(
+    "--samples", type=click.IntRange(min=2), metavar="N", help="Images per set.  [default: 200 OOD, up to 500 ID]"
+)
+@click.option(
+    "--seed",
+    type=SEED,
+    default=0,
+    show_default=True,
+    help="Of the searches and of what is drawn.",
+)
+@click.option(
+    "--batch-size", type=click.IntRange(min=1), metavar="N", help="Rows attacked at a time.  [default: what fits]"
+)
+@click.option(
+    "--precision",
+    type=click.Choice(["full", "bfloat16"]),
+    default="full",
+    show_default=True,
+    help="Of the search; the result is always scored in full.",
+)
+@click.option(
+    "--dtype", type=click.Choice(["float32", "float64"]), default="float32", show_default=True, help="Of everything."
+)
+@click.option(
+    "--certify",
+    is_flag=True,
+    help="Bound the scores of linf and l2 threats too: what no attack can beat. A thousand scoring passes or so.",
+)
+@device
+@click.option(
+    "--out", type=click.Path(path_type=Path), metavar="DIR", help="Run directory.  [default: oodattack-runs/TIME]"
+)
+@click.option(
+    "--resume",
+    type=click.Path(path_type=Path),
+    metavar="DIR",
+    help="Go on with the run in DIR, whatever ended it; takes no other option but --json.",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print report.json on standard output, and nothing else there.")
+def run(as_json: bool, id_: str, resume: Path | None, **options: Any) -> None:
+    """Stress-test detectors: clean numbers beside numbers under attack.
+
+    Without options, runs nine detectors on four small networks (trained on first use) against digits 6-9 and a mix of
+    photographs, noise, spirals and checkerboards, and writes report.json, report.html and contact sheets.
+    """
+    if resume is not None:
+        alone("resume", "as_json")
+    from oodattack import job
+
+    with bars_on_stderr() as progress, redirect_stdout(sys.stderr) if as_json else nullcontext():
+        if resume is None:
+            asked = job.Job(id=id_, command=shlex.join(["oodattack", *sys.argv[1:]]), **options)
+            report, folder = job.run(asked, progress=progress)
+        else:
+            report, folder = job.resume(resume, progress=progress)
+    if os.environ.get("RANK", "0") != "0":
+        return  # of several processes, started by torchrun, one prints
+    if as_json:
+        click.echo(report.json_text(), nl=False)
+        return
+    report.table()
+    click.echo(
+        f"\n{folder / 'report.html'}: everything above and more.  {folder / 'report.json'}: the same as data.  "
+        f"{folder / 'sheets'}: a contact sheet per cell."
+    )

@@ -1,0 +1,107 @@
+"""`oodattack train`."""
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from oodattack.cli.names import names
+from oodattack.cli.options import SEED, data_root, device, mean, std
+from oodattack.cli.progress import bars_on_stderr
+
+NUMBERS = (  # of a recipe
+    "epochs", "lr", "batch_size", "weight", "weight_decay", "penalty", "margin_id", "margin_aux", "sampler",
+)  # fmt: skip
+EXAMPLE = "Example: oodattack train --objective greg+ --out greg-plus.safetensors"
+
+
+@click.command(epilog=EXAMPLE)
+@click.option(
+    "--objective", metavar="NAME", shell_complete=names("objectives"), help="See `oodattack list objectives`."
+)
+@click.option(
+    "--recipe",
+    metavar="NAME",
+    shell_complete=names("recipes"),
+    help="See `oodattack list recipes`.  [default: that named like the objective]",
+)
+@click.option(
+    "--id",
+    "id_",
+    default="digits",
+    show_default=True,
+    metavar="NAME",
+    shell_complete=names("datasets"),
+    help="Labelled ID images.",
+)
+@click.option(
+    "--aux",
+    metavar="NAME",
+    shell_complete=names("datasets"),
+    help="Outliers to train with: a name, npz:PATH or pkg.mod:callable.",
+)
+@click.option(
+    "--model",
+    metavar="NAME",
+    shell_complete=names("models"),
+    help="See `oodattack list models`.  [default: small; plain for ibp-oe]",
+)
+@click.option("--weights", type=click.Path(path_type=Path), metavar="FILE", help="Fine-tune these.")
+@mean
+@std
+@data_root
+@click.option("--samples", type=click.IntRange(min=1), metavar="N", help="ID images to train on.  [default: all]")
+@click.option("--epochs", type=int, metavar="N", help="This and what follows: in place of the recipe's.")
+@click.option("--lr", type=float, metavar="X", help="Highest learning rate.")
+@click.option("--batch-size", type=int, metavar="N", help="ID images a step.")
+@click.option("--weight", type=float, metavar="X", help="Factor of the objective's own term.")
+@click.option("--weight-decay", type=float, metavar="X", help="Of the optimiser.")
+@click.option("--gradient-term", "penalty", type=float, metavar="X", help="Factor of GReg's gradient term.")
+@click.option("--margin-id", type=float, metavar="X", help="m_in of the energy losses.")
+@click.option("--margin-aux", type=float, metavar="X", help="m_aux of the energy losses.")
+@click.option(
+    "--sampler",
+    metavar="NAME",
+    shell_complete=names("samplers"),
+    help="What picks outliers: random, greedy, dos, energy or greg+.",
+)
+@click.option("--seed", type=SEED, default=0, show_default=True, help="Of weights, order, shifts and outliers.")
+@device
+@click.option(
+    "--precision",
+    type=click.Choice(["full", "bfloat16"]),
+    default="full",
+    show_default=True,
+    help="Of the passes through the network.",
+)
+@click.option(
+    "--checkpoint-every",
+    "every",
+    type=click.FloatRange(min=0),
+    default=300,
+    show_default=True,
+    metavar="SECONDS",
+    help="Within an epoch; after each there is one anyway.",
+)
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path),
+    required=True,
+    metavar="FILE",
+    help="Where to put the weights (.safetensors).",
+)
+def train(id_: str, out: Path, **options: Any) -> None:
+    """Train a network with one of the objectives; by default the small one on digits 0-5.
+
+    Beside the weights come a JSON with everything about them and the training curve as a picture. When it was
+    interrupted, however hard, the same command goes on from the last checkpoint and ends with the same weights.
+    """
+    from oodattack import job
+    from oodattack.job.training import Training
+
+    numbers = {name: options.pop(name) for name in NUMBERS}
+    with bars_on_stderr() as progress:
+        done = job.train(Training(id=id_, out=out, numbers=numbers, **options), progress=progress)
+    click.echo(f"{out}: {done.objective}, accuracy {done.accuracy:.4f} on held-out {done.held_out}")
+    for note in done.notes:
+        click.echo(note)
