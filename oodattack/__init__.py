@@ -12,7 +12,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from oodattack import adapters, detectors, objectives
+    from oodattack import adapters, bounds, detectors, objectives
     from oodattack.detector import Classifier, Detector, Surrogate
     from oodattack.evaluation import evaluate
     from oodattack.report import Report, read_report
@@ -31,7 +31,7 @@ _HOMES = {
     "Suite": "oodattack.threat",
     "read_threat": "oodattack.threat",
 }
-_ROOMS = ("adapters", "detectors", "objectives")
+_ROOMS = ("adapters", "bounds", "detectors", "objectives")
 
 __all__ = [
     "Classifier",
@@ -41,6 +41,7 @@ __all__ = [
     "Surrogate",
     "ThreatModel",
     "adapters",
+    "bounds",
     "detectors",
     "evaluate",
     "objectives",

@@ -47,7 +47,7 @@ EXAMPLE = "Example: oodattack run --detector energy@greg --ood far-mix --threat 
     multiple=True,
     metavar="NAME",
     shell_complete=names("datasets"),
-    help="OOD images: a name, npz:PATH or pkg.mod:callable. Repeatable.",
+    help="OOD images: a name, a group such as near, npz:PATH or pkg.mod:callable. Repeatable.",
 )
 @click.option("--model", metavar="NAME", shell_complete=names("models"), help="Network: see `oodattack list models`.")
 @click.option(

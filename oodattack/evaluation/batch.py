@@ -87,10 +87,27 @@ def in_blocks(n: int, batch: Batch, work: Callable[[slice], T]) -> list[T]:
     return parts
 
 
+def by_rows(n: int, batch: Batch, work: Callable[[slice], Tensor]) -> Tensor:
+    """work(rows) over rows 0..n-1 as one tensor, n >= 1, whose room is there from the first block on.
+
+    A list of small results, each behind the large ones that made it, would keep memory from being used again.
+    """
+    found: list[Tensor] = []
+
+    def put(rows: slice) -> None:
+        part = work(rows)
+        if not found:
+            found.append(part.new_empty((n, *part.shape[1:])))
+        found[0][rows] = part
+
+    in_blocks(n, batch, put)
+    return found[0]
+
+
 def values(f: Callable[[Tensor], Tensor], x: Tensor, batch: Batch) -> Tensor:
     """f over all rows without a gradient, block by block, on the device of `x`."""
     with torch.no_grad():
-        return real(torch.cat(in_blocks(len(x), batch, lambda rows: f(x[rows]).detach())))
+        return real(by_rows(len(x), batch, lambda rows: f(x[rows]).detach()))
 
 
 def out_of_memory(error: BaseException) -> bool:

@@ -10,7 +10,7 @@ from oodattack.diagnose import Indicators, verdict
 from oodattack.evaluation.floors import Floors
 from oodattack.evaluation.outcome import Outcome, Side
 from oodattack.numbers import crossing, deployed, matched, numbers
-from oodattack.report import Metrics, Result
+from oodattack.report import Certified, Metrics, Result
 from oodattack.report.record import Direction
 from oodattack.threat import Threat, ThreatModel, members_of
 
@@ -82,8 +82,7 @@ def record(
 ) -> Result:
     """The record of one cell."""
     sides = [side for side in (outcome.ood, outcome.id) if side]
-    id_scores = outcome.id.scores if outcome.id else clean.id
-    ood_scores = outcome.ood.scores if outcome.ood else clean.ood
+    id_scores, ood_scores = attacked_scores(clean, outcome)
     attacked = numbers(id_scores, ood_scores)
     rounded = numbers(
         outcome.id.scores_8bit if outcome.id else clean.id, outcome.ood.scores_8bit if outcome.ood else clean.ood
@@ -116,6 +115,18 @@ def record(
         verdict=decision,
         reason=reason,
     )
+
+
+def attacked_scores(clean: Clean, outcome: Outcome) -> tuple[Tensor, Tensor]:
+    """ID and OOD scores after the attack; those of a side that was left alone are the clean ones."""
+    return (outcome.id.scores if outcome.id else clean.id, outcome.ood.scores if outcome.ood else clean.ood)
+
+
+def certified(result: Result, found: Certified | str) -> Result:
+    """The record of a cell with its guarantee, or with the reason why it has none."""
+    if isinstance(found, str):
+        return result.model_copy(update={"uncertified": found})
+    return result.model_copy(update={"certified": found, "certified_auroc": found.auroc})
 
 
 def stopped(sides: list[Side]) -> dict[str, float]:

@@ -86,6 +86,7 @@ def eps_curves(sweep: Sweep, results: Sequence[Result]) -> list[Curve]:
         if not mine:
             continue
         points = [(0.0, mine[0].clean.auroc), *[(radii[r.threat], r.attacked.auroc) for r in mine]]
+        bounds = [(radii[r.threat], r.certified_auroc) for r in mine if r.certified_auroc is not None]
         curves.append(
             Curve(
                 detector=key[0],
@@ -96,6 +97,7 @@ def eps_curves(sweep: Sweep, results: Sequence[Result]) -> list[Curve]:
                 points=points,
                 exact=True,
                 eps50=crossing(points),
+                certified=[(0.0, mine[0].clean.auroc), *bounds] if bounds else None,
             )
         )
     return curves

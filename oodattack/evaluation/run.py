@@ -5,7 +5,8 @@ from collections.abc import Callable, Iterable, Sequence
 import torch
 from torch import Tensor
 
-from oodattack.evaluation.cell import Clean, Shown, indicators, record
+from oodattack.certificates import Certificates
+from oodattack.evaluation.cell import Clean, Shown, attacked_scores, certified, indicators, record
 from oodattack.evaluation.check import check_images
 from oodattack.evaluation.curves import eps_curves, queries_curve, search_curve
 from oodattack.evaluation.floors import Floors, covers, floors
@@ -33,6 +34,7 @@ class Run:
         self.skipped: list[Skipped] = []
         self.curves: list[Curve] = []
         self._id_sides: dict[tuple[ThreatModel, str], tuple[Side, float]] = {}
+        self._certificates = Certificates()
 
     def all(self, threats: Sequence[Threat]) -> None:
         """Run every cell.
@@ -147,6 +149,11 @@ class Run:
             trouble=self.setup.trouble[name],
         )._replace(**self.setup.steady[name])  # type: ignore[arg-type]
         result = record(name, threat, ood_name, clean, outcome, found)
+        if self.setup.certify:
+            sets = ((ID, self.setup.id), (f"ood/{ood_name}", x))
+            before, after = (clean.id, clean.ood), attacked_scores(clean, outcome)
+            found_bounds = self._certificates.of(self.setup.detectors[name], name, threat, sets, before, after)
+            result = certified(result, found_bounds)
         self.results.append(result)
         self._keep(threat, name, ood_name, x, clean, outcome)
         if outcome.curve:

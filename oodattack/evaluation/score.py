@@ -9,7 +9,7 @@ from oodattack.aims import mape, rows_of
 from oodattack.attack import Found
 from oodattack.data.disk import copied, pieces, put
 from oodattack.detector import Detector
-from oodattack.evaluation.batch import Batch, in_blocks, values
+from oodattack.evaluation.batch import Batch, by_rows, values
 from oodattack.evaluation.goal import TPR
 from oodattack.evaluation.keeper import Keeper
 from oodattack.evaluation.outcome import Scored, Side, show_rows
@@ -52,7 +52,7 @@ def score(
 
     try:
         with torch.no_grad():
-            parts = in_blocks(len(x), batch, work)
+            scores = by_rows(len(x), batch, work).cpu()
     except Exception as error:  # whatever a user's detector does
         if isinstance(error, ValueError) and "must return one score a row" in str(error):
             raise
@@ -62,7 +62,6 @@ def score(
         ) from error
     if not torch.equal(first, x[: len(first)]):
         raise ValueError(f"detector {name!r} must leave its images alone, got changes in place. Work on a copy.")
-    scores = torch.cat(parts).detach().cpu()
     scores = scores if scores.is_floating_point() else scores.float()
     if finite and not scores.isfinite().all():
         bad = int((~scores.isfinite()).sum())

@@ -41,5 +41,6 @@ class Job:
     batch_size: int | None = None
     precision: str = "full"
     dtype: str = "float32"
+    certify: bool = False
     out: Path | None = None
     command: str | None = None

@@ -35,7 +35,8 @@ def load_images(job: Job, threats: list[Threat], room: Room | None = None) -> Lo
     needs_ood = any(members_of(t)[0].start == "ood" for t in threats)
     if job.ood and not needs_ood:
         raise ValueError("`--ood` must be used by a threat, but all of them bring their own start images. Drop it.")
-    names = job.ood or (DEFAULT_OOD if job.id == "digits" and needs_ood else ())
+    asked = job.ood or (DEFAULT_OOD if job.id == "digits" and needs_ood else ())
+    names = data.expand(asked, id_name=job.id)
     if not names and needs_ood:
         raise ValueError(
             "`--ood` must name a data set, got none. Add one, such as npz:PATH; see `oodattack list datasets`."
@@ -43,7 +44,7 @@ def load_images(job: Job, threats: list[Threat], room: Room | None = None) -> Lo
     if size != width and (targets or any(name in data.DATASETS for name in names)):
         raise ValueError(f"`--id` images must be square to go with built-in sets, got {size} x {width}. Crop them.")
     n = job.samples or DEFAULT_OOD_EACH
-    ood = [at_most(name, n, root=job.data_root, room=room, **look) for name in dict.fromkeys(names)]
+    ood = [at_most(name, n, root=job.data_root, room=room, **look) for name in names]
     starts = dict.fromkeys(m.start for t in threats for m in members_of(t) if m.start not in ("ood", "id"))
     made = {s: data.start_images(s, n, **look) for s in starts}
     return Loaded(id_images, targets, ood, made)

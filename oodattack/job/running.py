@@ -188,6 +188,7 @@ def measured(
         seed=job.seed,
         batch_size=size,
         precision=job.precision,  # type: ignore[arg-type]
+        certify=job.certify,
         progress=progress,
         watch=(lambda shown: write_sheet(shown, keeper.folder)) if asked.ranks.speaks else None,
         provenance=provenance(job, images, ready.networks)._replace(learnt=ready.learnt),

@@ -1,10 +1,12 @@
 """The numbers of a report, computed again from the saved scores."""
 
 from collections.abc import Iterator
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from oodattack.certificates import Certificates
 from oodattack.diagnose import Indicators, verdict
 from oodattack.numbers import crossing, deployed, matched, numbers
 from oodattack.report import Result
@@ -41,6 +43,26 @@ def of_cell(where: str, inputs: Inputs, result: Result, cell: Cell, threat: Thre
     unfit = sum(int((side["non_finite"] > 0).sum()) for side in rows)
     yield told(f"{where}: rows with numbers that were not finite", result.non_finite_rows, unfit)
     yield from of_indicators(where, result, rows, int(queries.sum()))
+
+
+def of_bounds(
+    inputs: Inputs, result: Result, cell: Cell, threat: ThreatModel | Suite, detector: Any, certificates: Certificates
+) -> Iterator[Line]:
+    """What is certified, from bounds of the saved images' scores."""
+    where = f"{cell.detector}, {cell.threat} on {cell.ood}: certified"
+    sides = {side.images: whole(inputs, side.shards) for side in cell.sides}
+    names = ("id", f"ood/{cell.ood}")
+    clean = inputs.clean(cell.detector, names[0]), inputs.clean(cell.detector, names[1])
+    sets = [(name, torch.cat(list(inputs.blocks(name)))) for name in names]
+    attacked = pair(clean, sides.get(names[0]), sides.get(names[1]), "scores")
+    found = certificates.of(detector, cell.detector, threat, sets, clean, attacked)
+    if isinstance(found, str) or result.certified is None:
+        yield told(where, result.certified_auroc, found)
+        return
+    yield told(where, result.certified_auroc, found.auroc)
+    claimed, again = (record.model_dump(exclude={"seconds"}) for record in (result.certified, found))
+    for field in claimed:
+        yield told(f"{where} {field}", claimed[field], again[field])
 
 
 def of_indicators(where: str, result: Result, rows: list[Shard], queries: int) -> Iterator[Line]:

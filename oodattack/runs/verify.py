@@ -11,10 +11,11 @@ import torch
 from pydantic import ValidationError
 from torch import Tensor
 
+from oodattack.certificates import Certificates
 from oodattack.identity import sha256_of_file, sha256_of_images
 from oodattack.lookup import summary
 from oodattack.report import Report, Result, Source, read_report
-from oodattack.runs.claims import of_cell
+from oodattack.runs.claims import of_bounds, of_cell
 from oodattack.runs.evidence import INDEX, Cell, Evidence, inside
 from oodattack.runs.images import Inputs
 from oodattack.runs.line import Line, told
@@ -90,8 +91,11 @@ def of_run(run: Opened, detectors: Detectors, fingerprints: Mapping[str, str | N
         yield from of_scores(inputs, name, detector, plan.batch_size)
     yield told("cells", len(run.report.results), len(run.evidence.cells))
     seen: set[tuple[str, str, tuple[str, ...]]] = set()
+    certificates = Certificates()
     for result, cell in zip(run.report.results, run.evidence.cells, strict=False):
         yield from of_one(run, inputs, result, cell, limits, detectors, seen)
+        if result.certified_auroc is not None or result.certified is not None:
+            yield from of_bounds(inputs, result, cell, limits[result.threat], detectors[cell.detector], certificates)
 
 
 def of_inputs(run: Opened, inputs: Inputs) -> Iterator[Line]:

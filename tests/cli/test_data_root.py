@@ -160,3 +160,16 @@ def test_the_embedded_sets_share_nothing():
     judged = {"id": loaded.id.x, "targets": loaded.targets.x, **{i.name: i.x for i in loaded.ood}}
     assert [*learnt] == ["the training images", "the auxiliary images", "the validation images"]
     assert Provenance(learnt=learnt).overlaps(judged) == []
+
+
+def test_groups_are_written_out_and_named_once():
+    job = Job(ood=("digits-6-9", "near", "far"), samples=3)
+    loaded = load_images(job, [THREAT])
+    assert [i.name for i in loaded.ood] == ["digits-6-9", "photos", "noise", "spirals", "checkerboards"]
+
+
+def test_a_group_that_the_id_set_does_not_have(tmp_path):
+    np.savez(tmp_path / "id.npz", images=np.zeros((4, 32, 32, 3), dtype=np.uint8))
+    job = Job(id=f"npz:{tmp_path / 'id.npz'}", ood=("near",), samples=3)
+    with pytest.raises(ValueError, match="`near` must go with one of the ID sets digits, cifar-10"):
+        load_images(job, [THREAT])

@@ -13,6 +13,10 @@ def net(channels, classes):
     torch.manual_seed(0)
     return nn.Sequential(nn.Flatten(), nn.Linear(64, 16), nn.Tanh(), nn.Linear(16, 4)).eval()
 
+def relu(channels, classes):
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Flatten(), nn.Linear(64, 16), nn.ReLU(), nn.Linear(16, 4)).eval()
+
 def bright(x):
     return x.flatten(1).mean(1)
 """
