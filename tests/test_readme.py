@@ -1,13 +1,17 @@
 """The README is true: its code runs, its commands run, its tables name what there is."""
 
+import os
 import re
 import shlex
+import shutil
+import subprocess
 import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+import yaml
 
 from oodattack.attacks import ATTACKS
 from oodattack.cli import main
@@ -70,6 +74,69 @@ def test_commands_run(block, folder, capsys):
         if "--out my" in command:
             run = folder / command.rsplit(" ", 1)[1]
             assert (run / "report.json").exists() and list(run.glob("sheets/*/*/*.png"))
+
+
+def scripts(node) -> list[str]:
+    """Every line that a workflow runs, wherever it stands."""
+    if isinstance(node, dict):
+        return [line for key, value in node.items() for line in ([value] if key == "run" else scripts(value))]
+    return [line for value in node for line in scripts(value)] if isinstance(node, list) else [str(node)]
+
+
+def outputs(node) -> list[str]:
+    """Every file that a workflow keeps."""
+    if isinstance(node, dict):
+        kept = [node["path"]] if "path" in node else [*node.get("paths", []), *node.get("reports", {}).values()]
+        return kept + [path for value in node.values() for path in outputs(value)]
+    return [path for value in node for path in outputs(value)] if isinstance(node, list) else []
+
+
+@pytest.mark.parametrize("block", blocks("yaml"), ids=["github", "gitlab"])
+def test_workflows_run(block, folder, capsys):
+    workflow = yaml.safe_load(block)
+    run, check = (line for line in scripts(workflow) if line.startswith("oodattack"))
+    assert "pip install oodattack" in scripts(workflow)
+    assert main(shlex.split(run)[1:]) == 0, capsys.readouterr().err
+    assert main(["check", "my-gate", "--baseline", "baseline.json", "--update"]) == 0  # what is committed
+    capsys.readouterr()
+    assert main(shlex.split(check)[1:]) == 0
+    assert capsys.readouterr().out.strip()
+    assert outputs(workflow) and all((folder / path).is_file() for path in [*outputs(workflow), "check.xml"])
+
+
+def test_workflows_are_what_their_hosts_read():
+    github, gitlab = (yaml.safe_load(block) for block in blocks("yaml"))
+    assert set(github) == {"name", True, "jobs"}  # YAML 1.1 reads `on` as true
+    assert all({"uses", "run"} & set(step) for step in github["jobs"]["robustness"]["steps"])
+    assert set(gitlab["robustness"]) == {"image", "script", "artifacts"}
+    assert all(isinstance(line, str) for line in gitlab["robustness"]["script"])  # a colon would make a mapping
+
+
+SHELL_LINES = [line for block in blocks("bash") for line in block.splitlines() if "oodattack completion" in line]
+
+
+@pytest.mark.parametrize("line", SHELL_LINES, ids=lambda line: re.search(r"completion (\w+)", line)[1])
+def test_shell_completion_installs(line, tmp_path):
+    shell = re.search(r"completion (\w+)", line)[1]
+    command = Path(sys.executable).with_name("oodattack")
+    if shutil.which(shell) is None or not command.exists():
+        pytest.skip(f"needs {shell} and the oodattack command")
+    before, after = {
+        "bash": ("", "complete -p oodattack"),
+        "zsh": ("autoload -Uz compinit; compinit -u -D", "print $_comps[oodattack]"),
+        "fish": ("", "source ~/.config/fish/completions/oodattack.fish; complete -C 'oodattack ver'"),
+    }[shell]
+    (tmp_path / ".config" / "fish" / "completions").mkdir(parents=True)
+    done = subprocess.run(
+        [shell, "-c", "\n".join([before, line, after])],
+        env=os.environ | {"HOME": str(tmp_path), "PATH": f"{command.parent}:{os.environ['PATH']}"},
+        capture_output=True, text=True, check=True, timeout=60,
+    )  # fmt: skip
+    assert ("verify" if shell == "fish" else "_oodattack_completion") in done.stdout
+
+
+def test_shell_completion_is_shown_for_each_shell():
+    assert len(SHELL_LINES) == 3
 
 
 def test_the_threat_file_is_valid_and_complete(tmp_path):

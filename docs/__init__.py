@@ -1,0 +1,1 @@
+"""Documentation made from the package's tables and docstrings: `python -m docs.build` writes it."""

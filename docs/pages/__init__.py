@@ -1,0 +1,1 @@
+"""The pages of `docs/`, made from the package's tables and docstrings: a file a page."""

@@ -1,0 +1,66 @@
+"""Page: threat models."""
+
+import tomllib
+from typing import Any
+
+from docs.pages.docstrings import parsed
+from docs.pages.markdown import code, link, page, prose, table
+from oodattack.evaluation.cell import direction
+from oodattack.threat import Suite, Sweep, Threat, ThreatModel, preset_folder, presets, read_threat
+
+INTRODUCTION = """# Threat models
+
+What an attacker may do is a TOML file, and no field that decides the science has a default. `oodattack run --threat
+NAME` takes one of those below, `--threat FILE.toml` yours. Start from the one nearest to what you mean:"""
+SUITES = """## Suites
+
+`members` with names makes a suite: every image at its worst over them. `[[members]]` tables complete the fields above
+them; with `queries` at the top they share that budget."""
+SWEEPS = """## Sweeps
+
+A list as `eps` makes a sweep: AUROC against the radius, and `eps50`, the radius that leaves 0.5."""
+SHIPPED = "## Those that ship"
+
+
+def text() -> str:
+    """The page."""
+    example = (preset_folder() / "linf-8-255.toml").read_text(encoding="utf-8")
+    read = {name: read_threat(name) for name in presets()}
+    return page(
+        INTRODUCTION,
+        code(example, "toml"),
+        "## Fields",
+        attributes(ThreatModel),
+        SUITES,
+        attributes(Suite),
+        SWEEPS,
+        SHIPPED,
+        table(
+            ["name", "direction", "within", "attack", "queries", "source"],
+            [row(name, threat) for name, threat in read.items()],
+        ),
+    )
+
+
+def attributes(kind: type) -> str:
+    """The fields of a kind of threat model."""
+    said = parsed(kind.__doc__).sections["Attributes"]
+    return table(["field", ""], [(f"`{name}`", prose(words)) for name, words in said])
+
+
+def row(name: str, threat: Threat) -> tuple[str, ...]:
+    """A shipped threat model in a line."""
+    raw: dict[str, Any] = tomllib.loads(presets()[name].read_text(encoding="utf-8"))
+    first = threat if isinstance(threat, ThreatModel) else threat.members[0]
+    eps = (
+        f"{first.eps:g} to {threat.members[-1].eps:g}"
+        if isinstance(threat, Sweep)
+        else raw.get("eps", f"{first.eps:g}")
+    )
+    attack = f"`{first.attack}`"
+    queries: int | str = first.queries
+    if isinstance(threat, Suite):
+        attack = ", ".join(f"`{member.name.removeprefix(f'{name}/')}`" for member in threat.members)
+        queries = threat.queries or sum(member.queries for member in threat.members)
+    place = link(f"`{name}`", f"../threat_models/{name}.toml")
+    return place, direction(threat), f"{first.norm} {eps}", attack, str(queries), prose(threat.source)
