@@ -145,6 +145,37 @@ def paper_si(lines: list[Line]) -> str:
     return markdown(["pair", "OOD", "first", "second", "difference"], rows)
 
 
+def many_rows(lines: list[Line]) -> str:
+    """Peak memory by number of rows, and what a further row costs."""
+    growth = [line for line in lines if line["benchmark"] == "rows_growth"][-1:]
+    sizes = newest([line for line in lines if line["benchmark"] == "rows_memory"], ("n",))
+    rows = [[f"{s['n']}", f"{s['images_mib']:.0f}", f"{s['peak_mib']:.0f}"] for s in sizes]
+    table = markdown(["rows a side", "both sides, MiB", "peak, MiB"], rows)
+    for line in growth:
+        table += f"\n\nFrom {line['n'][0]} to {line['n'][1]} rows a side a row costs {line['bytes_a_row']} bytes; "
+        table += f"an image is {line['image']}."
+    return table
+
+
+def processes(lines: list[Line]) -> str:
+    """Two processes over one: wall time of the run, and of its searches."""
+    ratios = {what: sorted(line["ratio"][what] for line in lines) for what in ("seconds", "search_seconds")}
+    words = {"seconds": "whole run", "search_seconds": "searches"}
+    rows = [[words[what], f"{r[len(r) // 2]:.2f} [{r[0]:.2f}..{r[-1]:.2f}]", str(len(r))] for what, r in ratios.items()]
+    return markdown(["wall time, two processes over one", "median [range]", "rounds"], rows)
+
+
+def bounds(lines: list[Line]) -> str:
+    """A row a network, detector, radius and attacked side: certified, attacked, clean."""
+    rows = []
+    for line in newest(lines, ("network", "detector", "eps", "sides")):
+        name = f"{line['detector']}@{line['network']}"
+        numbers = [f"{line[key]:.3f}" for key in ("clean", "certified_intervals", "certified", "attacked", "undecided")]
+        rows.append([name, f"{line['eps']:g}", line["sides"], *numbers, str(line["passes"])])
+    head = ["detector", "linf", "attacked side", "clean", "intervals", "certified", "attacked", "undecided", "passes"]
+    return markdown(head, rows)
+
+
 def fashion_table(lines: list[Line]) -> str:
     """A row a training objective; see `fashion`, which imports this file."""
     from benchmarks.fashion import table
@@ -160,6 +191,9 @@ TABLES: dict[str, tuple[tuple[str, ...], Callable[[list[Line]], str]]] = {
     "paper_clean": (("paper_clean",), paper_clean),
     "paper_matching": (("paper_matching",), paper_matching),
     "paper_si": (("paper_si",), paper_si),
+    "many_rows": (("rows_memory", "rows_growth"), many_rows),
+    "processes": (("rows_processes",), processes),
+    "bounds": (("bounds",), bounds),
     "fashion": (("fashion", "fashion_training"), fashion_table),
 }
 
