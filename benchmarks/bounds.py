@@ -88,8 +88,8 @@ def measure(network: str, name: str, detector: nn.Module, x: tuple[Tensor, Tenso
         left = (of_id.clean if sides == "hide" else raised, of_ood.clean if sides == "raise" else hidden)
         found = certified.guarantee(of_id, of_ood, sides)
         yield {
-            "benchmark": "bounds", "network": network, "detector": name, "norm": "linf", "eps": eps, "sides": sides, "n": len(x_id),
-            "seed": seed, "clean": auroc(of_id.clean, of_ood.clean), "certified": found.auroc,
+            "benchmark": "bounds", "network": network, "detector": name, "norm": "linf", "eps": eps, "sides": sides,
+            "n": len(x_id), "seed": seed, "clean": auroc(of_id.clean, of_ood.clean), "certified": found.auroc,
             "certified_intervals": certified.guarantee(*flat, sides).auroc, "attacked": auroc(*left),
             "undecided": certified.undecided_share(certified.worst_scores(of_id, of_ood, sides), left),
             "fpr_guaranteed": found.fpr_at_95_id_tpr, "fpr_deployed": found.fpr_deployed,
