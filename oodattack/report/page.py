@@ -115,7 +115,9 @@ def figures(curves: Sequence[Curve]) -> list[Figure]:
             continue
         lines = [Line(curve_name(c), c.points, c.certified) for c in mine]
         title = f"AUROC against {against}: {threat} on {ood}"
-        note = "" if all(c.exact for c in mine) else "Lines with a star: AUROC of the surrogate that was searched on."
+        stars = "" if all(c.exact for c in mine) else "Lines with a star: AUROC of the surrogate that was searched on."
+        shade = "Shaded: between what is certified and what the attack left." if any(c.certified for c in mine) else ""
+        note = " ".join(part for part in (stars, shade) if part)
         drawing = line_chart(f"curve-{i}", title, lines, axis_of(mine))
         found.append(Figure(title, note, drawing, [(swatch(j), line) for j, line in enumerate(lines)]))
     return found

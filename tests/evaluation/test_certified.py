@@ -6,6 +6,7 @@ from torch import nn
 
 import oodattack as oa
 from oodattack.certificates import check_sound
+from oodattack.report.page import figures
 from oodattack.threat import ThreatModel, read_threat
 
 WEIGHT = torch.tensor([[1.0, -2.0, 0.5, 0.25], [0.0, 0.0, 0.0, 0.0]])
@@ -84,6 +85,10 @@ def test_a_sweep_has_a_certified_curve(tmp_path):
     assert [eps for eps, _ in curve.certified] == [0, 0.01, 0.03]
     for (_, certified), (_, attacked) in zip(curve.certified, curve.points, strict=True):
         assert certified <= attacked <= certified + 2e-3
+    (drawn,) = figures([curve])
+    assert "Shaded" in drawn.note and 'class="between s0"' in drawn.drawing and ", certified 0." in drawn.drawing
+    (bare,) = figures([curve.model_copy(update={"certified": None})])
+    assert not bare.note and "between" not in bare.drawing
 
 
 def test_an_attack_beyond_a_bound_is_a_bug():
