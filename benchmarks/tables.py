@@ -129,7 +129,7 @@ def paper_matching(lines: list[Line]) -> str:
             off = "" if line is None or line["mape_median"] is None else f" ({100 * line['mape_median']:.2g} %)"
             cells.append("-" if line is None else f"{line['auroc']:.3f}{off}")
         published = "-" if some["published"] is None else f"{some['published']:.3f}"
-        rows.append([case, some["start"], f"{some['auroc_clean']:.3f}", *cells, published])
+        rows.append([case.replace("|", "\\|"), some["start"], f"{some['auroc_clean']:.3f}", *cells, published])
     counts = sorted({f"{line['n']} pairs, {line['queries']} queries" for line in lines})
     head = ["detector", "start", "clean", "Algorithm 1", "lbfgs", "published"]
     return f"AUROC (median MAPE), {', '.join(counts)}.\n\n{markdown(head, rows)}"
