@@ -135,12 +135,16 @@ class Classifier(nn.Module):
         return logits
 
     def logits(self, x: Tensor) -> Tensor:
-        """Logits, shape (B, K); inside `searching`, those of a faster copy, equal up to rounding."""
-        return self._twin(x)(x)  # type: ignore[no-any-return]
+        """Logits, shape (B, K); inside `searching`, those of a faster copy, equal up to rounding.
+
+        In the precision of the images: where layers compute in bfloat16, what a score makes of the logits must not be
+        rounded too, least of all at a temperature of 1000.
+        """
+        return self._twin(x)(x).to(x.dtype)  # type: ignore[no-any-return]
 
     def features(self, x: Tensor) -> Tensor:
         """Penultimate features: the head's input, flattened to (B, D); inside `searching` as `logits`."""
-        return self._twin(x).run(x).features
+        return self._twin(x).run(x).features.to(x.dtype)
 
     def _twin(self, x: Tensor) -> "Classifier":
         """The folded copy, inside `searching` and if it gives the same logits; else the classifier itself."""

@@ -5,6 +5,7 @@ import pytest
 import torch
 from torch import nn
 
+import oodattack as oa
 from oodattack.detector import Classifier, channel_mean
 from oodattack.models.small import SmallResNet
 
@@ -213,3 +214,22 @@ def test_channel_mean_by_hand():
     assert channel_mean(h[:, :, 0]).tolist() == [[2, 7]]
     assert torch.equal(channel_mean(h[:, :, 0, 0]), h[:, :, 0, 0])
     assert math.isclose(channel_mean(images(1, 1, 3, 3)).item(), images(1, 1, 3, 3).mean().item())
+
+
+@pytest.mark.parametrize("kind", ["msp", "odin", "energy", "mahalanobis"])
+def test_a_network_in_bfloat16_does_not_round_the_score(kind):
+    torch.manual_seed(0)
+    network = nn.Sequential(nn.Flatten(), nn.Linear(64, 16), nn.ReLU(), nn.Linear(16, 5))
+    net = oa.Classifier(network.eval())
+    x = torch.rand(32, 1, 8, 8)
+    detector = {
+        "msp": lambda: oa.detectors.MSP(net),
+        "odin": lambda: oa.detectors.ODIN(net),
+        "energy": lambda: oa.detectors.Energy(net),
+        "mahalanobis": lambda: oa.detectors.fit_mahalanobis(net, x, torch.arange(32) % 5),
+    }[kind]()
+    score = getattr(getattr(detector, "surrogate", None), "score", detector)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        found = score(x)
+    assert found.dtype == x.dtype and len(found.unique()) >= 24
+    assert torch.corrcoef(torch.stack([found, score(x)]))[0, 1] > 0.9
