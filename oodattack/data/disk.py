@@ -86,6 +86,20 @@ def blocks(x: Tensor) -> Iterator[Tensor]:
         yield x[rows]
 
 
+def gathered(n: int, work: Callable[[slice], Tensor]) -> Tensor:
+    """work(rows) over rows 0..n-1 as one tensor, n >= 1, whose room is there from the first piece on.
+
+    A list of small results, each behind the large ones that made it, would keep memory from being used again.
+    """
+    out: Tensor | None = None
+    for rows in pieces(n):
+        part = work(rows)
+        out = part.new_empty((n, *part.shape[1:])) if out is None else out
+        out[rows] = part
+    assert out is not None
+    return out
+
+
 def copied(x: Tensor, room: Room) -> Tensor:
     """A copy of `x` in room of its own."""
     out = room(x)

@@ -88,10 +88,7 @@ def in_blocks(n: int, batch: Batch, work: Callable[[slice], T]) -> list[T]:
 
 
 def by_rows(n: int, batch: Batch, work: Callable[[slice], Tensor]) -> Tensor:
-    """work(rows) over rows 0..n-1 as one tensor, n >= 1, whose room is there from the first block on.
-
-    A list of small results, each behind the large ones that made it, would keep memory from being used again.
-    """
+    """work(rows) over rows 0..n-1 as one tensor, n >= 1, block by block; see `gathered`."""
     found: list[Tensor] = []
 
     def put(rows: slice) -> None:

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from oodattack.aims import mape, rows_of
 from oodattack.attack import Found
-from oodattack.data.disk import copied, pieces, put
+from oodattack.data.disk import copied, gathered, pieces, put
 from oodattack.detector import Detector
 from oodattack.evaluation.batch import Batch, by_rows, values
 from oodattack.evaluation.goal import TPR
@@ -154,7 +154,7 @@ def scored(
 
 def distances(limits: ThreatModel, x_adv: Tensor, x: Tensor) -> Tensor:
     """How far each image went, in the threat's norm, on the CPU."""
-    return torch.cat([limits.distance(x_adv[rows], x[rows]).cpu() for rows in pieces(len(x))])
+    return gathered(len(x), lambda rows: limits.distance(x_adv[rows], x[rows]).cpu())
 
 
 def pushed_out(
