@@ -56,7 +56,7 @@ def _strength_row(cell: tuple, found: dict[str, Line], attacks: list[str]) -> li
     def entry(attack: str) -> str:
         if attack not in found:
             return "-"
-        value = f"{found[attack]['auroc']:.3f}"
+        value = f"{found[attack]['auroc']:.4f}"
         value = f"**{value}**" if found[attack]["auroc"] == lowest else value
         return f"{value} ({found[attack]['passes']:.0f})"
 

@@ -190,7 +190,7 @@ def test_tables_go_between_their_markers():
     lines.append(cell | {"benchmark": "attack_strength", "attack": "z", "on": "surrogate", "failed": "ValueError: no"})
     found = tables.tables(json_lines.parse("\n".join(json.dumps(one) for one in lines)))
     assert list(found) == ["attack_strength"]
-    assert "| energy@r, noise, t | 0.900 | 0.500 (7) | **0.125** (7) |" in found["attack_strength"]
+    assert "| energy@r, noise, t | 0.900 | 0.5000 (7) | **0.1250** (7) |" in found["attack_strength"]
     assert "z on the surrogate, energy@r: ValueError: no" in found["attack_strength"]
     page = (Path(tables.__file__).parent / "README.md").read_text(encoding="utf-8")
     for name in tables.TABLES:
