@@ -1,6 +1,7 @@
 """Bounds beside attacks in a run directory, and what `verify` says of them."""
 
 import json
+import sys
 
 import pytest
 from small_run import RUN, fill
@@ -16,11 +17,14 @@ def run(tmp_path_factory):
     folder = tmp_path_factory.mktemp("certified")
     patch = pytest.MonkeyPatch()
     patch.chdir(folder)
+    patch.setattr(sys, "path", [entry for entry in sys.path if entry])
+    patch.setattr(sys, "dont_write_bytecode", True)
     fill(folder)
     words = [word if word != "mine:net" else "mine:relu" for word in RUN[: RUN.index("--threat")]]
     assert main([*words, *ASKED]) == 0
     yield folder / "out"
     patch.undo()
+    sys.modules.pop("mine", None)  # other tests have user code of that name
 
 
 def results(run):
