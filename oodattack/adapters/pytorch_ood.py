@@ -11,9 +11,13 @@ from torch import Tensor, nn
 from oodattack.adapters.behind import Behind, features_behind, logits_behind
 from oodattack.adapters.parts import eval_mode_only, moved, parts_of
 from oodattack.adapters.twins import TWINS
+from oodattack.detector import Surrogate
+from oodattack.keep_graph import NAME, Kept
 
 LIBRARY = "pytorch_ood"
-TWICE = ("GradNorm", "GradUncertainty")  # differentiated twice, which layers in bfloat16 cannot be
+# Scores of gradients, differentiated twice: layers in bfloat16 cannot be, and with ReLUs they jump wherever one opens or
+# closes, so that differences in random directions may be unlike the slope, which is the right one all the same.
+TWICE = ("GradNorm", "GradUncertainty")
 
 
 def is_pytorch_ood(detector: Any) -> bool:
@@ -43,6 +47,8 @@ class PytorchOOD:
         eval_mode_only(self.net.parts, self.__name__)
         own = type(stock).__module__.partition(".")[0] == LIBRARY
         self.surrogate = TWINS[self.__name__](stock) if own and self.__name__ in TWINS else None
+        if own and self.__name__ in TWICE:  # not left to the comparison with differences: see TWICE
+            self.surrogate = Surrogate(NAME, Kept(self), exact=True)
 
     def __call__(self, x: Tensor) -> Tensor:
         """The library's score, shape (B,)."""

@@ -138,7 +138,7 @@ def now(
         "objective": recipe.objective,
         "classes": data.classes,
         "channels": data.x.shape[1],
-        **asdict(setting),
+        **asdict(setting) | {"model": setting.model or recipe.model},
         "recipe": asdict(recipe),
         "data": digests(data),
         "oodattack": __version__,
