@@ -15,8 +15,8 @@ from oodattack.detector import Surrogate
 from oodattack.keep_graph import NAME, Kept
 
 LIBRARY = "pytorch_ood"
-# Scores of gradients, differentiated twice: layers in bfloat16 cannot be, and with ReLUs they jump wherever one opens or
-# closes, so that differences in random directions may be unlike the slope, which is the right one all the same.
+# Scores of gradients, differentiated twice: layers in bfloat16 cannot be, and with ReLUs they jump wherever one opens
+# or closes, so that differences in random directions may be unlike the slope, which is the right one all the same.
 TWICE = ("GradNorm", "GradUncertainty")
 
 
