@@ -1,8 +1,11 @@
 """Options that several commands have."""
 
+from functools import partial
 from pathlib import Path
 
 import click
+
+from oodattack.cli.names import names
 
 SEED = click.IntRange(0, 2**63 - 1)  # what a random generator takes
 
@@ -19,6 +22,13 @@ mean = click.option("--mean", callback=_numbers, metavar="A,B,C", help="What it 
 std = click.option("--std", callback=_numbers, metavar="A,B,C", help="What it divides by.")
 data_root = click.option(
     "--data-root", type=click.Path(path_type=Path), metavar="DIR", help="Folder of downloaded data sets."
+)
+id_ = partial(
+    click.option, "--id", "id_", default="digits", show_default=True, metavar="NAME", shell_complete=names("datasets")
+)
+seed = partial(click.option, "--seed", type=SEED, default=0, show_default=True)
+precision = partial(
+    click.option, "--precision", type=click.Choice(["full", "bfloat16"]), default="full", show_default=True
 )
 device = click.option("--device", default="cpu", show_default=True, help="Where to compute: cpu, cuda, cuda:1, mps.")
 

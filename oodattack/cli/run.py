@@ -10,7 +10,7 @@ from typing import Any
 import click
 
 from oodattack.cli.names import names, on_networks
-from oodattack.cli.options import SEED, alone, data_root, device, mean, std
+from oodattack.cli.options import alone, data_root, device, id_, mean, precision, seed, std
 from oodattack.cli.progress import bars_on_stderr
 
 EXAMPLE = "Example: oodattack run --detector energy@greg --ood far-mix --threat linf-8-255 --out my-run"
@@ -33,15 +33,7 @@ EXAMPLE = "Example: oodattack run --detector energy@greg --ood far-mix --threat 
     shell_complete=names("threats", or_file=True),
     help="Threat model, or a .toml file. Repeatable.",
 )
-@click.option(
-    "--id",
-    "id_",
-    default="digits",
-    show_default=True,
-    metavar="NAME",
-    shell_complete=names("datasets"),
-    help="In-distribution images.",
-)
+@id_(help="In-distribution images.")
 @click.option(
     "--ood",
     multiple=True,
@@ -72,23 +64,11 @@ EXAMPLE = "Example: oodattack run --detector energy@greg --ood far-mix --threat 
 @click.option(
     "--samples", type=click.IntRange(min=2), metavar="N", help="Images per set.  [default: 200 OOD, up to 500 ID]"
 )
-@click.option(
-    "--seed",
-    type=SEED,
-    default=0,
-    show_default=True,
-    help="Of the searches and of what is drawn.",
-)
+@seed(help="Of the searches and of what is drawn.")
 @click.option(
     "--batch-size", type=click.IntRange(min=1), metavar="N", help="Rows attacked at a time.  [default: what fits]"
 )
-@click.option(
-    "--precision",
-    type=click.Choice(["full", "bfloat16"]),
-    default="full",
-    show_default=True,
-    help="Of the search; the result is always scored in full.",
-)
+@precision(help="Of the search; the result is always scored in full.")
 @click.option(
     "--dtype", type=click.Choice(["float32", "float64"]), default="float32", show_default=True, help="Of everything."
 )

@@ -6,7 +6,7 @@ from typing import Any
 import click
 
 from oodattack.cli.names import names
-from oodattack.cli.options import SEED, data_root, device, mean, std
+from oodattack.cli.options import data_root, device, id_, mean, precision, seed, std
 from oodattack.cli.progress import bars_on_stderr
 
 NUMBERS = (  # of a recipe
@@ -25,15 +25,7 @@ EXAMPLE = "Example: oodattack train --objective greg+ --out greg-plus.safetensor
     shell_complete=names("recipes"),
     help="See `oodattack list recipes`.  [default: that named like the objective]",
 )
-@click.option(
-    "--id",
-    "id_",
-    default="digits",
-    show_default=True,
-    metavar="NAME",
-    shell_complete=names("datasets"),
-    help="Labelled ID images.",
-)
+@id_(help="Labelled ID images.")
 @click.option(
     "--aux",
     metavar="NAME",
@@ -65,15 +57,9 @@ EXAMPLE = "Example: oodattack train --objective greg+ --out greg-plus.safetensor
     shell_complete=names("samplers"),
     help="What picks outliers: random, greedy, dos, energy or greg+.",
 )
-@click.option("--seed", type=SEED, default=0, show_default=True, help="Of weights, order, shifts and outliers.")
+@seed(help="Of weights, order, shifts and outliers.")
 @device
-@click.option(
-    "--precision",
-    type=click.Choice(["full", "bfloat16"]),
-    default="full",
-    show_default=True,
-    help="Of the passes through the network.",
-)
+@precision(help="Of the passes through the network.")
 @click.option(
     "--checkpoint-every",
     "every",

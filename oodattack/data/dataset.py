@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from oodattack.data.disk import AT_ONCE, Room, copied, pieces
-from oodattack.data.images import Images
+from oodattack.data.images import Images, check_one_size
 from oodattack.data.steps import Step, apply_steps, told
 
 DRAWN = 200  # images of a set that is drawn afresh, where nobody asks for another number
@@ -90,12 +90,7 @@ def taken(found: Opened, rows: Tensor, steps: tuple[Step, ...], room: Room) -> I
     labels = []
     for part in pieces(len(rows)):
         images = found.take(rows[part], steps) if part.start else first
-        if images.x.shape[2:] != x.shape[2:]:
-            (height, width), (other, wide) = x.shape[2:], images.x.shape[2:]
-            raise ValueError(
-                f"`{images.name}` must hold pictures of one size, got {height} x {width} and {other} x {wide}. "
-                "Name a --protocol that resizes, such as resize-256-crop-224."
-            )
+        check_one_size(((x.shape[2], x.shape[3]), (images.x.shape[2], images.x.shape[3])), images.name)
         if images.x.shape[1] > x.shape[1]:  # colour after nothing but grey
             x = copied(x.expand(-1, images.x.shape[1], -1, -1), room)
         x[part] = images.x

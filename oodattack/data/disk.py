@@ -86,16 +86,21 @@ def blocks(x: Tensor) -> Iterator[Tensor]:
         yield x[rows]
 
 
-def gathered(n: int, work: Callable[[slice], Tensor]) -> Tensor:
-    """work(rows) over rows 0..n-1 as one tensor, n >= 1, whose room is there from the first piece on.
+def placed(part: Tensor, rows: slice, n: int, out: Tensor | None) -> Tensor:
+    """A part as rows of n: put into `out`, or into new room where it is the first.
 
-    A list of small results, each behind the large ones that made it, would keep memory from being used again.
+    A list of small parts, each behind the large tensors that made it, would keep memory from being used again.
     """
+    out = part.new_empty((n, *part.shape[1:])) if out is None else out
+    out[rows] = part
+    return out
+
+
+def gathered(n: int, work: Callable[[slice], Tensor]) -> Tensor:
+    """work(rows) over rows 0..n-1 as one tensor, n >= 1."""
     out: Tensor | None = None
     for rows in pieces(n):
-        part = work(rows)
-        out = part.new_empty((n, *part.shape[1:])) if out is None else out
-        out[rows] = part
+        out = placed(work(rows), rows, n, out)
     assert out is not None
     return out
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from oodattack.data.dataset import Opened
-from oodattack.data.images import Images
+from oodattack.data.images import Images, check_one_size
 from oodattack.data.steps import Step, apply_steps, told
 
 if TYPE_CHECKING:
@@ -55,13 +55,7 @@ def gather(pictures: Pictures, rows: Tensor, steps: tuple[Step, ...]) -> Images:
     import numpy as np
 
     found = [decode(pictures, row, steps) for row in rows.tolist()]
-    shapes = dict.fromkeys(array.shape[:2] for array, _ in found)
-    if len(shapes) > 1:
-        (height, width), (other, wide) = [*shapes][:2]
-        raise ValueError(
-            f"`{pictures.name}` must hold pictures of one size, got {height} x {width} and {other} x {wide}. "
-            "Name a --protocol that resizes, such as resize-256-crop-224."
-        )
+    check_one_size(((array.shape[0], array.shape[1]) for array, _ in found), pictures.name)
     grey = all(array.ndim == 2 for array, _ in found)
     same = [array[..., None] if grey else array if array.ndim == 3 else np.stack([array] * 3, -1) for array, _ in found]
     x = torch.from_numpy(np.stack(same)).permute(0, 3, 1, 2).float() / 255

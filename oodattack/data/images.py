@@ -1,5 +1,6 @@
 """What the rest of the package means by a set of images."""
 
+from collections.abc import Iterable
 from typing import NamedTuple
 
 import torch
@@ -51,6 +52,16 @@ def check_images(x: Tensor, name: str) -> Tensor:
             "Divide 8-bit values by 255; mean and std belong inside the detector."
         )
     return x
+
+
+def check_one_size(sizes: Iterable[tuple[int, int]], name: str) -> None:
+    """Raise ValueError unless all (height, width) are the same."""
+    (height, width), *others = dict.fromkeys(sizes)
+    for other, wide in others:
+        raise ValueError(
+            f"`{name}` must hold pictures of one size, got {height} x {width} and {other} x {wide}. "
+            "Name a --protocol that resizes, such as resize-256-crop-224."
+        )
 
 
 def subset(images: Images, samples: int | None, *, seed: int) -> Images:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from oodattack.aims import real
-from oodattack.data.disk import forget_pages
+from oodattack.data.disk import forget_pages, placed
 
 CPU_PIXELS = 256 * 3 * 32 * 32  # of a batch on the CPU, where larger ones bring nothing: 256 CIFAR images
 MOST = 4096  # rows
@@ -88,17 +88,16 @@ def in_blocks(n: int, batch: Batch, work: Callable[[slice], T]) -> list[T]:
 
 
 def by_rows(n: int, batch: Batch, work: Callable[[slice], Tensor]) -> Tensor:
-    """work(rows) over rows 0..n-1 as one tensor, n >= 1, block by block; see `gathered`."""
-    found: list[Tensor] = []
+    """work(rows) over rows 0..n-1 as one tensor, n >= 1, block by block."""
+    out: Tensor | None = None
 
     def put(rows: slice) -> None:
-        part = work(rows)
-        if not found:
-            found.append(part.new_empty((n, *part.shape[1:])))
-        found[0][rows] = part
+        nonlocal out
+        out = placed(work(rows), rows, n, out)
 
     in_blocks(n, batch, put)
-    return found[0]
+    assert out is not None
+    return out
 
 
 def values(f: Callable[[Tensor], Tensor], x: Tensor, batch: Batch) -> Tensor:

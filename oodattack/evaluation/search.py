@@ -9,7 +9,7 @@ from torch import Tensor
 
 from oodattack.attack import Found, Loss, Whole, maximise
 from oodattack.attacks import find_attack
-from oodattack.data.disk import forget_pages
+from oodattack.data.disk import forget_pages, placed
 from oodattack.detector import searching
 from oodattack.evaluation.batch import Batch, in_blocks
 from oodattack.evaluation.block_key import block_key, block_seed
@@ -86,19 +86,17 @@ def search(
             torch.manual_seed(block_seed(seed, key, int(numbers[blocks[i].start])))
             return joined(in_blocks(blocks[i].stop - blocks[i].start, batch, part))
 
-    whole: Found | None = None
+    whole: dict[str, Tensor | None] = {}
     for rows, found in zip(blocks, keeper.blocks(len(blocks), name, work), strict=True):
         block = Found(*[None if t is None else t.to(x.device) for t in found])  # type: ignore[arg-type]
         verify(block.x_adv, x[rows], threat)
-        whole = whole or block._replace(x_adv=x_adv, **room_beside(block, len(x)))
-        for all_rows, own in zip(whole, block, strict=True):
-            if all_rows is not None and own is not None:
-                all_rows[rows] = own
+        x_adv[rows] = block.x_adv
+        beside = {field: t for field, t in block._asdict().items() if field != "x_adv"}
+        whole |= {f: None if t is None else placed(t, rows, len(x), whole.get(f)) for f, t in beside.items()}
         progress(max((rows.stop - rows.start) * threat.queries - told, 0))  # computed before, or elsewhere
         told = 0
         forget_pages()
-    assert whole is not None
-    return whole
+    return Found(**whole | {"x_adv": x_adv})  # type: ignore[arg-type]
 
 
 def _block(
@@ -154,12 +152,6 @@ def _once(
     if isinstance(attack, Whole):
         return attack.search(fast_loss, x, threat, random, **options)
     return maximise(fast_loss, x, threat, attack, random, **options)  # type: ignore[arg-type]
-
-
-def room_beside(block: Found, n: int) -> dict[str, Tensor]:
-    """Room for n rows of everything in a block but its images: what blocks leave behind scattered, memory keeps."""
-    beside = {name: t for name, t in block._asdict().items() if t is not None and name != "x_adv"}
-    return {name: t.new_empty((n, *t.shape[1:])) for name, t in beside.items()}
 
 
 def joined(parts: Sequence[Found]) -> Found:
