@@ -1,4 +1,4 @@
-"""The rows of a cell that a gallery shows: those on which the attack went furthest."""
+"""The rows of a cell that a gallery shows: those that score worst after the attack."""
 
 from collections.abc import Callable
 from typing import NamedTuple
