@@ -11,27 +11,37 @@ from torch import Tensor, nn
 
 from oodattack import __version__
 
+ROWS = 1024  # hashed at a time
 PACKAGES = ("torch", "torchvision", "numpy", "scikit-learn")
 
 
 def sha256_of_tensors(tensors: dict[str, Tensor]) -> str:
     """SHA-256 over names, shapes, types and bytes, in order of names."""
-    digest = hashlib.sha256()
+    found = hashlib.sha256()
     for name in sorted(tensors):
         t = tensors[name].detach().cpu().contiguous()
-        digest.update(f"{name} {t.dtype} {tuple(t.shape)}\n".encode())
-        digest.update(bytes_of(t))
-    return digest.hexdigest()
+        found.update(f"{name} {t.dtype} {tuple(t.shape)}\n".encode())
+        found.update(bytes_of(t))
+    return found.hexdigest()
+
+
+def digest(tensor: Tensor) -> str:
+    """SHA-256 over type, shape and bytes of one tensor, some rows at a time."""
+    found = hashlib.sha256(f"{tensor.dtype} {list(tensor.shape)}".encode())
+    rows = tensor.detach().split(ROWS) if tensor.ndim and tensor.numel() else [tensor.detach()]
+    for part in rows:
+        found.update(bytes_of(part.cpu().contiguous()))
+    return found.hexdigest()
 
 
 def sha256_of_images(n: int, blocks: Iterable[Tensor]) -> str:
     """What `sha256_of_tensors` says of {"images": x}, from the n images of x block by block."""
-    digest = hashlib.sha256()
+    found = hashlib.sha256()
     for i, block in enumerate(blocks):
         if i == 0:
-            digest.update(f"images {block.dtype} {(n, *block.shape[1:])}\n".encode())
-        digest.update(bytes_of(block.cpu().contiguous()))
-    return digest.hexdigest()
+            found.update(f"images {block.dtype} {(n, *block.shape[1:])}\n".encode())
+        found.update(bytes_of(block.cpu().contiguous()))
+    return found.hexdigest()
 
 
 def bytes_of(t: Tensor) -> memoryview:

@@ -87,19 +87,7 @@ def evaluate(
     given = detector if isinstance(detector, Mapping) else {_name(detector): detector}
     detectors: dict[str, Detector] = {name: adapted(d) for name, d in given.items()}
     read = distinct([t if isinstance(t, ThreatModel | Suite | Sweep) else read_threat(t) for t in threats])
-    needs_ood = any(members_of(t)[0].start == "ood" for t in read)
-    if not detectors or not read or (needs_ood and not ood):
-        raise ValueError("`detector`, `ood` and `threats` must name at least one each, got none of one. Add it.")
-    check_images(id, "id", like=id)
-    if targets is None and any(m.needs_targets for t in read for m in members_of(t)):
-        if len(id) < 2:
-            raise ValueError("`id` must hold 2 images, one of them a target, got 1. Add some, or give `targets`.")
-        id, targets = id[0::2], id[1::2]
-    for name, x in [*([] if targets is None else [("targets", targets)]), *ood.items()]:
-        check_images(x, name, like=id)
-        check_disjoint(x, name, id)
-    for name, d in detectors.items():
-        check_detector(d, name)
+    id, targets = checked(detectors, read, id, ood, targets)
     batch = automatic(next(iter(detectors.values())), id) if batch_size is None else Batch(batch_size)
     setup = Setup(detectors, id, dict(ood), targets, dict(starts or {}), seed, batch, precision, progress)
     setup.keeper = keeper or setup.keeper
@@ -112,33 +100,64 @@ def evaluate(
         no = run.skipped[0]
         why = f"{no.threat} on {no.detector}: {no.reason}"
         raise ValueError(f"`threats` must apply to a detector, got none that does ({why}). Change one of them.")
-    known = provenance or Provenance()
-    spec = Spec(
+    return Report(
+        schema=1,
+        created=datetime.now(UTC).isoformat(timespec="seconds"),
+        spec=spec_of(setup, read, provenance or Provenance()),
+        versions=versions(),
+        results=run.results,
+        skipped=run.skipped,
+        curves=run.curves,
+    )
+
+
+def checked(
+    detectors: Mapping[str, Detector],
+    threats: Sequence[Threat],
+    id: Tensor,
+    ood: Mapping[str, Tensor],
+    targets: Tensor | None,
+) -> tuple[Tensor, Tensor | None]:
+    """ID images to evaluate and targets: those given, or every other ID image where a threat needs some.
+
+    Raises:
+        ValueError: what `evaluate` was given does not fit together.
+    """
+    needs_ood = any(members_of(t)[0].start == "ood" for t in threats)
+    if not detectors or not threats or (needs_ood and not ood):
+        raise ValueError("`detector`, `ood` and `threats` must name at least one each, got none of one. Add it.")
+    check_images(id, "id", like=id)
+    if targets is None and any(m.needs_targets for t in threats for m in members_of(t)):
+        if len(id) < 2:
+            raise ValueError("`id` must hold 2 images, one of them a target, got 1. Add some, or give `targets`.")
+        id, targets = id[0::2], id[1::2]
+    for name, x in [*([] if targets is None else [("targets", targets)]), *ood.items()]:
+        check_images(x, name, like=id)
+        check_disjoint(x, name, id)
+    for name, d in detectors.items():
+        check_detector(d, name)
+    return id, targets
+
+
+def spec_of(setup: Setup, threats: Sequence[Threat], known: Provenance) -> Spec:
+    """What was evaluated: enough to do it again and to tell whether two reports are of the same."""
+    id, targets, ood, detectors = setup.id, setup.targets, setup.ood, setup.detectors
+    return Spec(
         command=known.command,
         samples=known.samples,
         id=known.source("id", id),
         targets=None if targets is None else known.source("targets", targets),
         ood=[known.source(name, x) for name, x in ood.items()],
         id_accuracy=dict(known.id_accuracy),
-        seed=seed,
-        batch_size=batch.size,
-        precision=precision,
+        seed=setup.seed,
+        batch_size=setup.batch.size,
+        precision=setup.precision,
         device=str(id.device),
         detectors=list(detectors),
         networks={name.partition("@")[2] or name: sha256_of(d) for name, d in detectors.items()},
         fingerprints={name: fingerprint(d) for name, d in detectors.items()},
-        threats={t.name: file_hash(t) for t in read},
+        threats={t.name: file_hash(t) for t in threats},
         overlaps=known.overlaps({"id": id, **({} if targets is None else {"targets": targets}), **ood}),
-    )
-    created = datetime.now(UTC).isoformat(timespec="seconds")
-    return Report(
-        schema=1,
-        created=created,
-        spec=spec,
-        versions=versions(),
-        results=run.results,
-        skipped=run.skipped,
-        curves=run.curves,
     )
 
 

@@ -4,12 +4,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from urllib.parse import quote
 
-from oodattack.detectors.store import replace_file
 from oodattack.gallery.maps import maps_of
 from oodattack.gallery.saved import Function, rows_of, saved
 from oodattack.report import Report
 from oodattack.report.page import MOST_SHEETS, Key, Sheet, key, page
 from oodattack.report.sheet import sheet_path
+from oodattack.whole_file import write_file
 
 PAGE = "report.html"
 MOST_BYTES = 8 << 20  # of the contact sheets in a page
@@ -30,7 +30,7 @@ def write_page(folder: Path, detectors: Mapping[str, Function] | None = None) ->
     run = run._replace(cells=run.cells[:MOST_CELLS])
     path = folder / PAGE
     text = page(run.report, rows_of(run, detectors), sheets_of(folder, run.report), maps_of(run, detectors))
-    replace_file(path, text.encode())
+    write_file(path, text.encode())
     return path
 
 

@@ -12,7 +12,6 @@ import torch
 from markupsafe import Markup
 from torch import Tensor
 
-from oodattack.detectors.store import replace_file
 from oodattack.gallery.judge import NEAR, Judge, nearest, pixel_judge
 from oodattack.gallery.picked import Picked, picked
 from oodattack.gallery.saved import Function, Saved, id_images, saved
@@ -20,6 +19,7 @@ from oodattack.report.console import label
 from oodattack.report.page import read, render
 from oodattack.report.page_words import MARK
 from oodattack.report.sheet import contact_sheet, sheet_path
+from oodattack.whole_file import write_file
 
 FOLDER, PAGE = "gallery", "gallery.html"  # in the run directory
 SHORT = {"far from ID": "far", "LOOKS LIKE ID": "LIKE ID!", "was near before": "near before"}
@@ -97,7 +97,7 @@ def gallery(
         mark=MARK,
         label=label,
     )
-    replace_file(page, text.encode())
+    write_file(page, text.encode())
     return page
 
 
@@ -132,7 +132,7 @@ def entry(run: Saved, rows: Picked, judge: Judge, x_id: Tensor) -> Entry:
         path.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise ValueError(f"{path.parent}: must be a folder to write in, got {error.strerror}. Check it.") from None
-    replace_file(path, data.getvalue())
+    write_file(path, data.getvalue())
     return Entry(rows, said, away.tolist(), quote(path.relative_to(place).as_posix()))
 
 

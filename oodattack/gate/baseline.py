@@ -6,8 +6,8 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from oodattack.gate.ranks import Ranked, Rows
-from oodattack.gate.whole_file import write
 from oodattack.report.record import Share, Source
+from oodattack.whole_file import write_file
 
 Verdict = Literal["broken", "holds", "inconclusive"]
 
@@ -98,7 +98,7 @@ class Baseline(Record):
         Raises:
             ValueError: it cannot be written.
         """
-        write(path, self.model_dump_json(indent=1) + "\n", "baseline")
+        write_file(path, (self.model_dump_json(indent=1) + "\n").encode(), "baseline")
 
 
 def baseline_of(fields: dict[str, Any]) -> Baseline:

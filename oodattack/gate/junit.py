@@ -5,8 +5,8 @@ from pathlib import Path
 from xml.etree import ElementTree as Xml
 
 from oodattack.gate.compare import Comparison
-from oodattack.gate.whole_file import write
 from oodattack.gate.wording import headline, notes, told, warnings
+from oodattack.whole_file import write_file
 
 FORBIDDEN = re.compile(r"[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")  # characters that XML 1.0 cannot hold
 SUITE = "oodattack check"
@@ -55,4 +55,4 @@ def save_junit(found: Comparison, path: Path) -> None:
     Raises:
         ValueError: it cannot be written.
     """
-    write(path, junit(found), "--junit")
+    write_file(path, junit(found).encode(), "--junit")

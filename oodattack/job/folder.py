@@ -10,6 +10,7 @@ from shutil import rmtree
 from oodattack.evaluation import Shown
 from oodattack.report.sheet import contact_sheet, sheet_path
 from oodattack.runs.evidence import INDEX
+from oodattack.runs.manifest import MANIFEST
 from oodattack.runs.plan import PLAN
 
 
@@ -32,18 +33,21 @@ def run_directory(out: Path | None) -> Iterator[Path]:
     """Make the run directory, before any work is done; take it away again if the work fails and leaves it empty.
 
     Raises:
-        ValueError: it cannot be written, or already holds a report or an unfinished run.
+        ValueError: it cannot be written, or holds something already.
     """
     folder = out or Path("oodattack-runs") / datetime.now().strftime("%Y%m%d-%H%M%S")
-    if (folder / "report.json").exists():
+    unfinished = (folder / PLAN).exists() and not (folder / MANIFEST).exists()
+    if (folder / "report.json").exists() and not unfinished:
         raise ValueError(
             f"`--out` must not hold a report yet, got {str(folder)!r}. Choose another folder, or remove it."
         )
-    if (folder / PLAN).exists():
+    if unfinished:
         raise ValueError(
             f"`--out` must not hold an unfinished run, got {str(folder)!r}. "
             "Go on with --resume in place of --out, or choose another folder."
         )
+    if folder.is_dir() and any(folder.iterdir()):  # a run that fails takes away what it wrote, by name
+        raise ValueError(f"`--out` must be a new or empty folder, got {str(folder)!r} with files. Choose another.")
     made = [place for place in (folder, *folder.parents) if not place.exists()]
     try:
         folder.mkdir(parents=True, exist_ok=True)

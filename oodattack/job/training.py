@@ -12,8 +12,9 @@ from oodattack.job.training_data import training_data
 from oodattack.lookup import unknown
 from oodattack.models.weights import read_weights
 from oodattack.train import PAPERS, RECIPES, Recipe, Setting, Trained, check_recipe, curve_png, trained, write_network
-from oodattack.train.files import replace_file, weights_of
+from oodattack.train.files import weights_of
 from oodattack.train.loop import Progress
+from oodattack.whole_file import replace_file
 
 FIELD = re.compile(r"`(\w+)`")
 FLAGS = {"penalty": "--gradient-term"}

@@ -1,10 +1,11 @@
 """The report: one JSON file with a schema number, from which everything else is rendered."""
 
-import os
 from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from oodattack.whole_file import replace_file
 
 Schema = Literal[1]  # raised when a field changes its meaning or goes
 Direction = Literal["hide", "raise", "both", "match", "quantile", "cross", "misclassify"]
@@ -217,11 +218,8 @@ class Report(Record):
             ValueError: the file cannot be written.
         """
         path = Path(path)
-        partial = path.with_name(path.name + ".partial")
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            partial.write_text(self.json_text(), encoding="utf-8")
-            os.replace(partial, path)
+            replace_file(path, self.json_text().encode())
         except OSError as error:
             raise ValueError(f"{path}: report must be writable, got {error.strerror}. Choose another place.") from None
 

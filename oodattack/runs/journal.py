@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from oodattack.attack import Found
-from oodattack.detectors.store import replace_file
+from oodattack.whole_file import write_file
 
 HASH = 64  # hexadecimal digits of SHA-256
 
@@ -60,7 +60,7 @@ class Journal:
         parts: dict[str, Tensor | None] = found._asdict()
         data = save({name: torch.clone(t.cpu()).contiguous() for name, t in parts.items() if t is not None})
         path = self.path(key)
-        replace_file(path, seal(path.stem, data) + data)
+        write_file(path, seal(path.stem, data) + data)
 
 
 def seal(name: str, data: bytes) -> bytes:

@@ -3,9 +3,9 @@
 import json
 from pathlib import Path
 
-from oodattack.detectors.store import replace_file
 from oodattack.lookup import summary
 from oodattack.runs.plan import files_sha256
+from oodattack.whole_file import write_file
 
 MANIFEST = "manifest.json"
 PASSING = ("journal", "gallery")  # folders that go when the run is finished, or come later
@@ -14,7 +14,7 @@ PASSING = ("journal", "gallery")  # folders that go when the run is finished, or
 def write_manifest(folder: Path) -> None:
     """Hash all files, and write manifest.json."""
     files = files_sha256(folder, files_in(folder))
-    replace_file(folder / MANIFEST, (json.dumps({"format": 1, "files": files}, indent=1) + "\n").encode())
+    write_file(folder / MANIFEST, (json.dumps({"format": 1, "files": files}, indent=1) + "\n").encode())
 
 
 def files_in(folder: Path) -> list[str]:

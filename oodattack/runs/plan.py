@@ -8,11 +8,11 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from oodattack.detectors.store import replace_file
 from oodattack.identity import sha256_of_file
 from oodattack.lookup import summary
 from oodattack.runs.evidence import inside
 from oodattack.threat import Suite, Sweep, Threat, ThreatModel, file_hash
+from oodattack.whole_file import write_file
 
 PLAN = "plan.json"
 KINDS: dict[str, type[ThreatModel] | type[Suite] | type[Sweep]] = {
@@ -80,7 +80,7 @@ class Plan(BaseModel):
     def save(self, folder: Path) -> None:
         """Write plan.json, with its own hash."""
         words = json.dumps(self.model_dump(mode="json") | {"sha256": self.sha256()}, indent=1) + "\n"
-        replace_file(folder / PLAN, words.encode())
+        write_file(folder / PLAN, words.encode())
 
     def check(self, now: Mapping[str, Mapping[str, object]], folder: Path) -> None:
         """Raise ValueError if anything is not as it was when the run began, naming the first field that differs.

@@ -7,9 +7,9 @@ import torch
 from torch import Tensor
 
 from oodattack.data.disk import forget_pages
-from oodattack.detectors.store import replace_file
 from oodattack.evaluation import Attacked, to_8_bits
 from oodattack.runs.evidence import AT_ONCE, INDEX, Cell, Evidence, Side, file_name, part_name
+from oodattack.whole_file import write_file
 
 PER_ROW = (  # fields of a side that are written as they are
     "scores", "scores_8bit", "distance", "queries", "gradients", "zero_gradients", "non_finite", "clean_best",
@@ -61,7 +61,7 @@ class Shards:
 
     def finish(self) -> None:
         """Write the index."""
-        replace_file(self.folder / INDEX, (self.index.model_dump_json(indent=1) + "\n").encode())
+        write_file(self.folder / INDEX, (self.index.model_dump_json(indent=1) + "\n").encode())
 
     def _write(self, where: Path, first: int, tensors: Mapping[str, Tensor]) -> str:
         """Write one file; its name, relative to the run directory."""
@@ -73,7 +73,7 @@ class Shards:
             path.parent.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise ValueError(f"{path.parent}: must be a folder to write in, got {error.strerror}. Check it.") from None
-        replace_file(path, save({key: torch.clone(t.cpu()).contiguous() for key, t in tensors.items()}))
+        write_file(path, save({key: torch.clone(t.cpu()).contiguous() for key, t in tensors.items()}))
         forget_pages()
         return name.as_posix()
 

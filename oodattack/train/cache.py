@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from oodattack import __version__, models
 from oodattack.detector import Classifier
+from oodattack.identity import digest
 from oodattack.models.weights import load_weights
 from oodattack.train import checkpoint as checkpoints
 from oodattack.train.files import weights_of
@@ -21,7 +22,7 @@ from oodattack.train.recipe import Recipe, check_recipe
 from oodattack.train.recipes import find_recipe
 from oodattack.train.record import read_record, record_of, write_network
 from oodattack.train.step import Precision
-from oodattack.train.training_set import TrainingSet, check_data, digest, digests
+from oodattack.train.training_set import TrainingSet, check_data, digests
 
 FORMAT = 2  # of the cache; raise it when the loop changes what it computes
 
@@ -106,8 +107,8 @@ def trained(
         own = None if checkpoint is None else checkpoint / "network"
         record = now(network, recipe, data, held_out, setting, checkpoint=own, progress=progress)
         keep(path, network, record)
-        if checkpoint is not None:
-            clear(checkpoint)
+    if checkpoint is not None:  # also one that was left by a run whose network another one finished
+        clear(checkpoint)
     network.eval().requires_grad_(False)
     return Trained(network, record["accuracy"], record)
 

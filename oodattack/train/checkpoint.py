@@ -12,8 +12,9 @@ from typing import Any, NamedTuple
 
 from torch import Tensor
 
-from oodattack.train.files import replace_file, sha256, tensor_bytes
+from oodattack.train.files import sha256, tensor_bytes
 from oodattack.train.tree import pack, unpack
+from oodattack.whole_file import replace_file
 
 FORMAT = 1
 NAME = "checkpoint.json"

@@ -1,8 +1,10 @@
-"""Files that are whole or not there, and their hashes."""
+"""What identifies a network: weights as bytes, the code behind them, and their hashes."""
 
 import hashlib
-import os
+import inspect
+import re
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 
 from torch import Tensor, nn
@@ -16,6 +18,21 @@ def weights_of(network: nn.Module) -> dict[str, Tensor]:
     return {key: value.detach().cpu().clone().contiguous() for key, value in inner.state_dict().items()}
 
 
+def architecture(network: nn.Module) -> str:
+    """sha256 of what a network prints and of the files that its modules are defined in, torch's aside.
+
+    Weights of the same shapes do not make two networks the same: an activation may be another, or user code may have
+    been edited. What these files import is not looked at.
+    """
+    inner = network.network if isinstance(network, Classifier) else network
+    kinds = {type(module) for module in inner.modules() if type(module).__module__.partition(".")[0] != "torch"}
+    found = [re.sub(r"0x[0-9a-fA-F]+", "", repr(inner)).encode()]  # no addresses
+    for kind in kinds:
+        with suppress(OSError, TypeError):  # a class of an interactive session has no file
+            found.append(Path(inspect.getfile(kind)).read_bytes())
+    return sha256(b"".join(sorted(set(found))))
+
+
 def tensor_bytes(tensors: Mapping[str, Tensor]) -> bytes:
     """The contents of a .safetensors file; equal tensors give equal bytes."""
     from safetensors.torch import save
@@ -26,18 +43,3 @@ def tensor_bytes(tensors: Mapping[str, Tensor]) -> bytes:
 def sha256(content: bytes) -> str:
     """Of a file's bytes, in hex."""
     return hashlib.sha256(content).hexdigest()
-
-
-def replace_file(path: Path, content: bytes) -> None:
-    """Write under a temporary name, then rename: nobody ever reads half a file, whenever the power goes.
-
-    Raises:
-        OSError: it cannot be written.
-    """
-    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with partial.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(partial, path)

@@ -9,9 +9,10 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from oodattack.detector import Classifier
 from oodattack.lookup import summary
 from oodattack.train import checkpoint as checkpoints
-from oodattack.train.files import sha256, tensor_bytes, weights_of
+from oodattack.train.files import architecture, sha256, tensor_bytes, weights_of
 from oodattack.train.losses import Logits
 from oodattack.train.measure import HeldOut, accuracy, energy_gradient
 from oodattack.train.recipe import Recipe, check_recipe
@@ -146,12 +147,15 @@ def identity_of(
     network: nn.Module, recipe: Recipe, data: TrainingSet, *, seed: int, precision: Precision
 ) -> dict[str, Any]:
     """What a checkpoint is of: two runs that differ here end with other weights."""
+    scale = (network.mean, network.std) if isinstance(network, Classifier) else None
     return {
         "recipe": asdict(recipe),
         "seed": seed,
         "precision": precision,
         "classes": data.classes,
         "data": digests(data),
+        "network": architecture(network),
+        "normalisation": None if scale is None else [part.flatten().tolist() for part in scale],
         "initial_weights": sha256(tensor_bytes(weights_of(network))),
     }
 

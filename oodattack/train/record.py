@@ -7,7 +7,8 @@ from typing import Any
 
 from torch import Tensor
 
-from oodattack.train.files import replace_file, sha256, tensor_bytes
+from oodattack.train.files import sha256, tensor_bytes
+from oodattack.whole_file import replace_file
 
 FORMAT = 1
 OUTLIER_CLASS = (

@@ -1,13 +1,11 @@
 """What a recipe is fed with, however large: images stay where they are and as they are until a step needs them."""
 
-import hashlib
-from collections.abc import Iterator
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-ROWS = 1024  # hashed at a time
+from oodattack.identity import digest
 
 
 class TrainingSet(NamedTuple):
@@ -40,11 +38,13 @@ def take(images: Tensor, rows: Tensor, like: Tensor) -> Tensor:
 def check_data(data: TrainingSet, *, needs_aux: bool) -> None:
     """Raise ValueError unless images, labels and outliers fit together."""
     x, y, aux = data
-    if x.ndim != 4 or len(x) == 0 or y.shape != x.shape[:1] or y.dtype != torch.int64 or y.min() < 0:
+    if x.ndim != 4 or len(x) == 0 or y.shape != x.shape[:1] or y.dtype != torch.int64:
         raise ValueError(
-            f"`x` and `y` must have shapes (N, C, H, W) and (N,) with int64 labels from 0, got {tuple(x.shape)} and "
+            f"`x` and `y` must have shapes (N, C, H, W) and (N,) with int64 labels, got {tuple(x.shape)} and "
             f"{tuple(y.shape)} of {y.dtype}. Pass one label an image."
         )
+    if y.min() < 0:
+        raise ValueError(f"`y` must hold classes 0, 1, 2, ..., got {y.min()}. Renumber them.")
     if data.classes < 2:
         raise ValueError("`y` must have two classes or more, got one. Check the labels.")
     if needs_aux and aux is None:
@@ -61,17 +61,3 @@ def check_data(data: TrainingSet, *, needs_aux: bool) -> None:
 def digests(data: TrainingSet) -> dict[str, str | None]:
     """sha256 of type, shape and bytes of each part."""
     return {name: None if part is None else digest(part) for name, part in data._asdict().items()}
-
-
-def digest(tensor: Tensor) -> str:
-    """sha256 of type, shape and bytes, some rows at a time."""
-    found = hashlib.sha256(f"{tensor.dtype} {list(tensor.shape)}".encode())
-    for part in chunks(tensor.detach()):
-        found.update(part.cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
-    return found.hexdigest()
-
-
-def chunks(tensor: Tensor) -> Iterator[Tensor]:
-    """A tensor in pieces of some rows; nothing for an empty one."""
-    if tensor.numel():
-        yield from tensor.split(ROWS) if tensor.ndim else (tensor,)

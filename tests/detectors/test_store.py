@@ -24,8 +24,9 @@ from oodattack.detectors.max_logit import MaxLogit
 from oodattack.detectors.odin import ODIN
 from oodattack.detectors.si_a import SIA
 from oodattack.detectors.si_z import SIZ
-from oodattack.detectors.store import digest, fingerprint, load, network_sha256, save
+from oodattack.detectors.store import fingerprint, load, network_sha256, save
 from oodattack.detectors.weighted_sum import WeightedSum, fit_weighted_sum
+from oodattack.identity import digest
 from oodattack.models.small import SmallResNet
 
 Y = torch.arange(60) % 3
@@ -403,9 +404,15 @@ def test_a_missing_file_is_named(saved, ending):
         load(path, network())
 
 
-def test_a_folder_that_is_not_there(tmp_path):
-    with pytest.raises(ValueError, match="must be a file that can be written, got FileNotFoundError"):
-        save(Energy(network()), tmp_path / "no" / "d")
+def test_a_folder_that_is_not_there_is_made(tmp_path):
+    save(Energy(network()), tmp_path / "new" / "d")
+    assert {file.name for file in (tmp_path / "new").iterdir()} == {"d.json", "d.safetensors"}
+
+
+def test_a_folder_below_a_file_is_refused(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ValueError, match=r"d\.safetensors: must be a file that can be written, got (Not a|File exi)"):
+        save(Energy(network()), tmp_path / "file" / "d")
 
 
 @pytest.mark.parametrize("fails", ["fsync", "replace"])
@@ -417,6 +424,6 @@ def test_a_write_that_fails_leaves_the_old_files_alone(saved, monkeypatch, fails
         raise OSError("no space left on device")
 
     monkeypatch.setattr(os, fails, fail)
-    with pytest.raises(ValueError, match="must be a file that can be written, got OSError: no space left"):
+    with pytest.raises(ValueError, match="must be a file that can be written, got no space left"):
         save(Energy(network()), path)
     assert {file.name: file.read_bytes() for file in path.parent.iterdir()} == before

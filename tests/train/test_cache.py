@@ -1,5 +1,7 @@
 """Trained networks that are kept: used, keyed by all that decides them, never believed when damaged."""
 
+import importlib
+import sys
 from dataclasses import replace
 
 import pytest
@@ -79,6 +81,47 @@ def test_it_is_keyed_by_everything(change, images, held, calls, tmp_path):
     trained(recipe, images, held, setting=change.get("setting", SETTING), cache=tmp_path)
     assert calls == ["ce", "ce"]
     assert len(files(tmp_path)) == 4
+
+
+def test_user_code_that_was_edited_is_trained_anew(images, held, calls, monkeypatch, tmp_path):
+    code = """
+import torch
+
+class Net(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.head = torch.nn.Linear(1024, 3)
+
+    def forward(self, x):
+        return self.head(torch.ACT(x.flatten(1)))
+"""
+    monkeypatch.syspath_prepend(str(tmp_path))
+    setting, found = replace(SETTING, model="edited_net:Net"), []
+    for activation in ("relu", "tanh", "relu"):
+        sys.modules.pop("edited_net", None)
+        importlib.invalidate_caches()
+        (tmp_path / "edited_net.py").write_text(code.replace("ACT", activation))
+        found.append(trained("ce", images, held, setting=setting, cache=tmp_path).network)
+        sys.modules.pop("edited_net", None)
+    assert calls == ["ce", "ce"]  # the first one is found again
+    assert len(files(tmp_path)) == 4
+
+
+def test_a_checkpoint_of_a_network_that_another_run_finished_is_cleared_away(images, held, calls, tmp_path):
+    folder = tmp_path / "checkpoint"
+
+    def progress(_name, done, _total):
+        if done == 2:
+            raise KeyboardInterrupt
+
+    options = {"setting": replace(SETTING, every=0), "cache": tmp_path}
+    with pytest.raises(KeyboardInterrupt):
+        trained("ce", images, held, **options, checkpoint=folder, progress=progress)
+    assert (folder / "network" / NAME).exists()
+    trained("ce", images, held, **options)
+    trained("ce", images, held, **options, checkpoint=folder)
+    assert calls == ["ce", "ce"]
+    assert not folder.exists()
 
 
 @pytest.mark.parametrize("ending", ["safetensors", "json"])

@@ -10,10 +10,11 @@ import torch
 from torch import nn
 
 from oodattack.detector import Classifier
+from oodattack.identity import digest
 from oodattack.train import curve_png, read_record, write_network
-from oodattack.train.files import replace_file, tensor_bytes, weights_of
+from oodattack.train.files import tensor_bytes, weights_of
 from oodattack.train.record import record_of
-from oodattack.train.training_set import digest
+from oodattack.whole_file import replace_file
 
 WEIGHTS = {"head.weight": torch.ones(4, 2), "head.bias": torch.zeros(4)}
 FACTS = {"objective": "dos", "classes": 3, "accuracy": 0.5, "curve": [{"epoch": 1, "loss": 2.0}]}
@@ -67,7 +68,7 @@ def test_digest_is_of_type_shape_and_bytes(dtype, monkeypatch):
     raw = x.view(torch.uint8) if dtype != torch.uint8 else x
     expected = hashlib.sha256(f"{dtype} [4, 3, 2]".encode() + raw.numpy().tobytes()).hexdigest()
     assert digest(x) == expected
-    monkeypatch.setattr("oodattack.train.training_set.ROWS", 3)  # however many rows at a time
+    monkeypatch.setattr("oodattack.identity.ROWS", 3)  # however many rows at a time
     assert digest(x) == expected
     assert digest(x.transpose(0, 1).contiguous().transpose(0, 1)) == expected  # however it lies in memory
     assert digest(x.view(3, 4, 2)) != expected

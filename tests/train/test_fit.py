@@ -193,7 +193,7 @@ BAD = {
         r"`x` and `y` must have shapes .* of torch\.float32",
     ),
     "labels missing": (lambda d: spoilt(d, y=d.y[:5]), r"got \(22, 1, 8, 8\) and \(5,\)"),
-    "negative labels": (lambda d: spoilt(d, y=d.y - 1), "int64 labels from 0"),
+    "negative labels": (lambda d: spoilt(d, y=d.y - 1), "`y` must hold classes 0, 1, 2, ..., got -1. Renumber"),
     "one class": (lambda d: spoilt(d, y=d.y * 0), "`y` must have two classes or more, got one"),
     "no images": (lambda d: spoilt(d, x=d.x[:0], y=d.y[:0]), "`x` and `y` must have shapes"),
     "flat images": (lambda d: spoilt(d, x=d.x.flatten(1)), "`x` and `y` must have shapes"),

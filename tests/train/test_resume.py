@@ -160,6 +160,21 @@ def test_a_checkpoint_of_something_else_is_refused(fields, options, parts, messa
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
 
 
+def test_a_checkpoint_of_another_normalisation_is_refused(tiny, data, brief, tmp_path):
+    first = Classifier(tiny(), mean=[0.4], std=[0.2])
+    stopped(first, brief("ce"), data, at=2, seed=0, checkpoint=tmp_path, every=0)
+    with pytest.raises(ValueError, match=r"checkpoint must have `normalisation` \[\[0\.0\], \[10\.0\]\], got \[\[0\.4"):
+        fit(Classifier(tiny(), mean=[0.0], std=[10.0]), brief("ce"), data, seed=0, checkpoint=tmp_path)
+
+
+def test_a_checkpoint_of_another_activation_is_refused(tiny, data, brief, tmp_path):
+    stopped(tiny(), brief("ce"), data, at=2, seed=0, checkpoint=tmp_path, every=0)
+    other = tiny()
+    other.body[2] = torch.nn.Tanh()
+    with pytest.raises(ValueError, match="checkpoint must have `network` '"):
+        fit(other, brief("ce"), data, seed=0, checkpoint=tmp_path)
+
+
 def test_a_checkpoint_from_other_weights_is_refused(tiny, data, brief, tmp_path):
     stopped(tiny(), brief("ce"), data, at=2, seed=0, checkpoint=tmp_path, every=0)
     other = tiny()

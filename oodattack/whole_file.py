@@ -1,0 +1,45 @@
+"""Files that are whole or not there, whenever the power goes."""
+
+import os
+from contextlib import suppress
+from pathlib import Path
+
+
+def replace_file(path: Path, content: bytes) -> None:
+    """Write under another name, then rename: whoever looks sees the old file or the new one. Folders above are made.
+
+    Raises:
+        OSError: it cannot be written; the old file is as it was.
+    """
+    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with partial.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(partial, path)
+    finally:
+        with suppress(OSError):
+            partial.unlink()
+
+
+def write_file(path: Path, content: bytes, what: str = "") -> None:
+    """`replace_file`, with one line for the user where it fails.
+
+    Args:
+        path: of the file.
+        content: all of it.
+        what: the option or the thing that the error is about; "" for the path alone.
+
+    Raises:
+        ValueError: it cannot be written.
+    """
+    try:
+        replace_file(path, content)
+    except OSError as error:
+        why = error.strerror or error
+        got = f"`{what}` must be a file that can be written, got {str(path)!r}: {why}" if what else ""
+        raise ValueError(
+            f"{got or f'{path}: must be a file that can be written, got {why}'}. Choose another."
+        ) from error
