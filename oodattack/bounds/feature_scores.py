@@ -67,7 +67,7 @@ def knn_bounds(found: Reach, bank: Tensor, k: int) -> Interval:
     far = torch.linalg.vector_norm((box.upper - z).maximum(z - box.lower), dim=1)
     sine = (far / length.clamp(min=LEAST)).clamp(max=1)
     by_radius = torch.where(far < length, (1 - sine.square()).sqrt(), -1.0)
-    by_plane = along.clamp(min=0) / longest.clamp(min=LEAST)
+    by_plane = (along / longest.where(along > 0, shortest).clamp(min=LEAST)).clamp(min=-1)  # <z', u> may be negative
     turned = (2 - 2 * by_radius.maximum(by_plane).clamp(max=1)).sqrt()  # ||u' - u||
     u = z / length.clamp(min=LEAST)[:, None]
     near = torch.linalg.vector_norm(u - bank[kth_neighbour(u, bank, k)], dim=1)

@@ -4,11 +4,12 @@ import copy
 from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from oodattack.bounds.ball import NORMS, Ball, Interval, rows
 from oodattack.bounds.no_bounds import NoBounds
-from oodattack.bounds.table import prepared
+from oodattack.bounds.table import check_kind, prepared
+from oodattack.lookup import summary
 
 OUTWARD = 1e-9  # share by which bounds are moved outwards: far above the rounding of float64, far below any gap
 ROWS = 32  # images whose bounds are computed at a time
@@ -51,6 +52,8 @@ def score_bounds(
     ball = ball_of(x, norm, eps, box)
     if any(module.training for module in getattr(detector, "modules", list)()):
         raise ValueError("`detector` must be in eval mode, got it in training. Call detector.eval() first.")
+    if isinstance(detector, nn.Module):
+        check_kind(detector)  # before a large network is copied for nothing
     exact = in_float64(detector)
     with torch.no_grad():
         on_ball = prepared(exact, tuple(x.shape[1:]), deep=deep)
@@ -72,13 +75,15 @@ def in_float64(detector: Any) -> Any:
     """A copy to compute exactly with, all but exactly.
 
     Raises:
-        NoBounds: it is no `nn.Module`.
+        NoBounds: it is no `nn.Module`, or holds something that cannot be copied.
     """
+    kind = type(detector).__name__
+    if not isinstance(detector, nn.Module):
+        raise NoBounds(f"`detector` must be an nn.Module to have bounds, got a {kind}. Take one of ours.")
     try:
         return copy.deepcopy(detector).double()
-    except (AttributeError, RuntimeError):
-        kind = type(detector).__name__
-        raise NoBounds(f"`detector` must be an nn.Module to have bounds, got a {kind}. Take one of ours.") from None
+    except Exception as error:  # whatever somebody's network holds
+        raise NoBounds(f"`detector` must be one that can be copied, got {kind}: {summary(error)}.") from error
 
 
 def ball_of(x: Tensor, norm: str, eps: float | Tensor, box: bool) -> Ball:

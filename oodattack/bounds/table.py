@@ -64,6 +64,13 @@ SCORES: dict[type, Prepare] = {
 }
 
 
+def check_kind(detector: Any) -> None:
+    """Raise NoBounds unless the detector is one of the kinds in `SCORES`."""
+    if type(detector) not in SCORES:
+        names = ", ".join(sorted(kind.__name__ for kind in SCORES))
+        raise NoBounds(f"`detector` must be one with bounds, got {type(detector).__name__}. Take one of {names}.")
+
+
 def prepared(detector: Any, image: Shape, *, deep: bool) -> OnBall:
     """Bounds of a detector's scores on any ball.
 
@@ -75,7 +82,5 @@ def prepared(detector: Any, image: Shape, *, deep: bool) -> OnBall:
     Raises:
         NoBounds: a detector without bounds, or a network without.
     """
-    if type(detector) not in SCORES:
-        names = ", ".join(sorted(kind.__name__ for kind in SCORES))
-        raise NoBounds(f"`detector` must be one with bounds, got {type(detector).__name__}. Take one of {names}.")
+    check_kind(detector)
     return SCORES[type(detector)](detector, image, deep=deep)

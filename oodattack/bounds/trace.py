@@ -30,6 +30,9 @@ def trace(net: Classifier, image: Shape) -> Graph:
     """
     from torch.fx.experimental.optimization import fuse
 
+    for name, module in net.network.named_modules():
+        if module._forward_hooks or module._forward_pre_hooks:  # they compute, and no rule knows what
+            raise NoBounds(f"the network must have no hooks to have bounds, got one on {name!r}. Remove it.")
     try:
         traced = fuse(net.network)  # norms become parts of the convolutions before them
         assert isinstance(traced, fx.GraphModule)

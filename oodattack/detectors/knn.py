@@ -69,8 +69,10 @@ class KNN(nn.Module):
 
     def __init__(self, net: Classifier, bank: Tensor, *, k: int) -> None:
         super().__init__()
-        if bank.ndim != 2 or not len(bank) or bank.norm(dim=1).max() > 1.001:
-            found = f"{tuple(bank.shape)}" + (f" up to {bank.norm(dim=1).max():.3g} long" if bank.ndim == 2 else "")
+        lengths = bank.norm(dim=1) if bank.ndim == 2 else bank.new_empty(0)
+        if not len(lengths) or not ((lengths - 1).abs() < 1e-3).all():
+            long = f", {lengths.min():.3g} to {lengths.max():.3g} long" if len(lengths) else ""
+            found = f"{tuple(bank.shape)}{long}"
             raise ValueError(f"`bank` must hold rows of length 1, got {found}. Normalise it, or use `fit_knn`.")
         if not 1 <= k <= len(bank):
             raise ValueError(f"`k` must be in 1..{len(bank)}, the rows of the bank, got {k}. Lower it, or add images.")
@@ -98,6 +100,8 @@ def fit_knn(
 ) -> KNN:
     """Keep the normalised features of ID training images.
 
+    Features that are all zero have no direction and are left out.
+
     Args:
         net: classifier.
         x: images (N, C, H, W) in [0, 1], or batches of them; see `batches`.
@@ -119,6 +123,7 @@ def fit_knn(
         bank = torch.cat(
             [normalize(net.features(rows), dim=1) for rows, _ in batches(x, net=net, batch_size=batch_size)]
         )
+    bank = bank[bank.norm(dim=1) > 0.5]
     if seed is not None and share < 1:
         drawn = torch.randperm(len(bank), generator=torch.Generator().manual_seed(seed))
         bank = bank[drawn[: max(1, round(share * len(bank)))].to(bank.device)]

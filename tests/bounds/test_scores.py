@@ -1,6 +1,7 @@
 """Bounds of the scores of every detector that has them: at random points and under our own attack, never beaten."""
 
 import copy
+import threading
 
 import pytest
 import torch
@@ -242,6 +243,51 @@ def test_row_radius_keeps_decisions(norm):
         detector, x, threshold=threshold, lipschitz=lipschitz_bounds(detector, x, norm=norm, eps=most), ball=most
     )
     assert radius.sum() > by_slope.sum()  # linear bounds certify more than slopes
+
+
+def test_knn_on_features_that_may_turn_by_more_than_a_right_angle():
+    # features of either sign, and a bank that lies to one side of them
+    torch.manual_seed(6)
+    flat = nn.Sequential(nn.Flatten(), nn.Linear(4, 3), nn.Linear(3, 3)).eval()
+    with torch.no_grad():
+        flat[1].weight.mul_(6)
+        flat[1].bias.copy_(-flat[1].weight.sum(1) / 2)
+        flat[1].weight[0].mul_(0.03)
+        flat[1].bias[0] = 0.5  # never 0: the features keep off the origin
+    bank = (torch.rand(1, 1, 2, 2) + 0.05 * torch.randn(40, 1, 2, 2)).clamp(0, 1)
+    detector, x = detectors.fit_knn(oa.Classifier(flat), bank, k=5).eval(), torch.rand(32, 1, 2, 2)
+    signs = torch.cartesian_prod(*[torch.tensor([-1.0, 1.0])] * 4).view(16, 1, 1, 2, 2)
+    for eps in (0.1, 0.2, 0.3):
+        bounds = score_bounds(detector, x, norm="linf", eps=eps)
+        with torch.no_grad():
+            seen = detector((x + eps * signs).clamp(0, 1).flatten(0, 1)).view(16, 32)
+        assert (seen >= bounds.lower).all() and (seen <= bounds.upper).all()
+        assert (bounds.upper < 4).any()
+
+
+def test_hooks_compute_what_no_rule_knows():
+    net = random_net("basic", 1)
+    head = net.network.get_submodule(net.head)
+    handle = head.register_forward_pre_hook(lambda _, inputs: (inputs[0].clamp(max=100),))
+    with pytest.raises(NoBounds, match="no hooks to have bounds, got one on"):
+        score_bounds(detectors.Energy(net), images(2, 2), norm="linf", eps=0.1)
+    handle.remove()
+    assert len(score_bounds(detectors.Energy(net), images(2, 2), norm="linf", eps=0.1).lower) == 2
+
+
+class Locked(nn.Identity):
+    def __init__(self):
+        super().__init__()
+        self.lock = threading.Lock()
+
+
+def test_what_cannot_be_copied_has_no_bounds():
+    with pytest.raises(NoBounds, match="`detector` must be one with bounds, got Locked"):
+        score_bounds(Locked().eval(), images(2, 2), norm="linf", eps=0.1)
+    net = random_net("basic", 1)
+    net.network.lock = threading.Lock()
+    with pytest.raises(NoBounds, match="`detector` must be one that can be copied, got Energy: TypeError"):
+        score_bounds(detectors.Energy(net), images(2, 2), norm="linf", eps=0.1)
 
 
 def test_bad_questions_are_answered_in_one_line():

@@ -10,6 +10,8 @@ import oodattack.detectors.knn as module
 from oodattack.detector import Classifier
 from oodattack.detectors.knn import KNN, fit_knn, knn, kth_neighbour
 
+pytestmark = pytest.mark.usefixtures("any_pixels")
+
 
 def double(*values):
     return torch.tensor(values, dtype=torch.float64)
@@ -94,6 +96,11 @@ def test_default_k_is_fifty_or_a_tenth_of_a_small_bank(rows, k):
     assert fit_knn(flat(), x).k == k
 
 
+def test_features_without_a_direction_are_left_out():
+    x = double([3, 4], [0, 0], [0, 2])[:, :, None, None]
+    torch.testing.assert_close(fit_knn(flat(), x, k=1).bank, double([0.6, 0.8], [0, 1]))
+
+
 def test_refuses_what_does_not_fit():
     net, x = flat(), torch.rand(4, 2, 1, 1).double()
     with pytest.raises(ValueError, match=r"`k` must be in 1..4, the rows of the bank, got 5"):
@@ -102,8 +109,10 @@ def test_refuses_what_does_not_fit():
         fit_knn(net, x, share=50, seed=0)
     with pytest.raises(ValueError, match=r"`seed` must be given to draw a share of 0.5"):
         fit_knn(net, x, share=0.5)
-    with pytest.raises(ValueError, match=r"`bank` must hold rows of length 1, got \(1, 2\) up to 5 long"):
+    with pytest.raises(ValueError, match=r"`bank` must hold rows of length 1, got \(1, 2\), 5 to 5 long"):
         KNN(net, double([3, 4]), k=1)
+    with pytest.raises(ValueError, match=r"`bank` must hold rows of length 1, got \(2, 2\), 0 to 1 long"):
+        KNN(net, double([1, 0], [0, 0]), k=1)
     with pytest.raises(ValueError, match=r"`bank` must hold rows of length 1, got \(2,\)"):
         KNN(net, double(1, 0), k=1)
     with pytest.raises(ValueError, match=r"`x` must have images to fit on, got 0"):
