@@ -142,6 +142,7 @@ class _Search:
         self.queries, self.gradients, self.zero_gradients, self.non_finite, self.stopped = counters
         self.clean_best = torch.zeros(len(x), dtype=torch.bool, device=x.device)
         self.now = self.value.clone()  # best merit of the restart that runs
+        self.refused = torch.zeros_like(self.done)  # the best so far is known not to be confirmed
         self.t = 0
         self.history: list[Tensor] = []
         self.restarts: list[Tensor] = []
@@ -165,7 +166,7 @@ class _Search:
         won = rows[better]
         self.value[won], self.merit[won] = value[better], merit[better]
         self.x_adv[won] = seen.x_adv[better]
-        self.clean_best[won] = False
+        self.clean_best[won] = self.refused[won] = False
         self.now[rows] = torch.maximum(self.now[rows], merit)
 
     def _merit(self, x_adv: Tensor, value: Tensor, rows: Tensor) -> Tensor:
@@ -183,7 +184,7 @@ class _Search:
         """One run of the attack's steps on all unfinished rows."""
         self.now.fill_(-float("inf"))
         self._finish(torch.arange(len(self.x), device=self.x.device), check=True)
-        rows = (~self.done).nonzero().flatten()
+        rows = (~self.done & ~self._spent(self.queries)).nonzero().flatten()
         self.progress((len(self.x) - len(rows)) * steps * self.draws)
         if len(rows) and steps:
             self._run(random.take(rows), rows, steps, first=first)
@@ -191,11 +192,13 @@ class _Search:
 
     def _run(self, random: RowRandom, rows: Tensor, steps: int, *, first: bool) -> None:
         x = self.x[rows]
-        x_adv, state = self.attack.start(x, self.threat, random, steps)
+        judges = self.judge is not None and self.threat.iterate == "best"
+        planned = max(1, steps * CHECK // (CHECK + 1)) if judges else steps  # the others go to the judge
+        x_adv, state = self.attack.start(x, self.threat, random, planned)
         i = 0
         while i < steps:
             last = i + 1 == steps  # nobody steps on from there: no gradient
-            judged = self.judge is not None and i % CHECK == CHECK - 1 and self.threat.iterate == "best"
+            judged = judges and i % CHECK == CHECK - 1
             point = self.threat.project(x_adv, x)
             ask = self.judge if last and self.judge else self.loss
             seen = self._count(query(ask, point, rows, needs_grad=self.attack.white_box and not last), rows)
@@ -223,7 +226,7 @@ class _Search:
 
     def _kept(self, rows: Tensor, state: Any, left: int) -> Tensor | None:
         """Which of the rows go on, as indices; None where all do."""
-        spent: Tensor = self.queries[rows] >= self.threat.queries  # confirmations are paid for too
+        spent = self._spent(self.queries[rows])  # confirmations are paid for too
         out = self.done[rows] | spent
         stopped = getattr(state, "stopped", None)
         if stopped is not None:
@@ -234,6 +237,11 @@ class _Search:
         kept = (~out).nonzero().flatten()
         self.progress((len(rows) - len(kept)) * left * self.draws)
         return kept
+
+    def _spent(self, queries: Tensor) -> Tensor:
+        """Whether another query would go beyond the budget."""
+        spent: Tensor = queries + self.draws > self.threat.queries
+        return spent
 
     def _tick(self) -> None:
         """One query further: write down the best so far at a milestone."""
@@ -247,8 +255,12 @@ class _Search:
         reached = rows[(self.value[rows] >= self.enough[rows]) & ~self.done[rows]]
         if len(reached) and self.confirm is None:
             self.done[reached] = True
-        elif len(reached) and self.confirm and check:
+        elif self.confirm and check:
+            reached = reached[~self.refused[reached] & (self.queries[reached] < self.threat.queries)]
+            if not len(reached):
+                return
             self.done[reached] = self.confirm(self.x_adv[reached], reached)
+            self.refused[reached] = ~self.done[reached]
             self.queries[reached] += 1
         self.stopped[reached[self.done[reached]]] = STOPPED.index("target reached")
 

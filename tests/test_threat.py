@@ -133,6 +133,10 @@ WRONG = {
     "queries broken": ({"queries": "50.5"}, "`queries` must be a valid integer, got 50.5"),
     "too few queries": ({"queries": "1"}, "`queries` must be >= 2 a restart, got 1 for 1. Raise it"),
     "restarts": ({"restarts": "0"}, "`restarts` must be greater than or equal to 1, got 0"),
+    "grid again": (
+        {"attack": '"affine"\nlimit = 1.0', "restarts": "2"},
+        "`restarts` must be 1 for affine, got 2. Its grid is the same in each",
+    ),
     "iterate": ({"iterate": '"first"'}, "`iterate` must be 'best' or 'last', got 'first'"),
     "empty source": ({"source": '""'}, "`source` must have at least 1 character, got ''"),
     "match without aim": ({"aim": '"hide"\nmatch = "latent"'}, "`match` belongs only to aim = \"match\", got 'latent'"),

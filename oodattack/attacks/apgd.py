@@ -8,7 +8,7 @@ from torch import Tensor
 
 from oodattack.attack import Attack, Seen
 from oodattack.attacks.starts import first_point, wide
-from oodattack.geometry import STEEPEST, RowRandom
+from oodattack.geometry import RowRandom, uphill
 from oodattack.threat import ThreatModel
 
 
@@ -48,14 +48,15 @@ def apgd(*, rho: float = 0.75, momentum: float = 0.75) -> Attack:
         momentum: alpha of the paper, in (0, 1].
 
     Differs from the paper: the loss is any score, not a margin of class logits; for l1 the step direction is SLIDE's
-    sparse one, not the adaptive sparsity of Croce & Hein 2021.
+    one, with the walls of the box in mind, not the adaptive sparsity of Croce & Hein 2021; for a patch the range of a
+    pixel, 1, takes the place of eps.
     """
 
     def start(x: Tensor, threat: ThreatModel, random: RowRandom, steps: int) -> tuple[Tensor, State]:
         x_adv = threat.project(first_point(x, threat, random), x)
         low = x.new_full((len(x),), -float("inf"))
         none = torch.zeros_like(low)
-        length = x.new_full((len(x),), 2 * threat.eps)
+        length = x.new_full((len(x),), 2 * threat.reach)
         return x_adv, State(
             length, x_adv, x_adv, torch.zeros_like(x), low, low, none, low, none.bool(), checkpoints(steps), 0
         )
@@ -75,7 +76,7 @@ def apgd(*, rho: float = 0.75, momentum: float = 0.75) -> Attack:
             length = (length / 2).where(stuck, length)
             x_t, grad = best_x.where(wide(stuck, x), x_t), best_grad.where(wide(stuck, x), grad)
             rises, halved, checked = torch.zeros_like(rises), stuck, best
-        z = threat.project(x_t + wide(length, x) * STEEPEST[threat.norm](grad), x)
+        z = threat.project(x_t + wide(length, x) * uphill(grad, x_t, threat.norm), x)
         x_next = x_t + momentum * (z - x_t) + (1 - momentum) * (x_t - s.last) if s.t else z
         return x_next, State(
             length, x_t, best_x, best_grad, best, value, rises, checked, halved, s.checkpoints, s.t + 1

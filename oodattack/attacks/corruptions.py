@@ -48,9 +48,10 @@ class State(NamedTuple):
 
 
 def corruptions(*, severity: int) -> Attack:
-    """Query t is corruption number t of the clean image; after the last type they come again with new random numbers.
+    """Query t is corruption number t of the clean image.
 
-    A search shorter than `CORRUPTIONS` leaves the later types out. Black box.
+    After the last type they come again, with new random numbers where they use any: half of them use none. A search
+    shorter than `CORRUPTIONS` leaves the later types out. Black box.
 
     Args:
         severity: 1 (mild) to 5.

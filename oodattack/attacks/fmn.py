@@ -12,7 +12,7 @@ from torch import Tensor
 
 from oodattack.attack import Attack, Seen
 from oodattack.attacks.starts import first_point, wide
-from oodattack.geometry import DUAL, PROJECT, STEEPEST, RowRandom, norm_of
+from oodattack.geometry import DUAL, PROJECT, STEEPEST, RowRandom, free, norm_of
 from oodattack.threat import ThreatModel
 
 LAST_GAMMA, LAST_STEP = 0.001, 0.01  # where the annealing ends; the second as a share of the first step
@@ -50,8 +50,9 @@ def fmn(*, step_size: float = 0.25, gamma: float = 0.05) -> Attack:
 
     Differs from the paper: (1) grad is zero at pixels that stand at 0 or 1 and would leave, and the first radius
     overshoots by gamma_t and never falls; else ||delta|| + |value| / ||grad|| creeps up to the threshold of pictures
-    with black ground and never meets it. (2) The step is the steepest direction of the norm times a share of the
-    radius, not grad / ||grad||_2 times a length in input units. (3) A radius never exceeds `threat.eps`. No l0.
+    with black ground and never meets it. (2) The step is the steepest direction of the norm (for l1, as in the
+    paper, grad / ||grad||_2) times a share of the radius, not a length in input units. (3) A radius never exceeds
+    `threat.eps`. No l0.
     """
     if not 0 < step_size <= 2:
         raise ValueError(f"`step_size` is a share of the radius and must be in (0, 2], got {step_size}. Try 0.25.")
@@ -63,7 +64,8 @@ def fmn(*, step_size: float = 0.25, gamma: float = 0.05) -> Attack:
         return first_point(x, threat, random), State(none, none + torch.inf, 0, steps)
 
     def step(seen: Seen, x: Tensor, threat: ThreatModel, _random: RowRandom, s: State) -> tuple[Tensor, State]:
-        grad, delta = _free(seen), seen.x_adv - x
+        assert seen.grad is not None
+        grad, delta = free(seen.grad, seen.x_adv), seen.x_adv - x
         share = annealed(gamma, LAST_GAMMA, s.t, s.steps)
         crossed, size = seen.value >= 0, norm_of(delta, threat.norm)
         nearest = s.nearest.minimum(size).where(crossed, s.nearest)
@@ -72,7 +74,8 @@ def fmn(*, step_size: float = 0.25, gamma: float = 0.05) -> Attack:
         before = (1 + share) * first.where(nearest.isinf(), now)
         radius = ((1 - share) * now).minimum(nearest).where(crossed, before).clamp(max=threat.eps)
         length = annealed(step_size, LAST_STEP * step_size, s.t, s.steps) * radius
-        moved = delta + wide(length, x) * STEEPEST[threat.norm](grad)
+        up = STEEPEST["l2" if threat.norm == "l1" else threat.norm](grad)
+        moved = delta + wide(length, x) * up
         return x + _onto(moved, radius, threat.norm), State(radius, nearest, s.t + 1, s.steps)
 
     return Attack(start, step)
@@ -82,13 +85,6 @@ def linear_gap(seen: Seen, grad: Tensor, norm: str) -> Tensor:
     """|value| / ||grad||_dual, shape (B,): distance to the threshold were the loss linear; inf where grad is zero."""
     slope = norm_of(grad, DUAL[norm])
     return (seen.value.abs().to(slope) / slope).where(slope > 0, torch.inf)
-
-
-def _free(seen: Seen) -> Tensor:
-    """The gradient, zero where a pixel stands at 0 or 1 and would leave the box."""
-    assert seen.grad is not None
-    leaves = ((seen.x_adv <= 0) & (seen.grad < 0)) | ((seen.x_adv >= 1) & (seen.grad > 0))
-    return seen.grad.masked_fill(leaves, 0)
 
 
 def _onto(delta: Tensor, radius: Tensor, norm: str) -> Tensor:

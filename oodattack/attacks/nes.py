@@ -10,7 +10,7 @@ from torch import Tensor
 
 from oodattack.attack import Attack, Seen
 from oodattack.attacks.starts import first_point, wide
-from oodattack.geometry import STEEPEST, RowRandom
+from oodattack.geometry import RowRandom, uphill
 from oodattack.threat import ThreatModel
 
 
@@ -59,7 +59,7 @@ def nes(*, samples: int = 10, sigma: float = 0.001, step_size: float = 0.5, mome
 
     def ascend(estimate: Tensor, threat: ThreatModel, s: State) -> tuple[Tensor, State]:
         mean = torch.lerp(estimate, s.mean, momentum)
-        return STEEPEST[threat.norm](mean), s._replace(mean=mean)
+        return uphill(mean, s.centre, threat.norm), s._replace(mean=mean)
 
     def draw(random: RowRandom, x: Tensor) -> Tensor:
         return random.normal(x.shape[1:]).to(x)
@@ -104,8 +104,7 @@ def probing(draw: Draw, ascend: Ascend, *, samples: int, sigma: float, step_size
             s = _add_pair(seen, s)
         last = s.t + 1 == s.steps and s.pairs + s.updates > 0  # goes to a point, not to a probe
         if phase == 2 * samples or last:
-            reach = 1.0 if threat.norm == "patch" else threat.eps  # pixels of a patch are free
-            length = step_size * reach * (1 - (s.t - 1) / s.steps)
+            length = step_size * threat.reach * (1 - (s.t - 1) / s.steps)
             direction, s = ascend(_estimate(s, sigma), threat, s)
             none = torch.zeros_like(x)
             x_adv = s.centre + length * direction

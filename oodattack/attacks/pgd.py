@@ -4,15 +4,18 @@ from torch import Tensor
 
 from oodattack.attack import Attack, Seen
 from oodattack.attacks.starts import first_point
-from oodattack.geometry import STEEPEST, RowRandom
+from oodattack.geometry import RowRandom, uphill
 from oodattack.threat import ThreatModel
 
 
 def pgd(*, step_size: float) -> Attack:
     """Step along the steepest ascent direction of the norm: x_{t+1} = P(x_t + step_size * eps * steepest(grad)).
 
+    For a patch the range of a pixel, 1, takes the place of eps. For l1 the walls of the box are
+    minded, see `geometry.uphill`.
+
     Args:
-        step_size: step length as a share of eps, in (0, 2].
+        step_size: step length as a share of eps (for a patch: of the range of a pixel), in (0, 2].
 
     Raises:
         ValueError: `step_size` is out of range.
@@ -25,6 +28,7 @@ def pgd(*, step_size: float) -> Attack:
 
     def step(seen: Seen, _x: Tensor, threat: ThreatModel, _random: RowRandom, state: None) -> tuple[Tensor, None]:
         assert seen.grad is not None
-        return seen.x_adv + step_size * threat.eps * STEEPEST[threat.norm](seen.grad), state  # the loop applies P
+        up = uphill(seen.grad, seen.x_adv, threat.norm)
+        return seen.x_adv + step_size * threat.reach * up, state  # the loop applies P
 
     return Attack(start, step)

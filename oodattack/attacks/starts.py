@@ -19,8 +19,8 @@ def first_point(x: Tensor, threat: ThreatModel, random: RowRandom) -> Tensor:
 
 def noise(random: RowRandom, x: Tensor, threat: ThreatModel, draw: Draw) -> Tensor:
     """A draw in the ball of a threat model; for a patch, of any value each pixel."""
-    norm, eps = ("linf", 1.0) if threat.norm == "patch" else (threat.norm, threat.eps)
-    return draw(random, x.shape[1:], eps, norm).to(x)
+    norm = "linf" if threat.norm == "patch" else threat.norm
+    return draw(random, x.shape[1:], threat.reach, norm).to(x)
 
 
 def wide(row: Tensor, x: Tensor) -> Tensor:

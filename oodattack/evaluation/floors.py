@@ -40,7 +40,7 @@ def floors(
     smaller = [a for m, a in on_score.items() if bounds(m) == (*bounds(limits)[:-1], m.eps) and m.eps < limits.eps]
     boxes = [a for m, a in left.items() if bounds(m)[:3] == ("linf", None, None) and m.eps == 1 and m.aim in ON_A_SCORE]
 
-    rivals = [a for s, a in suites.items() if s != threat and bounds(s.members[0]) == bounds(limits)]
+    rivals = [a for s, a in suites.items() if s != threat and {bounds(m) for m in s.members} == {bounds(limits)}]
 
     def least(chosen: list[float]) -> float | None:
         return min(chosen, default=None)

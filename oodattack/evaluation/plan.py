@@ -100,7 +100,9 @@ def is_blind(limits: ThreatModel) -> bool:
 
 
 def blinded(limits: ThreatModel) -> ThreatModel:
-    """The same limits and budget searched without gradients, for what has none: Square, or random draws.
+    """The same limits and budget searched without gradients, for what has none.
+
+    That is Square, SPSA on a patch, and for the aim "cross" RayS or HopSkipJump.
 
     Raises:
         Unfit: there is no such search within these limits.
@@ -109,7 +111,7 @@ def blinded(limits: ThreatModel) -> ThreatModel:
         return limits
     if limits.limit is not None or (limits.aim == "cross" and limits.norm == "l1"):
         raise Unfit(f"{limits.attack} needs a gradient, and the score has none")
-    attack = "square" if limits.norm in ("linf", "l2") else "random-search"
+    attack = "spsa" if limits.norm == "patch" else "square"
     if limits.aim == "cross":
         attack = "rays" if limits.norm == "linf" else "hop-skip-jump"
     return limits.model_copy(update={"attack": attack, "step_size": None})

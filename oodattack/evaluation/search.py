@@ -144,7 +144,7 @@ def _once(
         "keep_clean": threat.aim in ("hide", "raise", "both", "cross") and threat.objective != "misclassify",
         "enough": asked.enough[still] if asked.enough is not None and threat.iterate == "best" else None,
         "confirm": None if goal.confirm is None else lambda images, _rows: goal.confirm(images),  # type: ignore[misc]
-        "judge": None if judge is None else lambda z, rows: judge(z, still[rows]),
+        "judge": None if judge is None else averaged(lambda z, rows: judge(z, still[rows]), threat.draws or 1),
         "crossing": asked.crossing,
         "progress": progress,
     }

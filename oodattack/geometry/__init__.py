@@ -13,7 +13,7 @@ from oodattack.geometry.balls import (
 )
 from oodattack.geometry.patch import patch_side, project_patch, project_patch_then_clamp
 from oodattack.geometry.row_random import RowRandom, ball, row_random, sphere
-from oodattack.geometry.steepest import STEEPEST, steepest_l1, steepest_l2, steepest_linf
+from oodattack.geometry.steepest import STEEPEST, free, steepest_l1, steepest_l2, steepest_linf, uphill
 
 __all__ = [
     "DUAL",
@@ -21,6 +21,7 @@ __all__ = [
     "STEEPEST",
     "RowRandom",
     "ball",
+    "free",
     "nearest_allowed",
     "norm_of",
     "patch_side",
@@ -36,4 +37,5 @@ __all__ = [
     "steepest_l1",
     "steepest_l2",
     "steepest_linf",
+    "uphill",
 ]

@@ -9,6 +9,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+SHARE = 0.01  # of the pixels, that a step of l1 moves
+
 
 def steepest_linf(g: Tensor) -> Tensor:
     """sign(g); <u, g> = ||g||_1.
@@ -32,12 +34,12 @@ def steepest_l2(g: Tensor) -> Tensor:
     return (rows / length.clamp(min=1)).view_as(g)
 
 
-def steepest_l1(g: Tensor, *, share: float = 0.01) -> Tensor:
-    """sign(g) / k on the k = max(1, round(share D)) entries of largest |g|, zero elsewhere.
+def steepest_l1(g: Tensor, *, share: float = SHARE) -> Tensor:
+    """g / ||g||_1 over the k = max(1, round(share D)) entries of largest |g|, zero elsewhere.
 
-    Source: the direction of SLIDE, Tramer & Boneh, "Adversarial Training and Robustness for Multiple Perturbations",
-    NeurIPS 2019, arXiv:1904.13000. One entry is the exact steepest direction, <u, g> = ||g||_inf, but moves one pixel a
-    step; a share above 1/D trades that for speed, <u, g> being the mean of the k largest |g|.
+    After SLIDE, Tramer & Boneh, "Adversarial Training and Robustness for Multiple Perturbations", NeurIPS 2019,
+    arXiv:1904.13000. One entry is the exact steepest direction, <u, g> = ||g||_inf, but moves one pixel a step; a share
+    above 1/D trades that for speed.
 
     Args:
         g: gradients, shape (B, ...), B >= 0, finite.
@@ -50,15 +52,22 @@ def steepest_l1(g: Tensor, *, share: float = 0.01) -> Tensor:
     Raises:
         ValueError: `share` is out of range.
 
-    Differs from the paper: exactly k entries move, whereas a percentile of |g| moves all that tie with the last one.
+    Differs from the paper: entries move in proportion to |g|, not by sign(g) / k, where a projection that takes the
+    same from each of them would keep all k alike for ever; and exactly k of them move, whereas a percentile of |g|
+    moves all that tie with the last one.
     """
     if not 0 < share <= 1:
         raise ValueError(f"`share` must be in (0, 1], got {share}. Write 0.01 for one pixel value in a hundred.")
     rows = g.flatten(1)
-    top = rows.abs().topk(max(1, round(share * rows.shape[1])), dim=1).indices
-    chosen = rows.gather(1, top).sign()
+    top = rows.abs().topk(_few(rows.shape[1], share), dim=1).indices
+    chosen = _by_largest(rows.gather(1, top))
     chosen = chosen / chosen.abs().sum(dim=1, keepdim=True).clamp(min=1)
     return torch.zeros_like(rows).scatter(1, top, chosen).view_as(g)
+
+
+def free(g: Tensor, x_adv: Tensor) -> Tensor:
+    """The gradient, zero where a pixel stands at 0 or 1 and would leave the box. Shapes (B, ...)."""
+    return g.masked_fill(((x_adv <= 0) & (g < 0)) | ((x_adv >= 1) & (g > 0)), 0)
 
 
 STEEPEST: dict[str, Callable[[Tensor], Tensor]] = {
@@ -67,6 +76,29 @@ STEEPEST: dict[str, Callable[[Tensor], Tensor]] = {
     "l1": steepest_l1,
     "patch": steepest_linf,  # pixels are free there
 }
+
+
+def uphill(g: Tensor, x_adv: Tensor, norm: str) -> Tensor:
+    """STEEPEST[norm] of the gradient g at x_adv; for l1 in view of the walls of the box. Shapes (B, ...).
+
+    For l1 the k pixels of `steepest_l1` are those of largest |g| among the ones that can move. Pixels of larger |g|
+    that stand at 0 or 1 are sent on as well, beyond their wall: else a projection onto ball and box takes from them
+    what it takes from all, and a search that starts in the ball ends where each step only gives it back.
+    """
+    if norm != "l1":
+        return STEEPEST[norm](g)
+    rows = g.flatten(1)
+    size, order = _by_largest(rows).abs().sort(dim=1, descending=True)
+    moves = (free(g, x_adv).flatten(1) != 0).gather(1, order)
+    sent = size * (moves.cumsum(1) <= _few(rows.shape[1], SHARE))
+    total = (sent * moves).sum(dim=1, keepdim=True)
+    sent = sent / total.where(total > 0, 1)
+    return (torch.zeros_like(rows).scatter(1, order, sent) * rows.sign()).view_as(g)
+
+
+def _few(pixels: int, share: float) -> int:
+    """How many pixels a step of l1 moves, if no wall is near."""
+    return max(1, round(share * pixels))
 
 
 def _by_largest(rows: Tensor) -> Tensor:

@@ -68,7 +68,8 @@ class ThreatModel(BaseModel):
             "colour-spiral", "grey-spiral", "checkerboard-2", "checkerboard-8" or "picture:PATH".
         init: first point of a restart: "clean", "ball" (uniform in the ball) or "sphere" (on its surface).
         attack: name of the search.
-        step_size: share of eps, in (0, 2]; for pgd (length of a step) and adamax (learning rate) only.
+        step_size: share of eps (for a patch: of the range of a pixel), in (0, 2]; for pgd (length of a step) and adamax
+            (learning rate) only.
         after: another threat model, by name or file: its results are the images that this one starts from and is
             measured from. For OOD inputs only.
         draws: calls averaged into one value and gradient, for detectors that use random numbers.
@@ -155,6 +156,8 @@ class ThreatModel(BaseModel):
             raise ValueError(f"`after` needs aim = hide, and a first one that attacks the same OOD inputs, got {got}.")
         if self.objective == "misclassify" and self.aim != "hide":
             raise ValueError(f"`objective` misclassify needs aim = hide, got {self.aim!r}. Change one of them.")
+        if self.attack == "affine" and self.restarts > 1:
+            raise ValueError(f"`restarts` must be 1 for affine, got {self.restarts}. Its grid is the same in each.")
         if self.queries < 2 * self.restarts * (self.draws or 1):
             got = f"{self.queries} for {self.restarts}" + (f" of {self.draws} draws" if self.draws else "")
             raise ValueError(f"`queries` must be >= 2 a restart, got {got}. Raise it.")
@@ -175,6 +178,11 @@ class ThreatModel(BaseModel):
         """Whether ID images beside the evaluated ones are needed."""
         unpaired = self.aim == "match" and not self.paired
         return self.aim == "quantile" or unpaired or self.start == "id"
+
+    @property
+    def reach(self) -> float:
+        """What step sizes are shares of: eps, or for a patch, whose pixels are free, the range of a pixel."""
+        return 1.0 if self.norm == "patch" else self.eps
 
     def project(self, x_adv: Tensor, x: Tensor) -> Tensor:
         """Ball around `x`, then the [0, 1] box (for l1 both at once), up to rounding: for the inside of a search."""

@@ -1,5 +1,7 @@
 """Every attack, against a linear score whose best perturbation is known in closed form."""
 
+import itertools
+
 import pytest
 import torch
 from torch import Tensor
@@ -106,6 +108,68 @@ def test_finished_rows_leave_the_batch(name):
     assert sum(spent) == 3 * 60  # what was saved is reported as well
     free = run(limits(name), x)
     assert torch.equal(found.x_adv[[0, 2]], free.x_adv[[0, 2]])  # and the others do not notice
+
+
+GROUNDS = {  # images on which pixels meet the walls of the box long before the budget is spent
+    "uniform": lambda draw: torch.rand(2, 3, 16, 16, generator=draw, dtype=torch.float64),
+    "black": lambda draw: (
+        torch.rand(2, 1, 16, 16, generator=draw, dtype=torch.float64)
+        * (torch.rand(2, 1, 16, 16, generator=draw, dtype=torch.float64) < 0.4)
+    ),
+}
+
+
+def best_in_l1_and_box(w: Tensor, x: Tensor, eps: float) -> Tensor:
+    """max <w, d> over ||d||_1 <= eps with x + d in the box: the steepest pixels, each as far as its wall."""
+    room = torch.where(w > 0, 1 - x, x).flatten(1)
+    order = w.abs().flatten(1).argsort(dim=1, descending=True)
+    room, slope = room.gather(1, order), w.abs().flatten(1).gather(1, order)
+    used = (eps - (room.cumsum(1) - room)).clamp(min=0).minimum(room)
+    return (used * slope).sum(1)
+
+
+@pytest.mark.parametrize("eps", [0.5, 2.0, 12.0])
+@pytest.mark.parametrize("ground", GROUNDS)
+@pytest.mark.parametrize(("name", "share"), [("pgd", 0.93), ("apgd", 0.99)])
+def test_l1_goes_on_where_pixels_meet_the_walls(name, share, ground, eps):
+    draw = torch.Generator().manual_seed(0)
+    x = GROUNDS[ground](draw)
+    w = torch.randn(x[:1].shape, generator=draw, dtype=torch.float64).expand_as(x)
+    slope = lambda z, rows: (w[rows] * z).flatten(1).sum(1)
+    found = run(limits(name, "l1", eps=eps), x, slope)
+    gain = found.value - slope(x, torch.arange(2))
+    best = best_in_l1_and_box(w, x, eps)
+    assert (gain <= best + 1e-9).all()
+    assert (gain >= share * best).all()
+
+
+@pytest.mark.parametrize(("name", "step_size", "share"), [("apgd", None, 0.9), ("pgd", 0.0625, 0.85)])
+@pytest.mark.parametrize("side", [8, 16])
+def test_a_patch_is_searched_in_steps_of_a_pixels_range(name, step_size, share, side):
+    # the best value of a pixel lies within its range; a step of the side in pixels could only go from wall to wall
+    draw = torch.Generator().manual_seed(0)
+    x, peak = (torch.rand(2, 3, 24, 24, generator=draw, dtype=torch.float64) for _ in range(2))
+    peak, window = 0.2 + 0.6 * peak, slice((24 - side) // 2, (24 + side) // 2)
+    off = lambda z, rows: -(z - peak[rows]).abs()[..., window, window].flatten(1).sum(1)
+    fields = {"norm": "patch", "eps": side, "init": "clean", "step_size": step_size, "queries": 42}
+    found = run(limits(name, **fields), x, off)
+    assert (found.value >= (1 - share) * off(x, torch.arange(2))).all()
+
+
+@pytest.mark.parametrize(
+    "fields", [{"queries": 2}, {"queries": 10, "draws": 5}, {"queries": 40, "restarts": 4}], ids=str
+)
+def test_confirmations_stay_within_the_budget(fields):
+    x = torch.full((3, 1, 2, 2), 0.5, dtype=torch.float64)
+    asked = []
+
+    def never(images: Tensor, _rows: Tensor) -> Tensor:
+        asked.append(images.clone())
+        return torch.zeros(len(images), dtype=torch.bool)
+
+    found = run(limits("pgd", **fields), x, enough=torch.full((3,), -1.0, dtype=torch.float64), confirm=never)
+    assert (found.queries <= fields["queries"]).all()
+    assert all(not torch.equal(a, b) for a, b in itertools.pairwise(asked))  # nobody asks twice about one point
 
 
 def test_restarts_share_the_queries_and_keep_the_best():

@@ -175,3 +175,26 @@ def test_a_norm_that_an_attack_does_not_know_is_named():
 def test_hyper_parameters_out_of_range_are_named(build, message):
     with pytest.raises(ValueError, match=message):
         build()
+
+
+@pytest.mark.parametrize(("gap", "queries", "slack"), [(0.5, 50, 0.06), (2.0, 50, 0.06), (2.0, 200, 0.03)])
+def test_fmn_in_l1_gets_past_pixels_that_stand_at_a_wall(gap, queries, slack):
+    # black ground: most of what w asks for is shut off; pixel by pixel, steepest first, is the shortest way
+    draw = torch.Generator().manual_seed(0)
+    shape = (2, 1, 8, 8)
+    lit = torch.rand(shape, generator=draw, dtype=torch.float64) < 0.4
+    x = torch.rand(shape, generator=draw, dtype=torch.float64) * lit
+    w = torch.randn(shape[1:], generator=draw, dtype=torch.float64)
+    w = w / w.norm()
+    room = torch.where(w > 0, 1 - x, x).flatten(1)
+    order = w.abs().flatten().argsort(descending=True)
+    gains = (room * w.abs().flatten())[:, order].cumsum(1)
+    places = (gains < gap).sum(1, keepdim=True)
+    before = gains.gather(1, places) - (room * w.abs().flatten())[:, order].gather(1, places)
+    spent = room[:, order].cumsum(1).gather(1, places) - room[:, order].gather(1, places)
+    wanted = (spent + (gap - before) / w.abs().flatten()[order][places]).flatten()
+    base = (w * x).flatten(1).sum(1)
+    found, distance = run("fmn", "l1", x, lambda z, rows: (w * z).flatten(1).sum(1) - base[rows] - gap, queries)
+    assert (found.value >= 0).all()
+    assert (distance >= wanted * (1 - 1e-9)).all()
+    assert (distance <= wanted * (1 + slack)).all()

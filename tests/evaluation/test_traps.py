@@ -9,6 +9,9 @@ from torch import nn
 from oodattack.detector import Classifier, Surrogate
 from oodattack.detectors import Energy
 from oodattack.evaluation import evaluate
+from oodattack.evaluation.goal import Goal, Objective
+from oodattack.evaluation.search import _once
+from oodattack.geometry import row_random
 from oodattack.threat import ThreatModel
 
 FIELDS = dict(
@@ -121,6 +124,34 @@ def test_a_latent_without_a_gradient_gives_way_to_the_features():
     sealed.latent = lambda z: z.flatten(1).detach()
     report = run({"sealed": sealed, "plain": Energy(network())}, threat(objective="latent"), **x)
     assert [s.reason for s in report.skipped] == ["neither detector nor network gives a latent with a gradient"]
+
+
+@pytest.mark.parametrize(
+    ("norm", "eps", "attack"),
+    [("linf", 0.1, "square"), ("l2", 1.0, "square"), ("l1", 5.0, "square"), ("patch", 4, "spsa")],
+)
+def test_a_blind_search_is_the_best_that_knows_the_norm(norm, eps, attack):
+    (result,) = run(blind, threat(norm=norm, eps=eps, queries=100)).results
+    assert result.attack.startswith(f"{attack}, 100 queries")
+    assert result.attacked.auroc < result.clean.auroc
+
+
+def test_draws_are_averaged_for_the_judge_as_well():
+    calls = {"loss": 0, "judge": 0}
+
+    def counted(name):
+        def score(z, _rows):
+            calls[name] += len(z)
+            return brightness(z)
+
+        return score
+
+    limits = threat(objective="logits", queries=200, draws=10)
+    asked = Objective([counted("loss")], None, counted("judge"))
+    random = row_random(0, "test", range(4), "cpu", torch.float32)
+    found = _once(asked, 0, limits, OOD[:4], Goal("ood"), torch.arange(4), random, "full", lambda _: None)
+    assert sum(calls.values()) == found.queries.sum() <= 4 * 200
+    assert calls["judge"] >= 4 * 30  # one query in six, ten calls each
 
 
 def test_what_comes_first_is_blinded_too():

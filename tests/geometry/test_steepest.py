@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from oodattack.geometry.balls import norm_of
-from oodattack.geometry.steepest import STEEPEST, steepest_l1, steepest_l2, steepest_linf
+from oodattack.geometry.steepest import STEEPEST, free, steepest_l1, steepest_l2, steepest_linf, uphill
 
 DUAL = {"linf": "l1", "l2": "l2", "l1": "linf"}  # of the norms; pixels of a patch are free, their direction is the sign
 EXACT = {**STEEPEST, "l1": lambda g: steepest_l1(g, share=1e-9)}  # one coordinate
@@ -54,8 +54,24 @@ def test_reference_values():
     assert steepest_linf(g).tolist() == [[1.0, -1.0, 0.0, 0.0]]
     torch.testing.assert_close(steepest_l2(g), torch.tensor([[0.6, -0.8, 0.0, 0.0]]))
     assert steepest_l1(g).tolist() == [[0.0, -1.0, 0.0, 0.0]]  # 1 % of 4 is at least one
-    assert steepest_l1(g, share=0.5).tolist() == [[0.5, -0.5, 0.0, 0.0]]
-    assert steepest_l1(g, share=1.0).tolist() == [[0.5, -0.5, 0.0, 0.0]]  # zeros have no sign
+    sevenths = torch.tensor([[3 / 7, -4 / 7, 0.0, 0.0]])
+    torch.testing.assert_close(steepest_l1(g, share=0.5), sevenths)
+    torch.testing.assert_close(steepest_l1(g, share=1.0), sevenths)
+
+
+def test_uphill_minds_the_walls_in_l1_alone():
+    # 1 and 2 can move; 3 and -2.5 stand at their walls and are sent on, -0.5 comes after the one that can move
+    g, x = torch.tensor([[3.0, -2.5, 2.0, 1.0, -0.5]]), torch.tensor([[1.0, 0.0, 0.0, 0.5, 0.0]])
+    assert free(g, x).tolist() == [[0.0, 0.0, 2.0, 1.0, 0.0]]
+    torch.testing.assert_close(uphill(g, x, "l1"), torch.tensor([[1.5, -1.25, 1.0, 0.0, 0.0]]))
+    assert uphill(g, x, "linf").tolist() == [[1.0, -1.0, 1.0, 1.0, -1.0]]
+
+
+def test_uphill_where_nothing_can_move_or_is_to_move():
+    x = torch.tensor([[1.0, 0.0]])
+    assert uphill(torch.tensor([[2.0, -1.0]]), x, "l1").tolist() == [[1.0, -0.5]]  # to be projected back to where it is
+    assert uphill(torch.zeros(1, 2), x, "l1").tolist() == [[0.0, 0.0]]
+    assert uphill(torch.zeros(0, 2), x[:0], "l1").shape == (0, 2)
 
 
 def test_l1_moves_the_share_asked_for():
@@ -63,7 +79,8 @@ def test_l1_moves_the_share_asked_for():
     for share, moved in ((0.01, 4), (0.05, 20), (1.0, 400)):
         u = steepest_l1(g, share=share)
         assert ((u != 0).sum(1) == moved).all()
-        ascent = g.abs().topk(moved, dim=1).values.mean(dim=1)
+        largest = g.abs().topk(moved, dim=1).values
+        ascent = largest.square().sum(dim=1) / largest.sum(dim=1)  # in proportion to |g|
         torch.testing.assert_close((u * g).sum(1), ascent)
 
 
