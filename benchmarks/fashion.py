@@ -91,20 +91,38 @@ def out_of_distribution(folder: Path, *, n: int, seed: int) -> dict[str, Tensor]
     return {"mnist": mnist, "tinyimagenet": grey(tiny), "textures": grey(textures), "noise": noise}
 
 
-def network_of(method: Method, fed: TrainingSet, held_out: HeldOut, args: argparse.Namespace) -> Trained:
-    """The trained network, from the cache where it is there."""
-    same = {"cache": args.cache, "setting": Setting(model="small", mean=MEAN, std=STD, seed=args.seed)}
-    ce = trained(METHODS[0].recipe, fed, held_out, **same) if method.tuned else None
+def network_of(
+    method: Method,
+    fed: TrainingSet,
+    held_out: HeldOut,
+    args: argparse.Namespace,
+    *,
+    model: str = "small",
+    start: Recipe = METHODS[0].recipe,
+) -> Trained:
+    """The trained network, from the cache where it is there; a tuned one starts from that of the recipe `start`."""
+    same = {"cache": args.cache, "setting": Setting(model=model, mean=MEAN, std=STD, seed=args.seed)}
+    ce = trained(start, fed, held_out, **same) if method.tuned else None
     return trained(method.recipe, fed, held_out, **same, weights=None if ce is None else weights_of(ce.network))
+
+
+def training_data(args: argparse.Namespace) -> tuple[TrainingSet, HeldOut]:
+    """Training images with auxiliary outliers, and the test images with their labels."""
+    train, test = (data.load("fashion-mnist", part=p, seed=args.seed, root=args.data_root) for p in ("train", "test"))
+    aux = grey(cifar_data.ood_images("cifar100", args.data, n=5000, seed=args.seed))
+    return TrainingSet(train.x, train.y, aux), HeldOut(test.x, test.y)
+
+
+def test_data(args: argparse.Namespace) -> tuple[Tensor, dict[str, Tensor]]:
+    """`--n` ID test images, and as many of each OOD set."""
+    test = data.load("fashion-mnist", part="test", seed=args.seed, root=args.data_root)
+    return data.subset(test, args.n, seed=args.seed).x, out_of_distribution(args.data, n=args.n, seed=args.seed)
 
 
 def run(args: argparse.Namespace) -> None:
     """One line a method and OOD set and threat."""
-    train, test = (data.load("fashion-mnist", part=p, seed=args.seed, root=args.data_root) for p in ("train", "test"))
-    aux = grey(cifar_data.ood_images("cifar100", args.data, n=5000, seed=args.seed))
-    fed, held_out = TrainingSet(train.x, train.y, aux), HeldOut(test.x, test.y)
-    x_id = data.subset(test, args.n, seed=args.seed).x
-    ood = out_of_distribution(args.data, n=args.n, seed=args.seed)
+    fed, held_out = training_data(args)
+    x_id, ood = test_data(args)
     for method in METHODS:
         where = {"benchmark": "fashion", "method": method.title, "n": args.n, "seed": args.seed}
         if json_lines.find(json_lines.read(args.out), where | {"benchmark": "fashion_training"}):
@@ -176,16 +194,21 @@ def plot(lines: list[Line], path: Path) -> None:
     plt.close(figure)
 
 
-def main(arguments: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--table", type=Path, help="print the table of these lines")
-    parser.add_argument("--plot", type=Path, help="draw gradient norms of these lines, as PNG beside them")
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Options of a measurement."""
     parser.add_argument("--data", type=Path, help="folder of the arrays")
     parser.add_argument("--data-root", type=Path, help="folder of downloaded sets")
     parser.add_argument("--n", type=int, default=500, help="ID images, and OOD images a set")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--cache", type=Path, help="folder of trained networks")
     parser.add_argument("--out", type=Path, help="JSON lines, appended to")
+
+
+def main(arguments: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--table", type=Path, help="print the table of these lines")
+    parser.add_argument("--plot", type=Path, help="draw gradient norms of these lines, as PNG beside them")
+    add_options(parser)
     args = parser.parse_args(arguments)
     if args.table:
         print(table(json_lines.read(args.table)))

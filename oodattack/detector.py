@@ -108,16 +108,13 @@ class Classifier(nn.Module):
         head: str | None = None,
     ) -> None:
         super().__init__()
-        if (mean is None) != (std is None) or (mean is not None and std is not None and len(mean) != len(std)):
-            raise ValueError(f"`mean` and `std` must have one number a channel each, got {mean} and {std}.")
-        if std is not None and min(std) <= 0:
-            raise ValueError(f"`std` must be > 0, got {std}.")
+        shift, scale = normalisation(mean, std)
         self.network = network
         self.head = last_linear(network) if head is None else head
         if self.head not in dict(network.named_modules()):
             raise ValueError(f"`head` must be the name of a module of the network, got {head!r}.")
-        self.register_buffer("mean", torch.tensor(mean or [0.0]).view(1, -1, 1, 1), persistent=False)
-        self.register_buffer("std", torch.tensor(std or [1.0]).view(1, -1, 1, 1), persistent=False)
+        self.register_buffer("mean", shift, persistent=False)
+        self.register_buffer("std", scale, persistent=False)
         self.training = network.training  # not `train()`: submodules may differ, as frozen norms do
 
     def forward(self, x: Tensor) -> Tensor:
@@ -267,6 +264,27 @@ class Classifier(nn.Module):
     def _stage_names(self) -> list[str]:
         names = [n for n, _ in self.network.named_modules() if STAGE.fullmatch(n.split(".")[-1]) and n.count(".") <= 1]
         return [n for n in names if n.split(".")[0] not in names or "." not in n]  # a block inside a stage is none
+
+
+def normalisation(mean: Sequence[float] | None, std: Sequence[float] | None) -> tuple[Tensor, Tensor]:
+    """Mean and std of channels as tensors of shape (1, C, 1, 1); 0 and 1 for None.
+
+    Raises:
+        ValueError: one without the other, numbers of channels that differ, or a std that is not positive.
+    """
+    try:
+        shift, scale = (None if part is None else torch.as_tensor(part, dtype=torch.float32) for part in (mean, std))
+    except (TypeError, ValueError, RuntimeError):
+        raise ValueError(f"`mean` and `std` must have one number a channel each, got {mean} and {std}.") from None
+    if shift is None and scale is None:
+        shift, scale = torch.tensor([0.0]), torch.tensor([1.0])
+    if shift is None or scale is None or shift.ndim != 1 or shift.shape != scale.shape or not len(shift):
+        raise ValueError(f"`mean` and `std` must have one number a channel each, got {mean} and {std}.")
+    if not (scale.isfinite().all() and scale.min() > 0):
+        raise ValueError(f"`std` must be > 0, got {std}.")
+    if not shift.isfinite().all():
+        raise ValueError(f"`mean` must be finite, got {mean}.")
+    return shift.view(1, -1, 1, 1), scale.view(1, -1, 1, 1)
 
 
 @contextmanager

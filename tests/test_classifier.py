@@ -1,6 +1,7 @@
 import math
 from collections import OrderedDict
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -54,8 +55,17 @@ def test_mean_and_std_are_checked():
     for mean, std in (([0.5], None), (None, [0.5]), ([0.5], [0.5, 0.5])):
         with pytest.raises(ValueError, match=r"`mean` and `std` must have one number a channel each"):
             Classifier(flat(), mean=mean, std=std)
+    for mean, std in ((0.5, 0.5), ([], []), (np.zeros((1, 3)), np.ones((1, 3))), ("a", "b")):
+        with pytest.raises(ValueError, match=r"`mean` and `std` must have one number a channel each"):
+            Classifier(flat(), mean=mean, std=std)
     with pytest.raises(ValueError, match=r"`std` must be > 0, got \[0.5, 0.0\]"):
         Classifier(flat(), mean=[0, 0], std=[0.5, 0.0])
+    with pytest.raises(ValueError, match=r"`std` must be > 0, got \[nan\]"):
+        Classifier(flat(), mean=[0], std=[float("nan")])
+    with pytest.raises(ValueError, match=r"`mean` must be finite, got \[inf\]"):
+        Classifier(flat(), mean=[float("inf")], std=[1])
+    for kind in (np.array, torch.tensor, tuple):
+        assert Classifier(flat(inputs=12), mean=kind([0.5, 0.4, 0.3]), std=kind([1.0, 1.0, 1.0])).mean.numel() == 3
     net = Classifier(flat(inputs=12), mean=[0.5] * 3, std=[0.5] * 3)
     with pytest.raises(ValueError, match=r"`x` must have 3 channels as `mean` has, got 1"):
         net(images(2, 1, 2, 2))  # would be spread over three channels

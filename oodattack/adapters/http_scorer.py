@@ -30,7 +30,7 @@ class HttpScorer:
         url: http or https address that takes the requests.
         budget: images that it may be sent, > 0; a request that is tried again counts once.
         retries: how often a request is tried again after a broken connection or a server's error (5xx).
-        timeout: seconds to wait for an answer.
+        timeout: seconds to wait for the next byte of an answer.
         pause: seconds before the first of these tries, doubled before each one after it.
         rows: images in a request, at most.
 

@@ -32,7 +32,7 @@ def post(url: str, body: bytes, *, timeout: float, most: int) -> bytes:
     """The answer to one request, of `most` bytes.
 
     Raises:
-        HTTPError: any status but 200, redirects among them.
+        HTTPError: any status but 2xx, redirects among them.
         OSError: no answer.
         ScorerError: a longer answer.
     """
@@ -59,7 +59,7 @@ def read_scores(answer: bytes, n: int, url: str) -> list[float]:
         ScorerError: anything else.
     """
     try:
-        found = json.loads(answer)
+        found = json.loads(answer, parse_int=float)
     except (ValueError, RecursionError):
         raise ScorerError(f"{url} must answer in JSON, got {short(answer)}") from None
     scores = found.get("scores") if isinstance(found, dict) else None

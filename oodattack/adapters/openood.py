@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from oodattack.adapters.behind import Behind
 from oodattack.adapters.openood_twins import TWINS, Features, Logits
 from oodattack.adapters.parts import eval_mode_only, moved
+from oodattack.detector import normalisation
 
 LIBRARY = "openood"
 
@@ -47,7 +48,13 @@ class OpenOOD:
         return -conf.to(x.device)
 
     def normalised(self, x: Tensor) -> Tensor:
-        """What the network is given."""
+        """What the network is given.
+
+        Raises:
+            ValueError: images with other channels than `mean`.
+        """
+        if self.mean.shape[1] not in (1, x.shape[1]):  # would broadcast one channel to many
+            raise ValueError(f"`x` must have {self.mean.shape[1]} channels as `mean` has, got {x.shape[1]}.")
         return (x - self.mean.to(x)) / self.std.to(x)
 
     def to(self, device: torch.device, dtype: torch.dtype) -> Self:
@@ -78,13 +85,9 @@ def openood(
     if not isinstance(net, nn.Module):
         kind = type(net).__name__
         raise ValueError(f"`net` must be a network, got {kind}. Give the one that the postprocessor was set up with.")
-    if (mean is None) != (std is None) or (mean is not None and std is not None and len(mean) != len(std)):
-        raise ValueError(f"`mean` and `std` must have one number a channel each, got {mean} and {std}.")
-    if std is not None and min(std) <= 0:
-        raise ValueError(f"`std` must be > 0, got {std}.")
+    shift, scale = normalisation(mean, std)
     eval_mode_only(net, type(postprocessor).__name__)
-    shape = (1, -1, 1, 1)
-    return OpenOOD(postprocessor, net, torch.tensor(mean or [0.0]).view(shape), torch.tensor(std or [1.0]).view(shape))
+    return OpenOOD(postprocessor, net, shift, scale)
 
 
 @contextmanager

@@ -52,8 +52,9 @@ class Neighbour:
         """Shape (B,)."""
         z = Features(self.owner)(x)
         z = z / torch.linalg.vector_norm(z, dim=1, keepdim=True) + 1e-10  # where the library adds it
-        bank = torch.as_tensor(self.owner.postprocessor.activation_log).to(z)
-        k = self.owner.postprocessor.args.K
+        fitted = self.owner.postprocessor
+        bank = torch.as_tensor(fitted.activation_log).to(z)
+        k = fitted.K if hasattr(fitted, "K") else fitted.args.K  # a search over K leaves it in the first
         distance: Tensor = torch.cdist(z, bank, compute_mode="donot_use_mm_for_euclid_dist")
         return distance.kthvalue(k, dim=1).values.square()
 

@@ -11,6 +11,7 @@ from oodattack.data.dataset import Opened
 from oodattack.data.images import Images, check_images
 from oodattack.data.mapped import map_array
 from oodattack.data.steps import Step, apply_steps, told
+from oodattack.lookup import summary
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -112,11 +113,14 @@ def to_images(x: object, y: object, name: str) -> Images:
     """
     import numpy as np
 
-    array = np.asarray(x)
+    try:
+        array = np.asarray(x)
+    except (ValueError, TypeError) as error:  # such as pictures of several sizes in a list
+        raise ValueError(f"`{name}` must hold one array of images, got {summary(error)}. Stack the images.") from error
     if array.dtype != np.uint8 and array.dtype.kind != "f":
         raise ValueError(f"`{name}` must hold uint8 or floating-point images, got {array.dtype}. Convert them.")
     scale = 255 if array.dtype == np.uint8 else 1
-    images = torch.from_numpy(channels_first(array, name).astype(np.float32)) / scale
+    images = torch.from_numpy(np.ascontiguousarray(channels_first(array, name), dtype=np.float32)) / scale
     return Images(name, check_images(images, name), to_labels(y, len(images), name), name)
 
 

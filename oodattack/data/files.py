@@ -40,7 +40,9 @@ def call(source: str) -> Images:
         raise ValueError(f"`{source}` must return images, got {summary(error)}. Correct it.") from error
     if isinstance(found, Images):
         found = (found.x, found.y)
-    x, y = found if isinstance(found, tuple) and len(found) == 2 else (found, None)
+    if isinstance(found, tuple) and len(found) != 2:
+        raise ValueError(f"`{source}` must return images or (images, labels), got a tuple of {len(found)}. Correct it.")
+    x, y = found if isinstance(found, tuple) else (found, None)
     x, y = (array.detach().cpu().numpy() if isinstance(array, Tensor) else array for array in (x, y))
     return to_images(x, y, source)
 

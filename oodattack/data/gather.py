@@ -73,7 +73,7 @@ def decode(pictures: Pictures, row: int, steps: tuple[Step, ...]) -> tuple["NDAr
         with warnings.catch_warnings():
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             picture, label = pictures.read(row)
-            return np.asarray(apply_steps(eight_bit(picture), steps)), label
+            return np.asarray(apply_steps(eight_bit(picture, pictures.name), steps)), label
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         limit = Image.MAX_IMAGE_PIXELS
         raise ValueError(
@@ -84,11 +84,17 @@ def decode(pictures: Pictures, row: int, steps: tuple[Step, ...]) -> tuple["NDAr
         raise ValueError(f"`{pictures.name}` must hold readable pictures, got: {reason}. Restore that file.") from error
 
 
-def eight_bit(picture: "Image") -> "Image":
-    """Mode "L" for grey pictures, "RGB" for all others; 16-bit grey is divided by 257 and rounded."""
+def eight_bit(picture: "Image", name: str) -> "Image":
+    """Mode "L" for grey pictures, "RGB" for all others; 16-bit grey is divided by 257 and rounded.
+
+    Raises:
+        ValueError: floating-point pixels, whose range no file states.
+    """
     import numpy as np
     from PIL import Image
 
+    if picture.mode == "F":
+        raise ValueError(f"`{name}` must have pictures of 8 or 16 bits, got floating point. Save them as PNG or .npz.")
     if picture.mode.startswith("I"):
         values = np.asarray(picture, dtype=np.float64).clip(0, 65535)
         return Image.fromarray((values / 257).round().astype(np.uint8))

@@ -24,6 +24,7 @@ class Family(NamedTuple):
     train: str
     test: str
     description: str
+    first: int = 0  # label of the first class in the files
 
 
 FAMILIES: dict[str, Family] = {
@@ -60,7 +61,8 @@ FAMILIES: dict[str, Family] = {
         "https://www.westernsydney.edu.au/bens/home/reproducible_research/emnist",
         "emnist-letters-train",
         "emnist-letters-test",
-        "handwritten letters only, 28 x 28 grey, transposed as published, labels 1..26",
+        "handwritten letters only, 28 x 28 grey, transposed as published",
+        first=1,
     ),
 }
 
@@ -99,7 +101,7 @@ def load(name: str, ask: Request) -> Opened:
         raise ValueError(f"`{name}` must have a label an image, got {len(y)} for {len(x)}. Download it again.")
 
     def read(number: int) -> "tuple[Image.Image, int | None]":
-        return Image.fromarray(np.asarray(x[number])), int(y[number])
+        return Image.fromarray(np.asarray(x[number])), int(y[number]) - family.first
 
     return unread(Pictures(name, f"torchvision {family.title}, {ask.part}", len(x), read))
 

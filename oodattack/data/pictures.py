@@ -32,6 +32,8 @@ def picture(path: str | Path, *, channels: int, size: int) -> Tensor:
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             with Image.open(Path(path).expanduser()) as file:
                 upright = ImageOps.exif_transpose(file)
+                if upright.mode == "F":  # whose range no file states
+                    raise ValueError(f"`picture:{path}` must have 8 or 16 bits, got floating point. Save it as PNG.")
                 deep = upright.mode.startswith("I")  # 16-bit grey: Pillow's conversion to 8 bits would clip it at 255
                 small = upright.convert("F" if deep else "L" if channels == 1 else "RGB")
                 small = small.resize((size, size), Image.Resampling.BILINEAR)

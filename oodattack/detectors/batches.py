@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 Images = Tensor | Iterable[Tensor] | Iterable[tuple[Tensor, Tensor]]
 BATCH_SIZE = 256
+RANGE = (0.0, 1.0)  # of pixels
 
 
 def batches(
@@ -33,6 +34,9 @@ def batches(
         found += len(rows)
         if not rows.is_floating_point():
             raise ValueError(f"`x` must be images in [0, 1], got values of type {rows.dtype}. Divide by 255.")
+        if len(rows) and not (rows.min() >= RANGE[0] and rows.max() <= RANGE[1]):  # NaN is neither
+            ends = f"[{rows.min():.3g}, {rows.max():.3g}]"
+            raise ValueError(f"`x` must be images in [0, 1], got {ends}. Divide by 255, or move mean/std inside.")
         if labels is not None and labels.shape != rows.shape[:1]:
             got = len(labels) if labels.ndim == 1 else f"shape {tuple(labels.shape)} of"
             raise ValueError(f"`y` must have one label an image, got {got} labels for {len(rows)} images.")
@@ -45,6 +49,7 @@ def _pairs(x: Images, y: Tensor | None, batch_size: int) -> Iterator[tuple[Tenso
     if isinstance(x, Tensor):
         if batch_size < 1:
             raise ValueError(f"`batch_size` must be >= 1, got {batch_size}.")
+        y = None if y is None else torch.as_tensor(y)
         if y is not None and len(y) != len(x):
             raise ValueError(f"`y` must have one label an image, got {len(y)} labels for {len(x)} images.")
         for start in range(0, len(x), batch_size):

@@ -8,7 +8,8 @@ from torch import Tensor, nn
 from torch.nn.functional import relu
 
 from oodattack.detector import Classifier, Surrogate
-from oodattack.detectors.react import head_logits, head_of
+from oodattack.detectors.msp import check_classes
+from oodattack.detectors.react import features_of, head_logits, head_of
 
 SLOPE = 1e-3  # share of `gap_log_odds` in the surrogate's gradient; with 0.1 attacks neglect ||h||_1 and reach less
 TINY = 1e-30  # keeps logarithms finite where all features are 0 or all classes equally likely
@@ -16,6 +17,7 @@ TINY = 1e-30  # keeps logarithms finite where all features are 0 or all classes 
 
 def confidence_gap(logits: Tensor) -> Tensor:
     """||p - 1/K||_1 of p = softmax(logits), shape (B,), in [0, 2 - 2/K]: 0 where all classes are equally likely."""
+    check_classes(logits)
     return (logits.softmax(dim=1) - 1 / logits.shape[1]).abs().sum(dim=1)
 
 
@@ -73,15 +75,23 @@ class GradNorm(nn.Module):
     def __init__(self, net: Classifier) -> None:
         super().__init__()
         head_of(net)
-        self.net = net
+        self.net, self.checked = net, False  # whether the head's output is the logits, which takes an image
         self.latent = net.features
         self.surrogate = Surrogate(f"score with {SLOPE:g} of the gradient of its log-odds", self.soft, exact=True)
         self.training = net.training
 
     def forward(self, x: Tensor) -> Tensor:
-        """OOD scores, shape (B,), <= 0."""
+        """OOD scores, shape (B,), <= 0.
+
+        Raises:
+            ValueError: a head whose output is not the logits.
+        """
         h = self.net.features(x)
-        return gradnorm(h, head_logits(self.net, h))
+        logits = head_logits(self.net, h)
+        if not self.checked:
+            features_of(self.net, x[:1], check=True)
+            self.checked = True
+        return gradnorm(h, logits)
 
     def soft(self, x: Tensor) -> Tensor:
         """The scores, shape (B,), with a gradient that does not saturate."""

@@ -16,12 +16,14 @@ class ClassMoments(NamedTuple):
         rows: their number, shape (K,), float64.
         means: shape (K, D).
         scatter: sum over rows of (z - mean of its class)(z - mean of its class)^T, shape (D, D).
+        rounding: relative spacing of the numbers that the features came in.
     """
 
     labels: Tensor
     rows: Tensor
     means: Tensor
     scatter: Tensor
+    rounding: float = 0.0
 
 
 def batch_moments(z: Tensor, y: Tensor) -> ClassMoments:
@@ -40,13 +42,14 @@ def batch_moments(z: Tensor, y: Tensor) -> ClassMoments:
     if y.is_floating_point() or y.is_complex() or y.min() < 0:
         kind = y.dtype if y.is_floating_point() or y.is_complex() else int(y.min())
         raise ValueError(f"`y` must be classes 0, 1, 2, ..., got {kind}. Leave out rows without a class.")
+    rounding = torch.finfo(z.dtype).eps if z.is_floating_point() else 0.0
     z = z.detach().cpu().double()
     if not z.isfinite().all():
         raise ValueError("features must be finite to be fitted on, got NaN or infinity. Check network and images.")
     labels, row_of, count = y.cpu().long().unique(return_inverse=True, return_counts=True)
     means = z.new_zeros(len(labels), z.shape[1]).index_add_(0, row_of, z) / count[:, None]
     off = z - means[row_of]
-    return ClassMoments(labels, count.double(), means, off.T @ off)
+    return ClassMoments(labels, count.double(), means, off.T @ off, rounding)
 
 
 def merged(a: ClassMoments, b: ClassMoments) -> ClassMoments:
@@ -66,7 +69,7 @@ def merged(a: ClassMoments, b: ClassMoments) -> ClassMoments:
     total, d = n_a + n_b, means_b - means_a
     means = means_a + d * (n_b / total)[:, None]
     between = (d * (n_a * n_b / total)[:, None]).T @ d
-    return ClassMoments(labels, total, means, a.scatter + b.scatter + between)
+    return ClassMoments(labels, total, means, a.scatter + b.scatter + between, max(a.rounding, b.rounding))
 
 
 def class_moments(batches: Iterable[tuple[Tensor, Tensor]]) -> ClassMoments:
@@ -96,6 +99,9 @@ def covariance(moments: ClassMoments) -> Tensor:
 def precision(moments: ClassMoments) -> Tensor:
     """Pseudo-inverse of the covariance, shape (D, D): directions in which no feature varies get no weight.
 
+    Nor do those in which features vary by their rounding alone, whose weight would be past all others: where D times
+    the square of its relative size, or the rounding of this computation, is all that is left of the largest variance.
+
     Raises:
         ValueError: no feature varies within a class, as with one row each: every distance would be 0.
     """
@@ -106,5 +112,6 @@ def precision(moments: ClassMoments) -> Tensor:
             f"features must vary within a class to be fitted on, got a covariance of 0 from {rows} rows in "
             f"{len(moments.labels)} classes. Pass more images."
         )
-    inverse: Tensor = torch.linalg.pinv(found, hermitian=True)
+    least = max(torch.finfo(found.dtype).eps, moments.rounding**2)
+    inverse: Tensor = torch.linalg.pinv(found, hermitian=True, rtol=len(found) * least)
     return inverse

@@ -18,9 +18,19 @@ def log_odds(logits: Tensor) -> Tensor:
 
     Returns:
         Shape (B,), unbounded; higher means less confident.
+
+    Raises:
+        ValueError: fewer than two classes.
     """
+    check_classes(logits)
     top = one_hot(logits.argmax(dim=1), logits.shape[1]).bool()
     return logits.masked_fill(top, -float("inf")).logsumexp(dim=1) - logits.amax(dim=1)
+
+
+def check_classes(logits: Tensor) -> None:
+    """Raise ValueError unless there are two classes or more: of one, every softmax is 1."""
+    if logits.ndim != 2 or logits.shape[1] < 2:
+        raise ValueError(f"the network must give logits of 2 classes or more, got {tuple(logits.shape)}. Take another.")
 
 
 def msp(logits: Tensor) -> Tensor:

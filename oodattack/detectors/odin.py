@@ -70,5 +70,6 @@ class ODIN(nn.Module):
         return self.net.logits(signed_step(confidence_loss, x, self.magnitude))
 
     def forward(self, x: Tensor) -> Tensor:
-        """OOD scores, shape (B,), in [0, 1]."""
-        return msp(self.latent(x) / self.temperature)
+        """OOD scores, shape (B,), in [0, 1]; in float64, as 1 - p of a thousand classes at T = 1000 differs late."""
+        logits = self.latent(x)
+        return msp((logits if logits.device.type == "mps" else logits.double()) / self.temperature)

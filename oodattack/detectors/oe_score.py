@@ -4,6 +4,7 @@
 from torch import Tensor, nn
 
 from oodattack.detector import Classifier
+from oodattack.detectors.msp import check_classes
 
 
 def oe_score(logits: Tensor) -> Tensor:
@@ -17,6 +18,7 @@ def oe_score(logits: Tensor) -> Tensor:
     Returns:
         OOD scores, shape (B,), <= -log K; equal to it for equal logits.
     """
+    check_classes(logits)
     return logits.log_softmax(dim=1).mean(dim=1)
 
 

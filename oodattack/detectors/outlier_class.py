@@ -7,6 +7,7 @@ OpenMix: Zhu et al., CVPR 2023, arXiv:2303.17093.
 from torch import Tensor, nn
 
 from oodattack.detector import Classifier
+from oodattack.detectors.msp import check_classes
 
 
 def outlier_log_odds(logits: Tensor) -> Tensor:
@@ -18,6 +19,7 @@ def outlier_log_odds(logits: Tensor) -> Tensor:
     Returns:
         OOD scores, shape (B,), unbounded.
     """
+    check_classes(logits)
     return logits[:, -1] - logits[:, :-1].logsumexp(dim=1)
 
 

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from oodattack.detector import Detector, Score, Surrogate
 from oodattack.detectors.batches import BATCH_SIZE, Images, batches
+from oodattack.keep_graph import Kept
 
 
 @dataclass(frozen=True)
@@ -95,10 +96,28 @@ class WeightedSum(nn.Module):
         return self.latent(x).sum(dim=1)
 
 
+@dataclass(frozen=True)
+class Followed:
+    """A part's score where a gradient is asked for: one that hides it would leave the gradient of the other parts.
+
+    Raises:
+        RuntimeError: when called for a gradient, if the score has none.
+    """
+
+    score: Score
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """Scores, shape (B,)."""
+        found = self.score(x)
+        if torch.is_grad_enabled() and x.requires_grad and not found.requires_grad:
+            raise RuntimeError("a part of the sum has no gradient")
+        return found
+
+
 def differentiable(part: Detector) -> Score:
-    """The score of a detector's surrogate, or the detector itself where it has none."""
+    """The score of a detector's surrogate, or where it has none the detector itself with its graph kept."""
     stand_in: Surrogate | None = getattr(part, "surrogate", None)
-    return stand_in.score if stand_in else part
+    return Followed(stand_in.score if stand_in else Kept(part))
 
 
 def fit_weighted_sum(parts: Mapping[str, Detector], x: Images, *, batch_size: int = BATCH_SIZE) -> WeightedSum:

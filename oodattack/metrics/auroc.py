@@ -64,7 +64,7 @@ def score_vector(scores: Tensor, side: str) -> Tensor:
         raise ValueError(f"`{name}` must be 1-D, got shape {tuple(scores.shape)}. Give one score per input.")
     if not len(scores):
         raise ValueError(f"`{name}` must hold at least one score, got none. Both ID and OOD inputs are needed.")
-    flat = scores.detach().cpu().to(torch.float64)
+    flat = scores.detach().cpu().to(torch.float64).contiguous()
     if bad := int((~flat.isfinite()).sum()):
         raise ValueError(f"`{name}` must be finite, got {bad} of {len(flat)} NaN or infinite. Mend the detector.")
     return flat

@@ -147,6 +147,7 @@ class MDSPostprocessor(BasePostprocessor):
 class KNNPostprocessor(BasePostprocessor):
     def setup(self, net, id_loader_dict, ood_loader_dict):
         self.activation_log = self.normed(self.features(net, id_loader_dict).numpy())
+        self.K = self.args.K
 
     def normed(self, x):
         return x / np.linalg.norm(x, axis=-1, keepdims=True) + 1e-10
@@ -155,7 +156,7 @@ class KNNPostprocessor(BasePostprocessor):
     def postprocess(self, net, data):
         output, feature = net(data, return_feature=True)
         off = self.normed(feature.data.cpu().numpy())[:, None] - self.activation_log
-        nearest = np.sort((off**2).sum(-1), axis=1)[:, : self.args.K]
+        nearest = np.sort((off**2).sum(-1), axis=1)[:, : self.K]
         return output.argmax(1), torch.from_numpy(-nearest[:, -1])
 
 

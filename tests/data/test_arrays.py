@@ -23,6 +23,12 @@ def test_layouts(x, expected):
     found = to_images(x, None, "a").x
     assert found.dtype == torch.float32
     assert torch.equal(found, torch.from_numpy(expected))
+    assert found.is_contiguous()  # x.view(len(x), -1) is what detectors do
+
+
+def test_a_list_of_several_sizes_is_no_array():
+    with pytest.raises(ValueError, match="`a` must hold one array of images, got ValueError: setting an array element"):
+        to_images([np.zeros((3, 4)), np.zeros((4, 3))], None, "a")
 
 
 def test_bytes_are_divided_by_255():

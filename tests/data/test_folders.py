@@ -34,6 +34,12 @@ def test_a_sub_folder_is_a_class(tmp_path):
     assert images.y.tolist() == [0, 2, 2, 2, 3]  # ant 0, bee 1, cat 2, dog 3
 
 
+def test_floating_point_is_refused(tmp_path):
+    Image.fromarray(np.linspace(0, 1, 64, dtype=np.float32).reshape(8, 8)).save(tmp_path / "f.tif")
+    with pytest.raises(ValueError, match="` must have pictures of 8 or 16 bits, got floating point"):
+        load(f"folder:{tmp_path}", seed=0)
+
+
 def test_torchvision_reads_the_same(tmp_path):
     from torchvision.datasets import ImageFolder
 

@@ -40,6 +40,12 @@ def test_16_bit_grey_is_not_clipped(tmp_path, channels):
     assert x.unique().item() == pytest.approx(0x8000 / 65535)
 
 
+def test_floating_point_is_refused(tmp_path):
+    Image.fromarray(np.linspace(0, 1, 64, dtype=np.float32).reshape(8, 8)).save(tmp_path / "f.tif")
+    with pytest.raises(ValueError, match=r"f\.tif` must have 8 or 16 bits, got floating point\. Save it as PNG"):
+        picture(tmp_path / "f.tif", channels=1, size=8)
+
+
 @pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGBA", "CMYK"])
 @pytest.mark.parametrize("channels", [1, 3])
 def test_every_mode(tmp_path, mode, channels):

@@ -98,6 +98,7 @@ WRONG = {
     "folder parts": ({"name": "folder:a", "part": "train"}, "`part` must be one of test for `folder:a`, got 'train'"),
     "folder size": ({"name": "folder:a", "size": 4}, "`size` must be >= 8, got 4"),
     "no set": ({"name": "cifar10"}, "`name` must be one of digits, .*, got 'cifar10'. Did you mean 'cifar-10'"),
+    "too many parts": ({"name": "os:times"}, r"`os:times` must return images or \(images, labels\), got a tuple of 5"),
     "no images": ({"name": "os:getcwd"}, "`os:getcwd` must hold uint8 or floating-point images"),
 }
 

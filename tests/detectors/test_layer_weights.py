@@ -12,6 +12,8 @@ from oodattack.detectors.mahalanobis import Gaussians
 from oodattack.detectors.mahalanobis_layers import MahalanobisLayers, fit_mahalanobis_layers
 from oodattack.metrics import auroc
 
+pytestmark = pytest.mark.usefixtures("any_pixels")
+
 
 def double(*values):
     return torch.tensor(values, dtype=torch.float64)

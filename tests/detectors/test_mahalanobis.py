@@ -10,6 +10,8 @@ from oodattack.detector import Classifier
 from oodattack.detectors.mahalanobis import Gaussians, Mahalanobis, fit_gaussians, fit_mahalanobis, mahalanobis
 from oodattack.detectors.mahalanobis_layers import MahalanobisLayers, fit_mahalanobis_layers
 
+pytestmark = pytest.mark.usefixtures("any_pixels")
+
 POINTS = torch.tensor([[-1.0, 0.0], [1.0, 4.0], [9.0, 10.0], [11.0, 10.0]], dtype=torch.float64)
 LABELS = torch.tensor([0, 0, 1, 1])
 

@@ -13,6 +13,8 @@ from oodattack.detector import Classifier
 from oodattack.detectors.mahalanobis import fit_gaussians, fit_mahalanobis
 from oodattack.detectors.moments import batch_moments, class_moments, covariance, merged, precision
 
+pytestmark = pytest.mark.usefixtures("any_pixels")
+
 
 def double(*values):
     return torch.tensor(values, dtype=torch.float64)
@@ -99,8 +101,18 @@ def test_means_far_from_zero_cost_no_digits():
 def test_float32_features_are_added_up_in_float64():
     z, y = features()
     found = class_moments(in_batches(z.float(), y, 10))
-    assert {t.dtype for t in found[1:]} == {torch.float64}
+    assert {t.dtype for t in found[1:4]} == {torch.float64}
     torch.testing.assert_close(found.scatter, class_moments([(z.float().double(), y)]).scatter, rtol=1e-10, atol=1e-8)
+
+
+def test_directions_that_are_rounding_alone_get_no_weight():
+    # the third feature is the sum of the others, up to the rounding of float32
+    z = torch.randn(60, 2, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    y = torch.arange(60) % 3
+    z = torch.cat([z, z.sum(dim=1, keepdim=True)], dim=1)
+    exact, rounded = (fit_gaussians(part, y).precision for part in (z, z.float()))
+    torch.testing.assert_close(rounded, exact, rtol=1e-4, atol=1e-4)
+    assert torch.linalg.matrix_rank(rounded, rtol=1e-9) == 2
 
 
 def test_one_class_is_one_gaussian():
@@ -141,7 +153,11 @@ NET, X = pixels(), torch.rand(4, 2, 1, 1, generator=torch.Generator().manual_see
         (lambda: fit_mahalanobis(NET, X, torch.zeros(4)), r"`y` must be whole numbers, got values of type torch.float"),
         (lambda: fit_mahalanobis(NET, X[:0], torch.arange(0)), "`x` must have images to fit on, got 0"),
         (lambda: fit_mahalanobis(NET, X), "`y` must be the labels of the images, got none"),
-        (lambda: fit_mahalanobis(NET, X * float("nan"), torch.arange(4) % 2), "features must be finite"),
+        (
+            lambda: fit_mahalanobis(NET, X * float("nan"), torch.arange(4) % 2),
+            r"`x` must be images in \[0, 1\], got \[nan",
+        ),
+        (lambda: fit_gaussians(X[:, :, 0, 0] / 0, torch.arange(4) % 2), "features must be finite"),
         (lambda: fit_gaussians(X[:, :, 0, 0], torch.zeros(4)), r"`y` must be classes 0, 1, 2, ..., got torch.float32"),
         (lambda: fit_gaussians(X[:, :, 0, 0], torch.zeros(4, 1)), r"got shape \(4, 1\) of labels for 4 rows"),
         (lambda: fit_gaussians(X[:0, :, 0, 0], torch.arange(0)), "got 0 rows"),

@@ -12,6 +12,8 @@ from torch import nn
 from oodattack.detector import Classifier
 from oodattack.detectors.pnml import PNML, fit_pnml, log_regret
 
+pytestmark = pytest.mark.usefixtures("any_pixels")
+
 
 def double(*values):
     return torch.tensor(values, dtype=torch.float64)

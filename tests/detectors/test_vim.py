@@ -11,6 +11,8 @@ from oodattack.detector import Classifier
 from oodattack.detectors.energy import energy
 from oodattack.detectors.vim import ViM, default_dim, fit_vim, origin_of
 
+pytestmark = pytest.mark.usefixtures("any_pixels")
+
 
 def double(*values):
     return torch.tensor(values, dtype=torch.float64)
