@@ -1,13 +1,17 @@
-"""From the scores of two sets to the numbers of a report."""
+"""From the scores of two sets to the numbers of a report, and from these to curves."""
 
 import math
+from collections.abc import Sequence
+from itertools import pairwise
 
 from torch import Tensor
 
 from oodattack import metrics
-from oodattack.report import Crossing, Deployed, Mape, Metrics
+from oodattack.report import Crossing, Curve, Deployed, Mape, Metrics, Result
+from oodattack.threat import Sweep
 
 DRAWS = 2000  # of the bootstrap
+TPR = 0.95  # of the deployed threshold
 BOOTSTRAP_SEED = 0  # intervals are part of the report, not of the attack: they do not move with the run's seed
 
 
@@ -50,3 +54,39 @@ def crossing(clean_id: Tensor, found: Tensor) -> Crossing:
     p10, median, p90 = (value if math.isfinite(value) else None for value in at)
     threshold = metrics.id_threshold(clean_id, tpr=0.95)
     return Crossing(threshold=threshold, share=some.double().mean().item(), p10=p10, median=median, p90=p90)
+
+
+def eps_curves(sweep: Sweep, results: Sequence[Result]) -> list[Curve]:
+    """One curve a detector from the records of a sweep's radii, with the radius that leaves AUROC 0.5."""
+    radii = {m.name: m.eps for m in sweep.members}
+    curves = []
+    for key in dict.fromkeys((r.detector, r.network) for r in results):
+        mine = [r for r in results if (r.detector, r.network) == key and r.threat in radii]
+        if not mine:
+            continue
+        points = [(0.0, mine[0].clean.auroc), *[(radii[r.threat], r.attacked.auroc) for r in mine]]
+        bounds = [(radii[r.threat], r.certified_auroc) for r in mine if r.certified_auroc is not None]
+        curves.append(
+            Curve(
+                detector=key[0],
+                network=key[1],
+                threat=sweep.name,
+                ood=mine[0].ood,
+                against="eps",
+                points=points,
+                exact=True,
+                eps50=falls_to(points),
+                certified=[(0.0, mine[0].clean.auroc), *bounds] if bounds else None,
+            )
+        )
+    return curves
+
+
+def falls_to(points: Sequence[tuple[float, float]], level: float = 0.5) -> float | None:
+    """Where a curve first falls to `level`, by linear interpolation; None where it does not get there."""
+    for (a, high), (b, low) in pairwise(points):
+        if high <= level:
+            return a
+        if low <= level:
+            return a + (b - a) * (high - level) / (high - low)
+    return points[-1][0] if points[-1][1] <= level else None

@@ -62,7 +62,8 @@ class AssertRobust:
                 the test. No AUROC, clean or under attack, may be lower than there by more than noise and `max_drop`.
             max_drop: see `baseline`.
             alpha: how often noise alone may fail the test.
-            accept_inconclusive: with `min_auroc`, also pass where the attack looks as if it had failed.
+            accept_inconclusive: also pass where the attack looks as if it had failed; with `baseline`, where it did
+                not look so there.
             seed: of the searches.
             options: of `oodattack.evaluate`, such as `targets` or `batch_size`.
 
@@ -85,7 +86,8 @@ class AssertRobust:
             judge = robust.at_least(min_auroc, accept_inconclusive=accept_inconclusive)
         else:
             path = self.folder / str(baseline)
-            judge = (lambda *_: []) if self.update else robust.no_worse(path, max_drop=max_drop, alpha=alpha)
+            margins: dict[str, Any] = {"max_drop": max_drop, "alpha": alpha, "accept_inconclusive": accept_inconclusive}
+            judge = (lambda *_: []) if self.update else robust.no_worse(path, **margins)
         found = robust.judged(detector, threat=threat, id=id, ood=ood, seed=seed, judge=judge, **options)
         if baseline is not None and self.update:
             from_report(found.report, found.scores).save(path)

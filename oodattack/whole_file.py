@@ -37,9 +37,7 @@ def write_file(path: Path, content: bytes, what: str = "") -> None:
     """
     try:
         replace_file(path, content)
-    except OSError as error:
-        why = error.strerror or error
-        got = f"`{what}` must be a file that can be written, got {str(path)!r}: {why}" if what else ""
-        raise ValueError(
-            f"{got or f'{path}: must be a file that can be written, got {why}'}. Choose another."
-        ) from error
+    except (OSError, ValueError) as error:  # pathlib raises the second for a path without a name
+        rule, why = "must be a file that can be written, got", getattr(error, "strerror", None) or error
+        line = f"`{what}` {rule} {str(path)!r}: {why}" if what else f"{path}: {rule} {why}"
+        raise ValueError(f"{line}. Choose another.") from error

@@ -422,8 +422,10 @@ def test_start_images_of_its_own():
     assert (near.ood, near.threat) == ("near", "t")
     assert (noise.ood, noise.threat, noise.clean.n_ood) == ("noise", "from-noise", 5)
     assert noise.clean.auroc == auroc(brightness(ID), brightness(starts["noise"]))
-    (alone,) = run(threats=[limits], starts=starts, ood={}).results  # no OOD set is needed then
-    assert alone.attacked == noise.attacked
+    report = run(threats=[limits], starts=starts, ood={})  # no OOD set is needed then
+    assert report.results[0].attacked == noise.attacked
+    assert [(s.name, s.n) for s in report.spec.starts] == [("noise", 5)] and report.spec.ood == []
+    assert run(threats=[threat()], starts=starts).spec.starts == []
     with pytest.raises(ValueError, match=r"`starts` must hold images for start 'noise', got \[\]. Add them"):
         run(threats=[limits])
 
@@ -531,6 +533,9 @@ WRONG = {
     "no detector": ({"detector": {}}, "must name at least one each"),
     "threat": ({"threats": ["linf"]}, "`threat` must be one of .*, got 'linf'"),
     "targets": ({"targets": torch.rand(3, 1, 5, 4)}, "`targets` must have the shape of the ID images"),
+    "batch of none": ({"batch_size": 0}, "`batch_size` must be >= 1, got 0. Leave it out"),
+    "precision": ({"precision": "fp16"}, "`precision` must be one of full, bfloat16, got 'fp16'"),
+    "numbers for names": ({"ood": {1: OOD}}, "`ood` must be images by name, got dict"),
 }  # fmt: skip
 
 

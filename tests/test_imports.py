@@ -38,7 +38,7 @@ BELOW = {
     "adapters": {"detector", "detectors", "keep_graph", "lookup"},
     "diagnose": set(),
     "report": {"whole_file"},
-    "numbers": {"metrics", "report"},
+    "numbers": {"metrics", "report", "threat"},
     "certificates": {"bounds", "data", "metrics", "report", "threat"},
     "evaluation": {
         "adapters", "aims", "attack", "attacks", "certificates", "data", "detector", "detectors", "diagnose",

@@ -4,12 +4,13 @@ import os
 import subprocess
 import sys
 from importlib.metadata import entry_points
+from pathlib import Path
 
 import pytest
 import torch
 
 from oodattack.pytest_plugin import AssertRobust
-from oodattack.threat import ThreatModel
+from oodattack.threat import Sweep, ThreatModel
 
 QUICK = ThreatModel(
     name="quick", norm="linf", eps=0.05, aim="hide", objective="score", start="ood", init="clean", attack="apgd",
@@ -89,8 +90,34 @@ def test_an_attack_that_failed_is_no_evidence(robust, images):
 
 
 def test_a_threat_that_does_not_apply_is_no_pass(robust):
-    with pytest.raises(AssertionError, match="liang-logit on ood: not attacked: "):
+    with pytest.raises(AssertionError, match="liang-logit: nothing was attacked: the detector gives no"):
         robust(threat=[QUICK, "liang-logit"], min_auroc=0.0, accept_inconclusive=True)
+
+
+SWEEP = Sweep(name="radii", members=tuple(
+    QUICK.model_copy(update={"name": f"radii@{eps:g}", "eps": eps, "objective": "logits"}) for eps in (0.05, 0.1)
+), source="test")  # fmt: skip
+
+
+def test_a_sweep_that_does_not_apply_is_no_pass(robust):
+    with pytest.raises(AssertionError, match="brightness, radii: nothing was attacked"):
+        robust(threat=[QUICK, SWEEP], min_auroc=0.0, accept_inconclusive=True)
+
+
+def test_the_whole_box_as_a_file_is_judged_like_any_threat(robust):
+    box = Path(__file__).parent.parent / "threat_models" / "sanity-full-box.toml"
+    with pytest.raises(AssertionError, match=r"sanity-full-box on ood: AUROC must be >= 0\.5, got 0\.000"):
+        robust(threat=box, min_auroc=0.5)
+
+
+def test_an_attack_that_fails_now_and_did_not_in_the_baseline_is_no_pass(robust, images):
+    bright = {"bright": images[1] * 0.2 + 0.8}
+    hidden = lambda x: brightness(x).round(decimals=3)  # no gradient
+    robust({"mine": brightness}, ood=bright, baseline="b.json", update=True)
+    robust({"mine": brightness}, ood=bright, baseline="b.json")
+    with pytest.raises(AssertionError, match="is no evidence, the attack is inconclusive and was not in the baseline"):
+        robust({"mine": hidden}, ood=bright, baseline="b.json")
+    robust({"mine": hidden}, ood=bright, baseline="b.json", accept_inconclusive=True)
 
 
 def test_a_baseline_catches_a_worse_detector(robust, tmp_path):

@@ -1,6 +1,8 @@
 """From the words of a command line to an exit code."""
 
+import io
 import os
+import sys
 
 import click
 
@@ -14,6 +16,9 @@ def main(argv: list[str] | None = None) -> int:
         # Threads that wait for one another by spinning make a run up to 50 times slower when something else shares
         # the cores; giving up after 1000 turns costs about a tenth on a quiet machine. Read when torch is imported.
         os.environ.setdefault("GOMP_SPINCOUNT", "1000")
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # a mark that an encoding lacks must not end a run that is done
+            stream.reconfigure(errors="replace")
     if VARIABLE in os.environ:
         from oodattack.cli import shells  # noqa: F401  (takes the place of click's own)
     try:

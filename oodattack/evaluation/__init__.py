@@ -1,9 +1,11 @@
 """Score, attack, verify, score again. The only place where detectors, data and attacks meet."""
 
+import operator
 import re
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import get_args
 
 import torch
 from torch import Tensor
@@ -84,6 +86,11 @@ def evaluate(
         ValueError: images out of range or of another shape, an empty set, NaN scores, a detector in training mode, an
             unknown threat.
     """
+    seed = operator.index(seed)
+    if precision not in get_args(Precision):
+        raise ValueError(f"`precision` must be one of {', '.join(get_args(Precision))}, got {precision!r}.")
+    if not isinstance(ood, Mapping) or not all(isinstance(name, str) for name in ood):
+        raise ValueError(f"`ood` must be images by name, got {type(ood).__name__}. Write {{'name': images}}.")
     given = detector if isinstance(detector, Mapping) else {_name(detector): detector}
     detectors: dict[str, Detector] = {name: adapted(d) for name, d in given.items()}
     read = distinct([t if isinstance(t, ThreatModel | Suite | Sweep) else read_threat(t) for t in threats])
@@ -142,12 +149,14 @@ def checked(
 def spec_of(setup: Setup, threats: Sequence[Threat], known: Provenance) -> Spec:
     """What was evaluated: enough to do it again and to tell whether two reports are of the same."""
     id, targets, ood, detectors = setup.id, setup.targets, setup.ood, setup.detectors
+    used = {members_of(threat)[0].start for threat in threats}
     return Spec(
         command=known.command,
         samples=known.samples,
         id=known.source("id", id),
         targets=None if targets is None else known.source("targets", targets),
         ood=[known.source(name, x) for name, x in ood.items()],
+        starts=[known.source(name, x) for name, x in setup.starts.items() if name in used],
         id_accuracy=dict(known.id_accuracy),
         seed=setup.seed,
         batch_size=setup.batch.size,

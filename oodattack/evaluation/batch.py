@@ -30,7 +30,13 @@ class Batch:
     block: int = field(init=False)
 
     def __post_init__(self) -> None:
-        """Remember where it started."""
+        """Remember where it started.
+
+        Raises:
+            ValueError: fewer than one row.
+        """
+        if self.size < 1:
+            raise ValueError(f"`batch_size` must be >= 1, got {self.size}. Leave it out to have it chosen.")
         self.block = self.size
 
 

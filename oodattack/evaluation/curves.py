@@ -1,7 +1,6 @@
-"""AUROC against queries and against eps."""
+"""AUROC against queries."""
 
 from collections.abc import Sequence
-from itertools import pairwise
 
 import torch
 
@@ -11,7 +10,7 @@ from oodattack.evaluation.plan import Quarry
 from oodattack.evaluation.setup import Setup
 from oodattack.metrics import auroc
 from oodattack.report import Curve, Result
-from oodattack.threat import Sweep, ThreatModel
+from oodattack.threat import ThreatModel
 
 
 def queries_curve(setup: Setup, prey: Quarry, limits: ThreatModel, x: torch.Tensor, outcome: Outcome) -> Outcome:
@@ -75,39 +74,3 @@ def search_curve(result: Result, outcome: Outcome) -> Curve:
         exact=outcome.curve_is_exact,
         eps50=None,
     )
-
-
-def eps_curves(sweep: Sweep, results: Sequence[Result]) -> list[Curve]:
-    """One curve a detector from the records of a sweep's radii, with the radius that leaves AUROC 0.5."""
-    radii = {m.name: m.eps for m in sweep.members}
-    curves = []
-    for key in dict.fromkeys((r.detector, r.network) for r in results):
-        mine = [r for r in results if (r.detector, r.network) == key and r.threat in radii]
-        if not mine:
-            continue
-        points = [(0.0, mine[0].clean.auroc), *[(radii[r.threat], r.attacked.auroc) for r in mine]]
-        bounds = [(radii[r.threat], r.certified_auroc) for r in mine if r.certified_auroc is not None]
-        curves.append(
-            Curve(
-                detector=key[0],
-                network=key[1],
-                threat=sweep.name,
-                ood=mine[0].ood,
-                against="eps",
-                points=points,
-                exact=True,
-                eps50=crossing(points),
-                certified=[(0.0, mine[0].clean.auroc), *bounds] if bounds else None,
-            )
-        )
-    return curves
-
-
-def crossing(points: Sequence[tuple[float, float]], level: float = 0.5) -> float | None:
-    """Where a curve first falls to `level`, by linear interpolation; None where it does not get there."""
-    for (a, high), (b, low) in pairwise(points):
-        if high <= level:
-            return a
-        if low <= level:
-            return a + (b - a) * (high - level) / (high - low)
-    return points[-1][0] if points[-1][1] <= level else None

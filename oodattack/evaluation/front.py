@@ -7,9 +7,9 @@ import torch
 from torch import Tensor
 
 from oodattack.data.disk import Room, copied, put
-from oodattack.evaluation.goal import TPR
 from oodattack.evaluation.outcome import Scored, Side
 from oodattack.metrics import auroc, id_threshold
+from oodattack.numbers import TPR
 from oodattack.threat import ThreatModel
 
 HOPE = 0.1  # of a row's whole movement: what it may still move when its last turns brought nothing

@@ -12,10 +12,10 @@ from oodattack.attack import Loss
 from oodattack.evaluation.batch import Batch, values
 from oodattack.evaluation.plan import Quarry
 from oodattack.metrics import id_threshold
+from oodattack.numbers import TPR
 from oodattack.threat import ThreatModel
 
 BEYOND = 0.01  # a row is finished this many standard deviations beyond the most extreme score that it can pass
-TPR = 0.95  # of the deployed threshold
 AT_ONCE = 256  # rows at a time whose distances to all candidates are in memory together,
 PAIRS = 1 << 22  # and fewer where there would be more distances than this
 

@@ -8,7 +8,7 @@ from torch import Tensor
 from oodattack.certificates import Certificates
 from oodattack.evaluation.cell import Clean, Shown, attacked_scores, certified, indicators, record
 from oodattack.evaluation.check import check_images
-from oodattack.evaluation.curves import eps_curves, queries_curve, search_curve
+from oodattack.evaluation.curves import queries_curve, search_curve
 from oodattack.evaluation.floors import Floors, covers, floors
 from oodattack.evaluation.front import front
 from oodattack.evaluation.keeper import Attacked
@@ -18,7 +18,7 @@ from oodattack.evaluation.schedule import scheduled
 from oodattack.evaluation.setup import Setup
 from oodattack.evaluation.sides import Hunted, attack_id, attack_ood, attack_twice
 from oodattack.metrics import auroc, rank_correlation
-from oodattack.numbers import numbers
+from oodattack.numbers import eps_curves, numbers
 from oodattack.report import Curve, Result, Skipped
 from oodattack.threat import OUTSIDE, Suite, Sweep, Threat, ThreatModel, each_radius, members_of
 

@@ -10,12 +10,12 @@ from oodattack.attack import Found
 from oodattack.data.disk import copied, gathered, pieces, put
 from oodattack.detector import Detector
 from oodattack.evaluation.batch import Batch, by_rows, values
-from oodattack.evaluation.goal import TPR
 from oodattack.evaluation.keeper import Keeper
 from oodattack.evaluation.outcome import Scored, Side, show_rows
 from oodattack.evaluation.plan import measured
 from oodattack.lookup import summary
 from oodattack.metrics import id_threshold
+from oodattack.numbers import TPR
 from oodattack.threat import ON_A_SCORE, ThreatModel
 
 OUTWARD = (1.001, 1.003, 1.01, 1.03, 1.1, 1.3, 2.0, 4.0)  # times the distance of a point that just misses

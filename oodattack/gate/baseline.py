@@ -66,6 +66,7 @@ class Baseline(Record):
     id: Source
     targets: Source | None
     ood: list[Source]
+    starts: list[Source] = Field(default_factory=list)
     threats: dict[str, str]
     detectors: list[str]
     networks: dict[str, str]

@@ -73,6 +73,7 @@ def from_report(report: Report, scores: Scores | None = None) -> Baseline:
         id=spec.id,
         targets=spec.targets,
         ood=spec.ood,
+        starts=spec.starts,
         threats=spec.threats,
         detectors=spec.detectors,
         networks=spec.networks,

@@ -15,7 +15,7 @@ from oodattack.gate.formats import text
 from oodattack.gate.measured import from_report, full_name, read_baseline
 from oodattack.gate.scores import Scores
 from oodattack.report import Report, Result
-from oodattack.threat import Threat
+from oodattack.threat import Suite, Sweep, Threat, ThreatModel, read_threat
 
 SANITY = "sanity-full-box"  # without it, nobody knows whether a search that finds nothing works at all
 Pictures = Tensor | str
@@ -75,11 +75,10 @@ def judged(
     sets = ood if isinstance(ood, Mapping) else {ood if isinstance(ood, str) else "ood": ood}
     x_ood = {name: pictures(x, seed, x_id) for name, x in sets.items()}
     keeper = ScoreKeeper()
-    asked = [*threats, *([] if SANITY in threats else [SANITY])]
+    names = [t.name if isinstance(t, ThreatModel | Suite | Sweep) else read_threat(t).name for t in threats]
+    asked = [*threats, *([] if SANITY in names else [SANITY])]
     report = evaluate(detector, id=x_id, ood=x_ood, threats=asked, seed=seed, keeper=keeper, **options)
-    known = list(report.spec.threats)
-    mine = known if SANITY in threats else [name for name in known if name != SANITY]
-    return Judged(report, keeper.scores, judge(report, keeper.scores, mine))
+    return Judged(report, keeper.scores, judge(report, keeper.scores, names))
 
 
 def pictures(x: Pictures, seed: int, like: Tensor | None) -> Tensor:
@@ -108,23 +107,46 @@ def at_least(min_auroc: float, *, accept_inconclusive: bool) -> Callable[[Report
             for r in asked
             if r.verdict == "inconclusive" and r.attacked.auroc >= min_auroc and not accept_inconclusive
         ]
-        skipped = [
-            f"{full_name(s.detector, s.network)}, {s.threat} on {s.ood}: not attacked: {s.reason}"
-            for s in report.skipped
-            if s.threat in threats
-        ]
-        return [*low, *unsure, *skipped]
+        return [*low, *unsure, *not_attacked(report, threats)]
 
     return judge
 
 
-def no_worse(path: Path, *, max_drop: float, alpha: float) -> Callable[[Report, Scores, list[str]], list[str]]:
-    """No AUROC may be lower than in a baseline by more than the margin and noise; see `compare`."""
+def not_attacked(report: Report, threats: list[str]) -> list[str]:
+    """Detectors and threats without a single result, and why."""
+    done = {(full_name(r.detector, r.network), t) for r in report.results for t in (r.threat, radius_of(r.threat))}
+    lines = []
+    for detector in report.spec.detectors:
+        for threat in [t for t in threats if (detector, t) not in done]:
+            why = [s.reason for s in report.skipped if full_name(s.detector, s.network) == detector]
+            lines.append(f"{detector}, {threat}: nothing was attacked{': ' + why[0] if why else ''}")
+    return lines
+
+
+def radius_of(threat: str) -> str:
+    """The sweep that a result is a radius of, by name."""
+    return threat.rpartition("@")[0]
+
+
+def no_worse(
+    path: Path, *, max_drop: float, alpha: float, accept_inconclusive: bool = False
+) -> Callable[[Report, Scores, list[str]], list[str]]:
+    """No AUROC may be lower than in a baseline by more than the margin and noise, see `compare`.
+
+    Nor may an attack that was evidence there look now as if it had failed.
+    """
     old = read_baseline(path)
+    evidence = {(c.detector, c.threat, c.ood) for c in old.cells if c.verdict != "inconclusive"}
 
     def judge(report: Report, scores: Scores, _threats: list[str]) -> list[str]:
         found = compare(from_report(report, scores), old, max_drop=max_drop, alpha=alpha)
-        return list(text(found)) if found.regressions else []
+        unsure = [
+            f"{name_of(r)}: AUROC {r.attacked.auroc:.3f} is no evidence, the attack is inconclusive and was not in "
+            f"the baseline: {r.reason}"
+            for r in report.results
+            if r.verdict == "inconclusive" and (full_name(r.detector, r.network), r.threat, r.ood) in evidence
+        ]
+        return [*(text(found) if found.regressions else []), *([] if accept_inconclusive else unsure)]
 
     return judge
 

@@ -38,6 +38,9 @@ def fields(new: Baseline, old: Baseline) -> Iterator[Field]:
     sets = {s.name: s for s in new.ood}
     for was in old.ood:
         yield Field(f"spec.ood.{was.name}", source(was), source(sets.get(was.name)))
+    begun = {s.name: s for s in new.starts}
+    for was in old.starts:
+        yield Field(f"spec.starts.{was.name}", source(was), source(begun.get(was.name)))
     for name, digest in old.threats.items():
         yield Field(f"spec.threats.{name}", digest, new.threats.get(name, "none of that name"))
     for name in old.detectors:

@@ -71,6 +71,13 @@ def warnings(found: Comparison) -> Iterator[str]:
                 f"{', '.join(key[:2])} on {cell.ood}: the attack is inconclusive now, and was not in the baseline; "
                 "a higher AUROC may be a search that fails"
             )
+    unsure = [c for c in found.new.cells if c.verdict == "inconclusive"]
+    if still := [c for c in unsure if then.get((c.detector, c.threat, c.ood), "inconclusive") == "inconclusive"]:
+        names = ", ".join(f"{c.detector}, {c.threat} on {c.ood}" for c in still[:3]) + (", ..." if still[3:] else "")
+        yield (
+            f"the attack is inconclusive in {len(still)} of {len(found.new.cells)} cells, as it was in the baseline or "
+            f"new to it ({names}): what is compared there is no evidence of robustness"
+        )
     sizes = [n for c in found.old.cells for n in (c.attacked.n_id, c.attacked.n_ood)]
     if min(sizes, default=FEW) < FEW:
         yield f"only {min(sizes)} images in a set: fewer than {FEW} make the standard errors themselves uncertain"

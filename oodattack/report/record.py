@@ -179,6 +179,7 @@ class Spec(Record):
     id: Source
     targets: Source | None
     ood: list[Source]
+    starts: list[Source] = Field(default_factory=list, description="start images of threats with their own")
     detectors: list[str]
     networks: dict[str, str] = Field(description="network -> SHA-256 of its weights")
     fingerprints: dict[str, str | None] = Field(

@@ -117,15 +117,19 @@ def picture(image: Tensor) -> "Image":
 
 
 def sheet_path(result: Result, folder: Path) -> Path:
-    """sheets/OOD/THREAT/DETECTOR@NETWORK.png; signs that a file name cannot hold become hyphens."""
+    """sheets/OOD/THREAT/DETECTOR@NETWORK.png, see `file_name`."""
     parts = (result.ood, result.threat, label(result.detector, result.network))
     ood, threat, name = (file_name(part) for part in parts)
     return folder / "sheets" / ood / threat / f"{name}.png"
 
 
 def file_name(text: str, most: int = 60) -> str:
-    """A name that every file system takes; a long one keeps its end and gets a hash in front."""
+    """A name that every file system takes, another one for each text.
+
+    Signs that a file name cannot hold become hyphens; a name that is changed, or longer than `most`, gets a hash in
+    front and keeps its end.
+    """
     safe = "".join(c if c.isalnum() or c in "@+.-_" else "-" for c in text).strip(".") or "-"
-    if len(safe) <= most:
+    if safe == text and len(safe) <= most:
         return safe
     return f"{hashlib.sha256(text.encode()).hexdigest()[:8]}-{safe[9 - most :]}"

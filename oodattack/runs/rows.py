@@ -6,6 +6,8 @@ import torch
 from torch import Tensor
 
 from oodattack.geometry import row_random
+from oodattack.metrics import id_threshold
+from oodattack.numbers import TPR
 from oodattack.runs.evidence import AT_ONCE, Cell, Side
 from oodattack.runs.images import Inputs
 from oodattack.runs.line import Line, told
@@ -19,7 +21,7 @@ def of_scores(inputs: Inputs, name: str, detector: Detector, size: int) -> Itera
     for images in inputs.evidence.clean[name]:
         claimed = inputs.clean(name, images)
         found = torch.cat([scores_of(detector, block, size) for block in inputs.blocks(images)])
-        random = not close(found[:AT_ONCE], scores_of(detector, inputs.block(images, 0), size), found)
+        random = differ(found[:AT_ONCE], scores_of(detector, inputs.block(images, 0), size), found)
         yield compared(f"{name} on {images}: scores", claimed, found, claimed, random=random)
 
 
@@ -50,17 +52,20 @@ def of_side(
     name = next(key for key in inputs.evidence.clean if key == cell.detector)
     clean, where = inputs.clean(name, side.images), f"{where}, {side.images}"
     yield told(f"{where}: files", -(-inputs.count(side.images) // AT_ONCE), len(side.shards))
-    known = torch.cat([clean, *(inputs.clean(name, other) for other in inputs.evidence.clean[name])])
+    known = torch.cat([clean, inputs.clean(name, "id"), inputs.clean(name, f"ood/{cell.ood}")])
+    accepted = id_threshold(inputs.clean(name, "id"), tpr=TPR) if limits.aim == "cross" else None
     for first, file in zip(range(0, len(clean), AT_ONCE), side.shards, strict=False):
         shard, x = inputs.tensors(file), inputs.block(side.images, first)
         at = f"{where}, rows {first} to {first + len(x) - 1}"
         yield told(f"{at}: rows", list(range(first, first + len(x))), shard["row"].tolist())
         yield told(f"{at}: clean scores", clean[first : first + len(x)].tolist(), shard["clean"].tolist())
         yield from of_limits(at, shard, x, threat)
-        random = not close(scores_of(detector, x, size), scores_of(detector, x, size), known)
+        random = differ(scores_of(detector, x, size), scores_of(detector, x, size), known)
         for field, images in (("scores", shard["x_adv"]), ("scores_8bit", shard["x_8bit"].to(x.dtype) / 255)):
             again = scores_of(detector, images, size)
             yield compared(f"{at}: {field}", shard[field], again, known, random=random)
+        if accepted is not None:
+            yield of_crossing(at, shard, accepted, exact=not isinstance(threat, Suite))
         if limits.aim == "match":
             yield from of_targets(at, inputs, shard, limits, detector, cell.ood, first, seed=seed, size=size)
 
@@ -92,6 +97,19 @@ def of_limits(at: str, shard: dict[str, Tensor], x: Tensor, threat: ThreatModel 
     else:
         unlike = int((rounded != shard["x_8bit"]).flatten(1).any(dim=1).sum())
         yield told(f"{at}: rows whose 8-bit image is another", 0, unlike)
+
+
+def of_crossing(at: str, shard: dict[str, Tensor], threshold: float, *, exact: bool) -> Line:
+    """Distances to the threshold are those of the saved images that are beyond it; in a suite, at most those."""
+    nearest = shard["distance"].double().masked_fill(shard["scores"].double() > threshold, torch.inf)
+    nearest = nearest.masked_fill(shard["clean"].double() <= threshold, 0.0)
+    claimed = shard["crossing"].double()
+    agree = claimed <= nearest * (1 + 1e-5) + 1e-9
+    if exact:
+        agree &= claimed >= nearest * (1 - 1e-5) - 1e-9
+    agree |= claimed.isinf() & nearest.isinf()
+    said, again = (f"{int(part.isfinite().sum())} rows beyond" for part in (claimed, nearest))
+    return Line(f"{at}: distances to the threshold", said, again, bool(agree.all()))
 
 
 def inside(what: str, distance: Tensor, limits: ThreatModel, x: Tensor, more: float = 0.0) -> Line:
@@ -160,8 +178,16 @@ def compared(what: str, claimed: Tensor, found: Tensor, known: Tensor, *, random
     return Line(what, said, again, agree)
 
 
+def differ(a: Tensor, b: Tensor, known: Tensor) -> bool:
+    """Whether two calls on the same images give other scores: a detector that uses random numbers."""
+    finite = all(bool(part.isfinite().all()) for part in (a, b, known))
+    return finite and not close(a, b, known)
+
+
 def close(a: Tensor, b: Tensor, known: Tensor) -> bool:
     """Whether scores agree up to rounding: a thousandth of the spread of known ones."""
     known = known.double()
     slack = 1e-3 * (known.max() - known.min()) + 1e-5 * known.abs().max()
+    if not slack.isfinite():
+        return False
     return bool(((a.double() - b.double()).abs() <= slack).all())

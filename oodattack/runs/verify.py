@@ -3,7 +3,7 @@
 Differences are lines of a table; files that cannot be read at all are errors.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -12,9 +12,10 @@ from pydantic import ValidationError
 from torch import Tensor
 
 from oodattack.certificates import Certificates
-from oodattack.identity import sha256_of_file, sha256_of_images
+from oodattack.identity import sha256_of, sha256_of_file, sha256_of_images
 from oodattack.lookup import summary
-from oodattack.report import Report, Result, Source, read_report
+from oodattack.numbers import eps_curves
+from oodattack.report import Curve, Report, Result, read_report
 from oodattack.runs.claims import of_bounds, of_cell
 from oodattack.runs.evidence import INDEX, Cell, Evidence, inside
 from oodattack.runs.images import Inputs
@@ -22,7 +23,7 @@ from oodattack.runs.line import Line, told
 from oodattack.runs.manifest import MANIFEST, files_in, read_manifest
 from oodattack.runs.plan import Plan, read_plan
 from oodattack.runs.rows import of_scores, of_side
-from oodattack.threat import Suite, ThreatModel, each_radius
+from oodattack.threat import Suite, Sweep, ThreatModel, each_radius, members_of
 
 Detectors = Mapping[str, Callable[[Tensor], Tensor]]
 
@@ -81,16 +82,23 @@ def of_run(run: Opened, detectors: Detectors, fingerprints: Mapping[str, str | N
     yield told("detectors", ", ".join(spec.detectors), ", ".join(detectors))
     for name in detectors:
         yield told(f"{name}: fitted to", spec.fingerprints.get(name), fingerprints[name])
-    limits = {t.name: t for dump in plan.threats.values() for t in each_radius(dump.threat())}
+    threats = {name: dump.threat() for name, dump in plan.threats.items()}
+    yield told("threats", sorted(spec.threats), sorted(t.name for t in threats.values()))
     for name, digest in spec.threats.items():
-        yield told(f"threat {name}", digest, plan.threats[name].sha256 if name in plan.threats else None)
+        known = name in threats and threats[name].name == name
+        yield told(f"threat {name}", digest, plan.threats[name].sha256 if known else None)
+    limits = {t.name: t for threat in threats.values() for t in each_radius(threat)}
+    for name, detector in detectors.items():
+        network = name.partition("@")[2] or name
+        yield told(f"{name}: weights", spec.networks.get(network), sha256_of(detector))
     dtype = torch.float64 if plan.job.get("dtype") == "float64" else torch.float32
     inputs = Inputs(run.folder, run.evidence, dtype)
     yield from of_inputs(run, inputs)
     for name, detector in detectors.items():
         yield from of_scores(inputs, name, detector, plan.batch_size)
+    yield from of_curves(run.report, [t for t in threats.values() if isinstance(t, Sweep)])
     yield told("cells", len(run.report.results), len(run.evidence.cells))
-    seen: set[tuple[str, str, tuple[str, ...]]] = set()
+    seen: set[tuple[str, ...]] = set()
     certificates = Certificates()
     for result, cell in zip(run.report.results, run.evidence.cells, strict=False):
         yield from of_one(run, inputs, result, cell, limits, detectors, seen)
@@ -99,16 +107,36 @@ def of_run(run: Opened, detectors: Detectors, fingerprints: Mapping[str, str | N
 
 
 def of_inputs(run: Opened, inputs: Inputs) -> Iterator[Line]:
-    """The images before any attack are those that the report names."""
+    """The images before any attack are those that the report names, and no others; so are the sets with scores."""
     spec = run.report.spec
-    sources: dict[str, Source | None] = {"id": spec.id, "targets": spec.targets}
-    sources |= {f"ood/{source.name}": source for source in spec.ood}
+    sources = {"id": spec.id} | ({} if spec.targets is None else {"targets": spec.targets})
+    sources |= {f"ood/{source.name}": source for source in (*spec.ood, *spec.starts)}
+    yield told("sets of images", sorted(sources), sorted(run.evidence.inputs))
+    for name, of in run.evidence.clean.items():
+        yield told(f"{name}: sets with scores", sorted({*sources} - {"targets"}), sorted(of))
     for name, source in sources.items():
-        if source is not None:
-            found = "no such set"
-            if name in run.evidence.inputs:
-                found = sha256_of_images(inputs.count(name), inputs.blocks(name))
-            yield told(f"images {name}", source.sha256, found)
+        found = "no such set"
+        if name in run.evidence.inputs:
+            found = sha256_of_images(inputs.count(name), inputs.blocks(name))
+            fits = all(bool(((x >= 0) & (x <= 1)).all()) for x in inputs.blocks(name))
+            yield Line(f"images {name}: pixels", "in [0, 1]", "in [0, 1]" if fits else "outside", fits)
+        yield told(f"images {name}", source.sha256, found)
+
+
+def of_curves(report: Report, sweeps: Sequence[Sweep]) -> Iterator[Line]:
+    """AUROC against eps is what the cells say."""
+    sets = dict.fromkeys(result.ood for result in report.results)
+    cells = {ood: [result for result in report.results if result.ood == ood] for ood in sets}
+    again = {of_curve(c): c for sweep in sweeps for ood in sets for c in eps_curves(sweep, cells[ood])}
+    claimed = {of_curve(curve): curve for curve in report.curves if curve.against == "eps"}
+    yield told("curves against eps", sorted(claimed), sorted(again))
+    for where in sorted(claimed.keys() & again.keys()):
+        yield told(f"{where}: curve", claimed[where].model_dump(), again[where].model_dump())
+
+
+def of_curve(curve: Curve) -> str:
+    """Such as "energy@ce, linf-sweep on photos"."""
+    return f"{curve.detector}{'@' if curve.network else ''}{curve.network}, {curve.threat} on {curve.ood}"
 
 
 def of_one(
@@ -118,7 +146,7 @@ def of_one(
     cell: Cell,
     limits: Mapping[str, ThreatModel | Suite],
     detectors: Detectors,
-    seen: set[tuple[str, str, tuple[str, ...]]],
+    seen: set[tuple[str, ...]],
 ) -> Iterator[Line]:
     """One cell: its rows, unless another cell had the same, and then every number that the report gives."""
     name = f"{result.detector}@{result.network}" if result.network else result.detector
@@ -128,8 +156,9 @@ def of_one(
         yield Line(f"{where}: plan", "known", "no such threat or detector in the plan", False)
         return
     threat = limits[result.threat]
+    aimed = members_of(threat)[0].aim == "match"  # its targets are drawn by OOD set
     for side in cell.sides:
-        key = (name, result.threat, tuple(side.shards))
+        key = (name, result.threat, result.ood if aimed else "", side.images, *side.shards)
         if key not in seen:
             seen.add(key)
             yield from of_side(

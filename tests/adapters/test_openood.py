@@ -250,6 +250,17 @@ def test_twins_order_images_as_the_library_does(name):
         torch.testing.assert_close(found, wanted.to(found), rtol=1e-3, atol=1e-5)
 
 
+def test_the_twin_of_knn_follows_a_search_over_k():
+    net = network()
+    fitted, x = built("knn", net), images(20, seed=5)
+    detector = openood(fitted, net, mean=MEAN, std=STD)
+    before = detector.surrogate.score(x).detach()
+    fitted.K = 2  # what `set_hyperparam` does
+    found = detector.surrogate.score(x).detach()
+    assert (found < before).any()
+    torch.testing.assert_close(found, detector(x).to(found), rtol=1e-3, atol=1e-5)
+
+
 def test_a_saturated_softmax_hides_no_gradient():
     net = network(scale=100.0)
     detector = openood(built("msp", net), net, mean=MEAN, std=STD)

@@ -1,5 +1,6 @@
 """Scores of logits, by hand: msp, max logit, energy and ODIN."""
 
+from collections import OrderedDict
 from math import exp, log, log1p
 
 import pytest
@@ -10,9 +11,12 @@ from torch import nn
 
 from oodattack.detector import Classifier
 from oodattack.detectors.energy import Energy, energy
+from oodattack.detectors.gradnorm import GradNorm
 from oodattack.detectors.max_logit import max_logit
 from oodattack.detectors.msp import MSP, log_odds, msp
 from oodattack.detectors.odin import ODIN, signed_step
+from oodattack.detectors.oe_score import OEScore
+from oodattack.detectors.outlier_class import OutlierClass
 
 LOGITS = st.lists(st.floats(-30, 30), min_size=2, max_size=6)
 
@@ -144,3 +148,31 @@ def test_surrogates_of_the_same_network_are_equal():
     assert MSP(net).surrogate != MSP(other).surrogate
     assert MSP(net).surrogate.score(double(0.5).view(1, 1, 1, 1)).item() == pytest.approx(log(1 / exp(0.5)))
     assert msp(double([0.5, 0])).item() == pytest.approx(exp(-log1p(exp(0.5))))
+
+
+def test_odin_tells_images_of_a_thousand_classes_apart():
+    # at T = 1000 all softmax are near 1e-3: float32 would leave a handful of values
+    torch.manual_seed(0)
+    network = nn.Sequential(OrderedDict(flat=nn.Flatten(), head=nn.Linear(16, 1000))).eval()
+    scores = ODIN(Classifier(network), magnitude=0.0)(torch.rand(500, 1, 4, 4))
+    assert len(scores.unique()) > 490
+
+
+@pytest.mark.parametrize("kind", [MSP, ODIN, OEScore, OutlierClass, GradNorm])
+def test_one_class_is_refused(kind):
+    network = nn.Sequential(OrderedDict(flat=nn.Flatten(), head=nn.Linear(16, 1))).eval()
+    with pytest.raises(ValueError, match=r"must give logits of 2 classes or more, got \(3, 1\)"):
+        kind(Classifier(network))(torch.rand(3, 1, 4, 4))
+
+
+def test_gradnorm_refuses_a_head_whose_output_is_not_the_logits():
+    class Scaled(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.fc = nn.Linear(16, 3)
+
+        def forward(self, x):
+            return 20 * self.fc(x.flatten(1))
+
+    with pytest.raises(ValueError, match="the output of head 'fc' must be the logits, got others"):
+        GradNorm(Classifier(Scaled().eval()))(torch.rand(3, 1, 4, 4))

@@ -10,6 +10,7 @@ from oodattack.detectors.max_logit import MaxLogit
 from oodattack.detectors.png_length import PngLength
 from oodattack.detectors.si_z import SIZ
 from oodattack.detectors.weighted_sum import WeightedSum, fit_weighted_sum
+from oodattack.keep_graph import reaches
 from oodattack.metrics import rank_correlation
 from oodattack.models.small import SmallResNet
 
@@ -77,6 +78,36 @@ def test_a_sum_of_detectors_with_gradients_needs_no_surrogate():
     x = images(3, 2).requires_grad_()
     (gradient,) = torch.autograd.grad(found(x).sum(), x)
     assert (gradient.flatten(1).abs().amax(1) > 0).all()
+
+
+def ten_means(x):
+    return 10 * x.mean(dim=(1, 2, 3))
+
+
+class Hidden(nn.Module):
+    """A score whose gradient is cut off."""
+
+    def forward(self, x):
+        with torch.no_grad():
+            return ten_means(x)
+
+
+def test_a_part_that_hides_its_gradient_is_followed_all_the_same():
+    net, x = small(), images(3).requires_grad_()
+    hidden, open_ = (WeightedSum({"si-z": SIZ(net), "mine": part}, [0, 0], [1, 1]) for part in (Hidden(), ten_means))
+    (found,) = torch.autograd.grad(hidden.surrogate.score(x).sum(), x)
+    (wanted,) = torch.autograd.grad(open_.surrogate.score(x).sum(), x)
+    torch.testing.assert_close(found, wanted)
+    alone = WeightedSum({"si-z": SIZ(net)}, [0], [1])
+    (without,) = torch.autograd.grad(alone.surrogate.score(x).sum(), x)
+    assert not torch.allclose(found, without)
+
+
+def test_a_part_without_a_gradient_leaves_no_gradient_of_the_others():
+    numpy = lambda x: torch.from_numpy(x.detach().numpy()).mean(dim=(1, 2, 3))
+    found = WeightedSum({"si-z": SIZ(small()), "mine": numpy}, [0, 0], [1, 1])
+    assert not reaches(found.surrogate.score, images(1))
+    assert found.surrogate.score(images(2)).shape == (2,)
 
 
 def test_plain_sum_is_the_complexity_score():

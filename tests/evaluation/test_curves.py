@@ -5,7 +5,7 @@ import torch
 
 from oodattack.attack import milestones
 from oodattack.evaluation import evaluate
-from oodattack.evaluation.curves import crossing
+from oodattack.numbers import falls_to
 from oodattack.threat import Sweep, ThreatModel
 
 FIELDS = dict(
@@ -38,7 +38,7 @@ def test_milestones():
     ],
 )
 def test_eps50_by_hand(points, at):
-    assert crossing(points) == (at if at is None else pytest.approx(at))
+    assert falls_to(points) == (at if at is None else pytest.approx(at))
 
 
 def test_sweep_finds_the_radius_that_leaves_one_half():

@@ -1,6 +1,5 @@
 """Evidence that was tampered with is caught, whatever else was changed to fit."""
 
-import hashlib
 import json
 import shutil
 import subprocess
@@ -14,6 +13,9 @@ from small_run import CODE, RUN
 
 from oodattack.cli import main
 from oodattack.runs.manifest import write_manifest
+from oodattack.runs.plan import read_plan
+from oodattack.runs.rows import close, differ
+from oodattack.threat import ThreatModel, file_hash
 
 SHARDS = Path("shards")
 
@@ -228,15 +230,63 @@ def test_another_detector_is_caught(run, place, capsys):
     assert "mine:bright" in capsys.readouterr().out.splitlines()[-1]
 
 
+def widened(run: Path, entry: str) -> None:
+    """The threat quick with a larger radius in the plan, under that name, with all hashes as they should be."""
+    plan = read_plan(run)
+    content = plan.threats["quick"].content | {"eps": 0.5}
+    other = plan.threats["quick"].model_copy(update={"content": content})
+    other = other.model_copy(update={"sha256": file_hash(ThreatModel(**content))})
+    plan.model_copy(update={"threats": plan.threats | {entry: other}}).save(run)
+    write_manifest(run)
+
+
+def test_an_honest_plan_that_is_saved_again_passes(run, capsys):
+    read_plan(run).save(run)
+    write_manifest(run)
+    assert main(["verify", "out"]) == 0
+
+
 def test_a_larger_radius_in_the_plan_is_caught(run, capsys):
-    text = (run / "plan.json").read_text()
-    plan = json.loads(text)
-    plan["threats"]["quick"]["content"]["eps"] = 0.5
-    plan.pop("sha256")
-    plan["sha256"] = hashlib.sha256(json.dumps(plan).encode()).hexdigest()
-    (run / "plan.json").write_text(json.dumps(plan))
+    widened(run, "quick")
+    assert main(["verify", "out"]) == 1
+    assert "threat quick" in capsys.readouterr().out.splitlines()[-1]
+
+
+def test_a_second_entry_for_a_threat_in_the_plan_is_caught(run, capsys):
+    widened(run, "zzz")
+    assert main(["verify", "out"]) == 1
+    assert "threats" in capsys.readouterr().out.splitlines()[-1]
+
+
+def test_a_set_that_nobody_names_is_caught(run, capsys):
+    # its scores would count as known ones, whose spread says how far scores may be off
+    index = json.loads((run / "evidence.json").read_text())
+    (name,) = (key for key in index["inputs"] if key.startswith("ood/"))
+    index["inputs"]["ood/more"] = index["inputs"][name]
+    for of in index["clean"].values():
+        of["ood/more"] = of[name]
+    (run / "evidence.json").write_text(json.dumps(index))
     write_manifest(run)
     assert main(["verify", "out"]) == 1
+    assert "sets of images" in capsys.readouterr().out.splitlines()[-1]
+
+
+@pytest.mark.parametrize("wild", [float("inf"), float("nan")])
+def test_scores_that_are_not_finite_make_nothing_equal_and_nobody_random(wild):
+    a, known = torch.zeros(3), torch.tensor([0.0, 1.0, wild])
+    assert not close(a, a + 1, known) and not close(a, a, known)
+    assert not differ(a, a + 1, known) and not differ(a, torch.tensor([0.0, 0.0, wild]), torch.tensor([0.0, 1.0]))
+    assert differ(a, a + 1, torch.tensor([0.0, 1.0])) and close(a, a, torch.tensor([0.0, 1.0]))
+
+
+def test_weights_that_the_report_does_not_name_are_caught(run, capsys):
+    def change(report):
+        report["spec"]["networks"] = {name: "0" * 64 for name in report["spec"]["networks"]}
+
+    of_report(run, change)
+    write_manifest(run)
+    assert main(["verify", "out"]) == 1
+    assert "weights" in capsys.readouterr().out.splitlines()[-1]
 
 
 @pytest.mark.parametrize("name", ["evidence.json", "report.json", "plan.json"])
