@@ -176,6 +176,23 @@ def bounds(lines: list[Line]) -> str:
     return markdown(head, rows)
 
 
+def fashion_bounds(lines: list[Line]) -> str:
+    """A row a network, radius and OOD set, OOD images hidden: clean, certified, attacked; accuracy."""
+    rows = []
+    for line in newest([line for line in lines if line["sides"] == "hide"], ("network", "eps", "ood")):
+        numbers = [f"{line[key]:.3f}" for key in ("clean", "certified", "attacked", "undecided", "accuracy")]
+        rows.append([f"{line['network']} ({line['detector']})", f"{line['eps']:g}", line["ood"], *numbers])
+    head = ["objective (score)", "linf", "OOD", "clean", "certified", "attacked", "undecided", "ID accuracy"]
+    return markdown(head, rows)
+
+
+def sweep(lines: list[Line]) -> str:
+    """A row a lambda of GQ; see `training_figures`."""
+    from benchmarks.fashion import table
+
+    return table(lines, "training_sweep", ("linf-8-255",))
+
+
 def fashion_table(lines: list[Line]) -> str:
     """A row a training objective; see `fashion`, which imports this file."""
     from benchmarks.fashion import table
@@ -194,7 +211,9 @@ TABLES: dict[str, tuple[tuple[str, ...], Callable[[list[Line]], str]]] = {
     "many_rows": (("rows_memory", "rows_growth"), many_rows),
     "processes": (("rows_processes",), processes),
     "bounds": (("bounds",), bounds),
+    "fashion_bounds": (("fashion_bounds",), fashion_bounds),
     "fashion": (("fashion", "fashion_training"), fashion_table),
+    "training_sweep": (("training_sweep", "training_sweep_training"), sweep),
 }
 
 
