@@ -32,25 +32,28 @@ class State(NamedTuple):
     balance: Tensor  # (B,) how many crossed less how many did not
     up: Tensor  # (B, ...) direction of the jump
     length: Tensor  # (B,) of the jump
+    order: Tensor  # (B, n) numbers of the images to begin with, the nearest one first
 
 
-def hop_skip_jump(*, samples: int = 100) -> Attack:
+def hop_skip_jump(*, samples: int = 100, images: Tensor | None = None) -> Attack:
     """Walk along the threshold: bisect to it, estimate its normal from decisions, jump along that; again. Alg. 2.
 
-    (1) Draw uniform pictures, as far as the ball allows, until one crosses. (2) Bisect between x and the crossing
-    point: along the line for l2, in shrinking cubes around x for linf (Alg. 1). (3) Query edge + delta u_b for
-    samples * sqrt(t) random unit vectors u_b; the normal is the mean of (phi_b - mean phi) u_b, where phi_b is 1 or -1
-    as the point crossed or not. (4) Jump length ||edge - x|| / sqrt(t) along it, halved until the point crosses. To 2.
+    (1) Take the nearest of `images`, then the next, then uniform pictures, as far as the ball allows, until one
+    crosses. (2) Bisect between x and the crossing point: along the line for l2, in shrinking cubes around x for linf
+    (Alg. 1). (3) Query edge + delta u_b for samples * sqrt(t) random unit vectors u_b; the normal is the mean of
+    (phi_b - mean phi) u_b, where phi_b is 1 or -1 as the point crossed or not. (4) Jump length ||edge - x|| / sqrt(t)
+    along it, halved until the point crosses. To 2.
 
     Args:
         samples: queries of the first estimate, >= 2.
+        images: of the other side, shape (n, ...), n >= 1: ID images, for OOD rows. None: noise alone.
 
     Raises:
         ValueError: `samples` is out of range, or the norm of the threat model is l1.
 
     Differs from the paper: for both norms delta = ||edge - x||_2 / D, at most a tenth of that distance, and bisection
     ends at a share D^(-3/2), at most 0.001, of the way; a jump is given up after 12 halvings; u_b are normal vectors
-    for linf too; the first point has no images to choose from, only noise.
+    for linf too.
     """
     if samples < 2:
         raise ValueError(f"`samples` must be >= 2, got {samples}. The paper takes 100.")
@@ -60,8 +63,11 @@ def hop_skip_jump(*, samples: int = 100) -> Attack:
             raise ValueError(f"`norm` must be linf or l2 for hop-skip-jump, got {threat.norm!r}. Take fmn for l1.")
         none = x.new_zeros(len(x))
         phase, zero = none.long(), torch.zeros_like(x)
-        state = State(phase, phase, phase + 1, x, none, none + 1, zero, zero, none, zero, none)
-        return random.uniform(x.shape[1:]).to(x), state
+        near = phase[:, None][:, :0]
+        if images is not None:
+            near = torch.cdist(x.flatten(1), images.to(x).flatten(1)).argsort(dim=1)
+        state = State(phase, phase, phase + 1, x, none, none + 1, zero, zero, none, zero, none, near)
+        return _first(state, images, random.uniform(x.shape[1:]).to(x)), state
 
     def step(seen: Seen, x: Tensor, threat: ThreatModel, random: RowRandom, s: State) -> tuple[Tensor, State]:
         crossed = seen.value >= 0
@@ -70,7 +76,7 @@ def hop_skip_jump(*, samples: int = 100) -> Attack:
         s = _bisected(s, was == BISECT, crossed, x, threat.norm)
         s = _estimated(s, was == ESTIMATE, crossed, seen.x_adv, x, threat.norm, samples)
         s = _landed(s, (was == FIND) | (was == JUMP), crossed, seen.x_adv)
-        return _ask(s, x, threat.norm, random), s
+        return _ask(s, x, threat.norm, random, images), s
 
     return Attack(start, step, white_box=False)
 
@@ -122,15 +128,24 @@ def _enter(s: State, rows: Tensor, phase: int) -> State:
     )
 
 
-def _ask(s: State, x: Tensor, norm: str, random: RowRandom) -> Tensor:
+def _ask(s: State, x: Tensor, norm: str, random: RowRandom, images: Tensor | None) -> Tensor:
     """The point that each row queries next."""
     noise = random.normal(x.shape[1:]).to(x)
     jump = s.edge + wide(s.length, x) * s.up
     probe = s.edge + wide(_reach(s.edge, x), x) * steepest_l2(noise)
     middle = _between(x, s.edge, (s.low + s.high) / 2, norm)
-    first = torch.special.ndtr(noise)  # uniform in [0, 1]
+    first = _first(s, images, torch.special.ndtr(noise))  # uniform in [0, 1]
     point = probe.where(wide(s.phase == ESTIMATE, x), jump).where(wide(s.phase != BISECT, x), middle)
     return point.where(wide(s.phase != FIND, x), first)
+
+
+def _first(s: State, images: Tensor | None, noise: Tensor) -> Tensor:
+    """The point that a row which has not crossed yet queries next: an image as long as there are more, then noise."""
+    if images is None:
+        return noise
+    last = s.order.shape[1] - 1
+    which = s.order.gather(1, s.asked.clamp(max=last)[:, None]).flatten()
+    return images.to(noise)[which].where(wide(s.asked <= last, noise), noise)
 
 
 def _reach(edge: Tensor, x: Tensor) -> Tensor:

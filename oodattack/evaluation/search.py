@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from oodattack.attack import Found, Loss, Whole, maximise
-from oodattack.attacks import find_attack
+from oodattack.attacks import find_attack, hop_skip_jump
 from oodattack.data.disk import forget_pages, placed
 from oodattack.detector import searching
 from oodattack.evaluation.batch import Batch, in_blocks
@@ -139,7 +139,8 @@ def _once(
     progress: Callable[[int], None],
 ) -> Found:
     """One loss on some rows of a block; the loss knows rows by their place in the block."""
-    loss, judge, attack = asked.losses[which], asked.judge, find_attack(threat)
+    loss, judge = asked.losses[which], asked.judge
+    attack = hop_skip_jump(images=goal.beyond) if threat.attack == "hop-skip-jump" else find_attack(threat)
     options = {
         "keep_clean": threat.aim in ("hide", "raise", "both", "cross") and threat.objective != "misclassify",
         "enough": asked.enough[still] if asked.enough is not None and threat.iterate == "best" else None,

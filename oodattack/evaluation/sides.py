@@ -17,6 +17,8 @@ from oodattack.evaluation.search import search
 from oodattack.evaluation.setup import Setup
 from oodattack.threat import ThreatModel
 
+BEYOND = 64  # ID images that decision-only searches may begin with
+
 
 class Hunted(NamedTuple):
     """Rows of one set that are attacked.
@@ -95,7 +97,9 @@ def _ood_goal(setup: Setup, prey: Quarry, limits: ThreatModel, names: list[str],
     if limits.objective == "latent":
         targets = _choices(setup, prey, limits, rows, setup.id if setup.targets is None else setup.targets)
     lowest = {n: setup.id_scores[n].min() for n in names}
-    return Goal("ood", beaten=beaten, targets=targets, confirm=_confirm(setup, prey, limits, lowest, sign=-1))
+    confirm = _confirm(setup, prey, limits, lowest, sign=-1)
+    beyond = setup.id[:BEYOND].clone() if limits.aim == "cross" else None
+    return Goal("ood", beaten=beaten, targets=targets, confirm=confirm, beyond=beyond)
 
 
 def _choices(setup: Setup, prey: Quarry, limits: ThreatModel, rows: Hunted, others: Tensor) -> Tensor:

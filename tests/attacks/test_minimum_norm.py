@@ -198,3 +198,22 @@ def test_fmn_in_l1_gets_past_pixels_that_stand_at_a_wall(gap, queries, slack):
     assert (found.value >= 0).all()
     assert (distance >= wanted * (1 - 1e-9)).all()
     assert (distance <= wanted * (1 + slack)).all()
+
+
+def test_hop_skip_jump_begins_with_images_where_no_noise_is_accepted():
+    # accepted are pictures that are dark all over, which uniform noise never is
+    draw = torch.Generator().manual_seed(0)
+    x, dark = (0.6 + 0.2 * torch.rand(3, 1, 8, 8, generator=draw), 0.2 * torch.rand(5, 1, 8, 8, generator=draw))
+    value = lambda z, _rows: 0.3 - z.flatten(1).amax(1)
+    threat = ThreatModel(
+        name="t", norm="l2", eps=10.0, aim="cross", start="ood", init="clean", attack="hop-skip-jump", queries=300,
+        restarts=1, iterate="best", source="test",
+    )  # fmt: skip
+    found = {}
+    for name, images in (("noise", None), ("images", dark)):
+        random = row_random(0, "test", range(3), "cpu", x.dtype)
+        found[name] = maximise(value, x, threat, hop_skip_jump(images=images), random, keep_clean=True, crossing=True)
+    assert (found["noise"].value < 0).all()
+    assert (found["images"].value >= 0).all()
+    distance = norm_of(found["images"].x_adv - x, "l2")
+    assert (distance < torch.cdist(x.flatten(1), dark.flatten(1)).amin(1)).all()

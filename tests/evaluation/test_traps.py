@@ -136,6 +136,17 @@ def test_a_blind_search_is_the_best_that_knows_the_norm(norm, eps, attack):
     assert result.attacked.auroc < result.clean.auroc
 
 
+def test_a_decision_only_search_begins_with_an_id_image():
+    dark = lambda x: torch.from_numpy(x.detach().numpy()).flatten(1).amax(1)  # no noise is accepted
+    x_id = ID.clone()
+    x_id[:, 0, 0, 0] = 0.1
+    (result,) = run(
+        dark, threat(norm="l2", eps=5.0, aim="cross", objective=None, attack="ddn", queries=60), id=x_id
+    ).results
+    assert result.attack.startswith("hop-skip-jump")
+    assert result.crossing.share == 1.0
+
+
 def test_draws_are_averaged_for_the_judge_as_well():
     calls = {"loss": 0, "judge": 0}
 
