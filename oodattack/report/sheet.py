@@ -126,10 +126,10 @@ def sheet_path(result: Result, folder: Path) -> Path:
 def file_name(text: str, most: int = 60) -> str:
     """A name that every file system takes, another one for each text.
 
-    Signs that a file name cannot hold become hyphens; a name that is changed, or longer than `most`, gets a hash in
-    front and keeps its end.
+    A colon becomes a tilde. Other signs that a file name cannot hold become hyphens; a name with such, or longer than
+    `most`, gets a hash in front and keeps its end.
     """
     safe = "".join(c if c.isalnum() or c in "@+.-_" else "-" for c in text).strip(".") or "-"
-    if safe == text and len(safe) <= most:
-        return safe
+    if safe == text.replace(":", "-") and len(safe) <= most:
+        return text.replace(":", "~")
     return f"{hashlib.sha256(text.encode()).hexdigest()[:8]}-{safe[9 - most :]}"

@@ -353,7 +353,7 @@ def test_side_is_that_of_the_smallest_window(side):
 @pytest.mark.skipif("patch" not in STEEPEST, reason="the norm table does not list the patch")
 def test_pgd_paints_the_patch_and_nothing_else():
     x = images(2, 1, 8, 8)
-    found = run("pgd", x, attack=pgd(step_size=0.1), norm="patch", eps=3.0, init="clean", queries=10)
+    found = run("pgd", x, attack=pgd(step_size=0.3), norm="patch", eps=3.0, init="clean", queries=10)
     assert (patch_side(found.x_adv - x) == 3).all()
     weight = (images(1, 8, 8, seed=9) - 0.5)[:, window((8, 8), 3)]
     best = score(x) + (weight * ((weight > 0).to(x) - x[..., window((8, 8), 3)])).flatten(1).sum(1)

@@ -83,8 +83,8 @@ def workplace(tmp_path, monkeypatch):
         (tmp_path / name).write_text(text)
     (tmp_path / "broken.png").write_bytes(b"\x89PNG\r\n\x1a\n nothing")
     (tmp_path / "file").write_text("")
-    (tmp_path / "kept" / "detectors").mkdir(parents=True)
-    (tmp_path / "kept" / "detectors" / "mine.txt").write_text("not to be taken away")
+    (tmp_path / "full" / "detectors").mkdir(parents=True)
+    (tmp_path / "full" / "detectors" / "mine.txt").write_text("not to be taken away")
     (tmp_path / "done").mkdir()
     (tmp_path / "done" / "report.json").write_text("{}")
     torch.save({"weight": Evil()}, tmp_path / "evil.pt")
@@ -308,8 +308,8 @@ BAD = {
         ["`--out` must not hold a report yet", "got 'done'", "Choose another folder, or remove it"],
     ),
     "out has files": (
-        given(out="kept"),
-        ["`--out` must be a new or empty folder", "got 'kept' with files", "Choose another"],
+        given(out="full"),
+        ["`--out` must be a new or empty folder", "got 'full' with files", "Choose another"],
     ),
     "samples": (given(samples="1"), ["--samples", "1", "x>=2", "oodattack run --help"]),
     "samples in words": (given(samples="few"), ["--samples", "'few'", "integer", "oodattack run --help"]),

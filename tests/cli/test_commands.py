@@ -139,7 +139,7 @@ def test_run_prints_tables_and_writes_a_report(workplace, capsys):
     assert (result.detector, result.threat, result.ood) == ("mine:fine", "quick", "npz:ood.npz")
     assert (result.clean.n_id, result.clean.n_ood) == (8, 6)
     sheets = list((workplace / "out" / "sheets").rglob("*.png"))
-    assert [str(p.relative_to(workplace / "out" / "sheets")) for p in sheets] == ["npz-ood.npz/quick/mine-fine.png"]
+    assert [str(p.relative_to(workplace / "out" / "sheets")) for p in sheets] == ["npz~ood.npz/quick/mine~fine.png"]
 
 
 def test_json_prints_exactly_the_report(workplace, capsys):

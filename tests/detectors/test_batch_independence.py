@@ -72,7 +72,8 @@ def test_batch_sizes_make_no_difference(name, dtype, tolerance):
     x, limit = images(MANY, 2, dtype, name), allowed(name, dtype, tolerance)
     for what, f in callables(built(name, dtype)).items():
         whole = in_batches(f, x, MANY)
-        assert whole.dtype == dtype and len(whole) == MANY and whole.isfinite().all(), what
+        exact = torch.float64 if name.startswith("odin") and what == "score" else dtype
+        assert whole.dtype == exact and len(whole) == MANY and whole.isfinite().all(), what
         for size in (1, 3, 7):
             found = in_batches(f, x, size)
             torch.testing.assert_close(found, whole, rtol=limit, atol=limit, msg=lambda m, w=what: f"{w}: {m}")

@@ -118,7 +118,8 @@ def test_tuned_detectors_want_validation_images(name):
 def test_shapes_types_and_finite_values(name, dtype, tolerance):
     detector, x = built(name, dtype), images(5, dtype=dtype)
     score, latent = detector(x), detector.latent(x)
-    assert score.shape == (5,) and score.dtype == dtype and score.isfinite().all()
+    exact = torch.float64 if name.startswith("odin") else dtype  # 1 - p of many classes at T = 1000 differs late
+    assert score.shape == (5,) and score.dtype == exact and score.isfinite().all()
     assert latent.ndim == 2 and len(latent) == 5 and latent.dtype == dtype and latent.isfinite().all()
     assert score.unique().numel() == 5  # not a constant
 

@@ -10,7 +10,6 @@ from safetensors.torch import save_file
 from small_rows import NETWORKS, ROWS, SIZES, SMALL, param
 from torch import nn
 
-import oodattack.detectors as room
 from oodattack.cli import main
 from oodattack.detector import Classifier
 from oodattack.detectors import DETECTORS, Fit
@@ -39,7 +38,7 @@ def test_a_row_fits_with_the_defaults_and_seed_0(monkeypatch, name):
         seen.append((args, options))
         raise InterruptedError
 
-    monkeypatch.setattr(room, FITS[name], fit)
+    monkeypatch.setattr("oodattack.detectors.table." + FITS[name], fit)
     given = Fit(images(6), torch.arange(6))
     with pytest.raises(InterruptedError):
         DETECTORS[name].build("net", given)

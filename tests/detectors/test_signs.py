@@ -13,6 +13,8 @@ from oodattack.detectors.gaia_a import GaiaA
 from oodattack.detectors.mahalanobis_layers import fit_mahalanobis_layers
 from oodattack.detectors.si_a import SIA
 
+pytestmark = pytest.mark.usefixtures("any_pixels")
+
 
 def chain(head, **modules):
     """A float64 classifier: the named modules, then a linear head without bias of the given weight."""

@@ -125,6 +125,8 @@ def test_sheet_path(result, tmp_path):
     path = sheet_path(odd, tmp_path)
     assert path.resolve().is_relative_to(tmp_path / "sheets")
     assert path.parent.parent.name.endswith("-npz-..-a-b.npz") and path.name.endswith("--.png")
+    plain = result.model_copy(update={"ood": "npz:ood.npz"})
+    assert sheet_path(plain, tmp_path).parent.parent.name == "npz~ood.npz"
     other = result.model_copy(update={"ood": "npz:..-a b.npz"})
     assert sheet_path(other, tmp_path).parent != path.parent  # both would be npz-..-a-b.npz
 
