@@ -534,6 +534,7 @@ WRONG = {
     "threat": ({"threats": ["linf"]}, "`threat` must be one of .*, got 'linf'"),
     "targets": ({"targets": torch.rand(3, 1, 5, 4)}, "`targets` must have the shape of the ID images"),
     "batch of none": ({"batch_size": 0}, "`batch_size` must be >= 1, got 0. Leave it out"),
+    "seed": ({"seed": 1.5}, "`seed` must be a whole number, got 1.5. Write 0"),
     "precision": ({"precision": "fp16"}, "`precision` must be one of full, bfloat16, got 'fp16'"),
     "numbers for names": ({"ood": {1: OOD}}, "`ood` must be images by name, got dict"),
 }  # fmt: skip

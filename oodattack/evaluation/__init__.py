@@ -1,9 +1,9 @@
 """Score, attack, verify, score again. The only place where detectors, data and attacks meet."""
 
-import operator
 import re
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
+from numbers import Integral
 from pathlib import Path
 from typing import get_args
 
@@ -86,7 +86,8 @@ def evaluate(
         ValueError: images out of range or of another shape, an empty set, NaN scores, a detector in training mode, an
             unknown threat.
     """
-    seed = operator.index(seed)
+    if not isinstance(seed, Integral):
+        raise ValueError(f"`seed` must be a whole number, got {seed!r}. Write 0.")
     if precision not in get_args(Precision):
         raise ValueError(f"`precision` must be one of {', '.join(get_args(Precision))}, got {precision!r}.")
     if not isinstance(ood, Mapping) or not all(isinstance(name, str) for name in ood):
