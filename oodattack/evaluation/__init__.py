@@ -88,6 +88,7 @@ def evaluate(
     """
     if not isinstance(seed, Integral):
         raise ValueError(f"`seed` must be a whole number, got {seed!r}. Write 0.")
+    seed = int(seed)
     if precision not in get_args(Precision):
         raise ValueError(f"`precision` must be one of {', '.join(get_args(Precision))}, got {precision!r}.")
     if not isinstance(ood, Mapping) or not all(isinstance(name, str) for name in ood):
