@@ -144,6 +144,10 @@ WRONG = {
     "too few": (said('{"scores": [1, 2, 3, 4]}'), "must answer with one score a row, 5, got 4"),
     "NaN": (said('{"scores": [1, 2, NaN, 4, 5]}'), "must answer with finite numbers, got 'nan'"),
     "infinite": (said('{"scores": [1, 2, 1e999, 4, 5]}'), "must answer with finite numbers, got 'inf'"),
+    "a whole number past all floats": (
+        said('{"scores": [1, 2, 1' + "0" * 400 + ", 4, 5]}"),
+        "must answer with finite numbers, got 'inf'",
+    ),
     "null": (said('{"scores": [1, 2, null, 4, 5]}'), "must answer with finite numbers, got 'None'"),
     "flags": (said('{"scores": [1, 2, true, 4, 5]}'), "must answer with finite numbers, got 'True'"),
     "too long": (said(" " * 100_000), r"must answer with one number a row, got more than \d+ bytes"),

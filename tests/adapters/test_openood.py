@@ -337,3 +337,10 @@ def test_wrong_use(arguments, message):
     given = {"postprocessor": BasePostprocessor(), "net": network()} | arguments
     with pytest.raises(ValueError, match=message):
         openood(given.pop("postprocessor"), given.pop("net"), **given)
+
+
+def test_images_with_other_channels_than_the_mean_are_refused():
+    net = network()
+    detector = openood(built("msp", net), net, mean=[0.5] * 3, std=[0.5] * 3)
+    with pytest.raises(ValueError, match="`x` must have 3 channels as `mean` has, got 2"):
+        detector(images(2))

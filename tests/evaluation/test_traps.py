@@ -9,10 +9,11 @@ from torch import nn
 from oodattack.detector import Classifier, Surrogate
 from oodattack.detectors import Energy
 from oodattack.evaluation import evaluate
+from oodattack.evaluation.floors import floors
 from oodattack.evaluation.goal import Goal, Objective
 from oodattack.evaluation.search import _once
 from oodattack.geometry import row_random
-from oodattack.threat import ThreatModel
+from oodattack.threat import Suite, ThreatModel
 
 FIELDS = dict(
     norm="linf", eps=0.1, aim="hide", objective="score", start="ood", init="ball", attack="apgd", queries=40,
@@ -196,3 +197,13 @@ def test_confirmations_are_part_of_the_budget():
 
     result = run(Soft().eval(), threat(queries=40)).results[0]
     assert result.queries <= 40
+
+
+def test_a_suite_of_several_limits_is_no_rival_of_one_of_them():
+    affine = threat("affine", eps=1.0, init="clean", attack="affine", limit=1.0, queries=100)
+    colour = threat("colour", eps=1.0, init="clean", attack="colour", limit=0.1, queries=100)
+    left = {affine: 0.9, colour: 0.95, BOX: 0.1}
+    mixed = Suite(name="mixed", members=(affine, colour, BOX), source="test")
+    assert floors(affine, left, left, {mixed: 0.1}).rival is None
+    alike = Suite(name="alike", members=(affine, affine.model_copy(update={"name": "again"})), source="test")
+    assert floors(affine, left, left, {alike: 0.7}).rival == 0.7

@@ -1,3 +1,5 @@
+import warnings
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -79,3 +81,10 @@ def test_unusable_scores_are_named(metric, id_scores, ood_scores, message):
 def test_other_kinds_are_refused(kind):
     with pytest.raises(TypeError, match="`ood_scores` must be a tensor of real numbers"):
         auroc(torch.zeros(2), kind)
+
+
+def test_columns_of_a_matrix_cost_no_warning():
+    scores = torch.rand(20, 3, dtype=torch.float64)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert 0 <= auroc(scores[:10, 1], scores[10:, 1]) <= 1
