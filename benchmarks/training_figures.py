@@ -58,7 +58,8 @@ def draw_slopes(lines: list[Line], path: Path) -> None:
         own = [line for line in lines if line["method"] == method]
         for axis, key in zip(axes, titles, strict=True):
             axis.plot([line["epoch"] for line in own], [line[key] for line in own], style, label=method, marker=".")
-            axis.set(xlabel="epoch of fine-tuning", title=titles[key])
+            axis.set(xlabel="epoch of fine-tuning", title=titles[key], xticks=range(0, EPOCHS + 1, 5))
+    axes[0].set_yscale("log")
     axes[0].legend()
     save(figure, path)
 
