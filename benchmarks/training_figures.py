@@ -20,11 +20,11 @@ from statistics import mean
 import torch
 from torch import Tensor, nn
 
-import oodattack as oa
 from benchmarks import fashion, json_lines
 from benchmarks.fashion import Method
 from benchmarks.json_lines import Line
 from oodattack.identity import versions
+from oodattack.metrics import auroc
 from oodattack.train import TrainingSet
 
 EPOCHS, FIFTH = 20, 5  # of fine-tuning, as in Sharifi et al. 2024, on every fifth training image
@@ -79,9 +79,8 @@ def quotient(args: argparse.Namespace) -> None:
     for (title, name), both in found.items():
         where = {"benchmark": "training_quotient", "method": title, "set": name, "n": args.n, "seed": args.seed}
         for quantity, values in both.items():
-            auroc = oa.metrics.auroc(found[title, "ID"][quantity], values) if name != "ID" else None
             quantiles = [float(f"{v:.4g}") for v in values.quantile(at)]
-            more = {} if auroc is None else {"below_id": round(1 - auroc, 4)}
+            more = {} if name == "ID" else {"below_id": round(1 - auroc(found[title, "ID"][quantity], values), 4)}
             json_lines.append(args.out, where | {"quantity": quantity, "quantiles": quantiles} | more | versions())
     draw_quotient(found, [m.title for m in wanted], args.out.with_suffix(".png"))
 
