@@ -2,7 +2,7 @@
 
 import hashlib
 import platform
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from importlib.metadata import version
 from pathlib import Path
 
@@ -53,6 +53,11 @@ def sha256_of(detector: object) -> str:
     """SHA-256 of the weights behind a detector: its network's where it has one; "" where nothing can be hashed."""
     module = getattr(detector, "net", detector)
     return sha256_of_tensors(dict(module.state_dict())) if isinstance(module, nn.Module) else ""
+
+
+def sha256_of_networks(detectors: Mapping[str, object]) -> dict[str, str]:
+    """`sha256_of` by network: NETWORK of a detector's name DETECTOR@NETWORK, or the whole name."""
+    return {name.partition("@")[2] or name: sha256_of(detector) for name, detector in detectors.items()}
 
 
 def versions() -> dict[str, str]:

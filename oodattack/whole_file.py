@@ -1,5 +1,6 @@
-"""Files that are whole or not there, whenever the power goes."""
+"""Files that are whole or not there, whenever the power goes, and names for them."""
 
+import hashlib
 import os
 from contextlib import suppress
 from pathlib import Path
@@ -41,3 +42,15 @@ def write_file(path: Path, content: bytes, what: str = "") -> None:
         rule, why = "must be a file that can be written, got", getattr(error, "strerror", None) or error
         line = f"`{what}` {rule} {str(path)!r}: {why}" if what else f"{path}: {rule} {why}"
         raise ValueError(f"{line}. Choose another.") from error
+
+
+def file_name(text: str, most: int = 60) -> str:
+    """A name that every file system takes, another one for each text.
+
+    A colon becomes a tilde. Other signs that a file name cannot hold become hyphens; a name with such, or longer than
+    `most`, gets a hash in front and keeps its end.
+    """
+    safe = "".join(c if c.isalnum() or c in "@+.-_" else "-" for c in text).strip(".") or "-"
+    if safe == text.replace(":", "-") and len(safe) <= most:
+        return text.replace(":", "~")
+    return f"{hashlib.sha256(text.encode()).hexdigest()[:8]}-{safe[9 - most :]}"

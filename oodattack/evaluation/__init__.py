@@ -22,7 +22,7 @@ from oodattack.evaluation.provenance import Provenance
 from oodattack.evaluation.run import Run
 from oodattack.evaluation.search import Precision
 from oodattack.evaluation.setup import Progress, Setup
-from oodattack.identity import sha256_of, versions
+from oodattack.identity import sha256_of_networks, versions
 from oodattack.report import Report, Spec
 from oodattack.threat import Suite, Sweep, Threat, ThreatModel, file_hash, members_of, read_threat
 
@@ -165,7 +165,7 @@ def spec_of(setup: Setup, threats: Sequence[Threat], known: Provenance) -> Spec:
         precision=setup.precision,
         device=str(id.device),
         detectors=list(detectors),
-        networks={name.partition("@")[2] or name: sha256_of(d) for name, d in detectors.items()},
+        networks=sha256_of_networks(detectors),
         fingerprints={name: fingerprint(d) for name, d in detectors.items()},
         threats={t.name: file_hash(t) for t in threats},
         overlaps=known.overlaps({"id": id, **({} if targets is None else {"targets": targets}), **ood}),

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from oodattack.report import Result
-from oodattack.report.console import label
+from oodattack.report.record import label
 
 USUAL = 0.95  # share of ID images that a judge takes for what they are
 MOST = 1000  # ID images whose nearest neighbours tell what is usual

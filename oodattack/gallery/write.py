@@ -15,9 +15,9 @@ from torch import Tensor
 from oodattack.gallery.judge import NEAR, Judge, nearest, pixel_judge
 from oodattack.gallery.picked import Picked, picked
 from oodattack.gallery.saved import Function, Saved, id_images, saved
-from oodattack.report.console import label
 from oodattack.report.page import read, render
 from oodattack.report.page_words import MARK
+from oodattack.report.record import label
 from oodattack.report.sheet import contact_sheet, sheet_path
 from oodattack.whole_file import write_file
 

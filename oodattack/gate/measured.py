@@ -9,6 +9,7 @@ from oodattack.gate.ranks import ranked
 from oodattack.gate.scores import Scores, clean_name, scores_of_run
 from oodattack.lookup import summary
 from oodattack.report import Metrics, Report, Result, read_report
+from oodattack.report.record import label
 
 REPORT = "report.json"
 CLOSE = 1e-6  # between the AUROC of a report and that of its scores
@@ -79,7 +80,7 @@ def from_report(report: Report, scores: Scores | None = None) -> Baseline:
         networks=spec.networks,
         versions=report.versions,
         cells=[cell_of(result, known) for result in report.results],
-        skipped={f"{full_name(s.detector, s.network)}, {s.threat} on {s.ood}": s.reason for s in report.skipped},
+        skipped={f"{label(s.detector, s.network)}, {s.threat} on {s.ood}": s.reason for s in report.skipped},
         scores={name: ranked(vectors) for name, vectors in known.vectors.items()},
     )
     return check_areas(found)
@@ -87,7 +88,7 @@ def from_report(report: Report, scores: Scores | None = None) -> Baseline:
 
 def cell_of(result: Result, scores: Scores) -> Cell:
     """One cell, with the names of its scores."""
-    detector = full_name(result.detector, result.network)
+    detector = label(result.detector, result.network)
     cell = (detector, result.threat, result.ood)
     known = scores.vectors.get(detector, {})
 
@@ -123,8 +124,3 @@ def check_areas(found: Baseline) -> Baseline:
                     f"{auroc:.6f}, got {area.auroc:.6f}. Run again."
                 )
     return found
-
-
-def full_name(detector: str, network: str) -> str:
-    """Such as energy@greg; without a network, the detector alone."""
-    return f"{detector}@{network}" if network else detector

@@ -12,9 +12,10 @@ from oodattack.detector import Detector
 from oodattack.evaluation import Attacked, Keeper, evaluate
 from oodattack.gate.compare import compare
 from oodattack.gate.formats import text
-from oodattack.gate.measured import from_report, full_name, read_baseline
+from oodattack.gate.measured import from_report, read_baseline
 from oodattack.gate.scores import Scores
 from oodattack.report import Report, Result
+from oodattack.report.record import label
 from oodattack.threat import Suite, Sweep, Threat, ThreatModel, read_threat
 
 SANITY = "sanity-full-box"  # without it, nobody knows whether a search that finds nothing works at all
@@ -114,11 +115,11 @@ def at_least(min_auroc: float, *, accept_inconclusive: bool) -> Callable[[Report
 
 def not_attacked(report: Report, threats: list[str]) -> list[str]:
     """Detectors and threats without a single result, and why."""
-    done = {(full_name(r.detector, r.network), t) for r in report.results for t in (r.threat, radius_of(r.threat))}
+    done = {(label(r.detector, r.network), t) for r in report.results for t in (r.threat, radius_of(r.threat))}
     lines = []
     for detector in report.spec.detectors:
         for threat in [t for t in threats if (detector, t) not in done]:
-            why = [s.reason for s in report.skipped if full_name(s.detector, s.network) == detector]
+            why = [s.reason for s in report.skipped if label(s.detector, s.network) == detector]
             lines.append(f"{detector}, {threat}: nothing was attacked{': ' + why[0] if why else ''}")
     return lines
 
@@ -144,7 +145,7 @@ def no_worse(
             f"{name_of(r)}: AUROC {r.attacked.auroc:.3f} is no evidence, the attack is inconclusive and was not in "
             f"the baseline: {r.reason}"
             for r in report.results
-            if r.verdict == "inconclusive" and (full_name(r.detector, r.network), r.threat, r.ood) in evidence
+            if r.verdict == "inconclusive" and (label(r.detector, r.network), r.threat, r.ood) in evidence
         ]
         return [*(text(found) if found.regressions else []), *([] if accept_inconclusive else unsure)]
 
@@ -153,4 +154,4 @@ def no_worse(
 
 def name_of(result: Result) -> str:
     """Such as "energy@greg, linf-8-255 on svhn"."""
-    return f"{full_name(result.detector, result.network)}, {result.threat} on {result.ood}"
+    return f"{label(result.detector, result.network)}, {result.threat} on {result.ood}"

@@ -4,7 +4,7 @@ import sys
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
-from oodattack.report.record import Metrics, Report, Result
+from oodattack.report.record import Metrics, Report, Result, label
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -66,11 +66,6 @@ def sweep(report: Report, threat: str, ood: str) -> "Table":
             left = ",  ".join(f"{eps:.3g}:\u00a0{auroc:.3f}" for eps, auroc in c.points)
             out.add_row(escape(label(c.detector, c.network)), "-" if c.eps50 is None else f"{c.eps50:.3g}", left)
     return out
-
-
-def label(detector: str, network: str) -> str:
-    """detector@network, or the detector alone."""
-    return f"{detector}@{network}" if network else detector
 
 
 def auroc(m: Metrics, *, intervals: bool) -> str:

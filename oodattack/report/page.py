@@ -11,10 +11,9 @@ from markupsafe import Markup
 from oodattack.report import charts_rows
 from oodattack.report.charts import swatch
 from oodattack.report.charts_lines import Line, axis_of, line_chart
-from oodattack.report.console import label
 from oodattack.report.page_maps import Maps, maps_png, maps_words
 from oodattack.report.page_words import MARK, headlines, metrics_rows, sanity
-from oodattack.report.record import Curve, Report, Result
+from oodattack.report.record import Curve, Report, Result, label
 
 Key = tuple[str, str, str]  # detector@network, threat, OOD set
 MOST_SHEETS = 24  # that are part of the page; others are links

@@ -3,8 +3,7 @@
 from collections.abc import Sequence
 from typing import Literal, NamedTuple
 
-from oodattack.report.console import label
-from oodattack.report.record import Metrics, Report, Result
+from oodattack.report.record import Metrics, Report, Result, label
 
 MARK = {"broken": "✗", "holds": "✓", "inconclusive": "?"}
 SANITY = "sanity-"  # threats of this name check the search: every detector must fall to them

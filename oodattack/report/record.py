@@ -225,6 +225,11 @@ class Report(Record):
             raise ValueError(f"{path}: report must be writable, got {error.strerror}. Choose another place.") from None
 
 
+def label(detector: str, network: str) -> str:
+    """detector@network, or the detector alone."""
+    return f"{detector}@{network}" if network else detector
+
+
 def read_report(path: str | Path) -> Report:
     """Read report.json.
 

@@ -1,6 +1,5 @@
 """Contact sheets: a few rows of one cell as a PNG, target, start, adversarial image and difference below each other."""
 
-import hashlib
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -9,8 +8,8 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from oodattack.report.console import label
-from oodattack.report.record import Result
+from oodattack.report.record import Result, label
+from oodattack.whole_file import file_name
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -121,15 +120,3 @@ def sheet_path(result: Result, folder: Path) -> Path:
     parts = (result.ood, result.threat, label(result.detector, result.network))
     ood, threat, name = (file_name(part) for part in parts)
     return folder / "sheets" / ood / threat / f"{name}.png"
-
-
-def file_name(text: str, most: int = 60) -> str:
-    """A name that every file system takes, another one for each text.
-
-    A colon becomes a tilde. Other signs that a file name cannot hold become hyphens; a name with such, or longer than
-    `most`, gets a hash in front and keeps its end.
-    """
-    safe = "".join(c if c.isalnum() or c in "@+.-_" else "-" for c in text).strip(".") or "-"
-    if safe == text.replace(":", "-") and len(safe) <= most:
-        return text.replace(":", "~")
-    return f"{hashlib.sha256(text.encode()).hexdigest()[:8]}-{safe[9 - most :]}"

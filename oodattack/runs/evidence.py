@@ -1,7 +1,5 @@
 """What is evidence for a report, and in which files it is: the index of a run directory."""
 
-import hashlib
-import re
 from pathlib import Path
 from typing import Literal
 
@@ -51,14 +49,6 @@ class Evidence(Record):
     inputs: dict[str, list[str]] = Field(default_factory=dict)
     clean: dict[str, dict[str, str]] = Field(default_factory=dict)
     cells: list[Cell] = Field(default_factory=list)
-
-
-def file_name(name: str) -> str:
-    """A name as part of a path: letters, digits and a few marks; a hash where anything else had to go."""
-    safe = re.sub(r"[^A-Za-z0-9@+_-]+", "-", name).strip("-")
-    return (
-        safe if safe == name and 0 < len(name) < 80 else f"{safe[:60]}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"
-    )
 
 
 def part_name(first: int) -> str:

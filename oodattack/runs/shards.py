@@ -8,8 +8,8 @@ from torch import Tensor
 
 from oodattack.data.disk import forget_pages
 from oodattack.evaluation import Attacked, to_8_bits
-from oodattack.runs.evidence import AT_ONCE, INDEX, Cell, Evidence, Side, file_name, part_name
-from oodattack.whole_file import write_file
+from oodattack.runs.evidence import AT_ONCE, INDEX, Cell, Evidence, Side, part_name
+from oodattack.whole_file import file_name, write_file
 
 PER_ROW = (  # fields of a side that are written as they are
     "scores", "scores_8bit", "distance", "queries", "gradients", "zero_gradients", "non_finite", "clean_best",

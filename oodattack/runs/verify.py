@@ -12,10 +12,11 @@ from pydantic import ValidationError
 from torch import Tensor
 
 from oodattack.certificates import Certificates
-from oodattack.identity import sha256_of, sha256_of_file, sha256_of_images
+from oodattack.identity import sha256_of_file, sha256_of_images, sha256_of_networks
 from oodattack.lookup import summary
 from oodattack.numbers import eps_curves
 from oodattack.report import Curve, Report, Result, read_report
+from oodattack.report.record import label
 from oodattack.runs.claims import of_bounds, of_cell
 from oodattack.runs.evidence import INDEX, Cell, Evidence, inside
 from oodattack.runs.images import Inputs
@@ -88,9 +89,7 @@ def of_run(run: Opened, detectors: Detectors, fingerprints: Mapping[str, str | N
         known = name in threats and threats[name].name == name
         yield told(f"threat {name}", digest, plan.threats[name].sha256 if known else None)
     limits = {t.name: t for threat in threats.values() for t in each_radius(threat)}
-    for name, detector in detectors.items():
-        network = name.partition("@")[2] or name
-        yield told(f"{name}: weights", spec.networks.get(network), sha256_of(detector))
+    yield told("weights", spec.networks, sha256_of_networks(detectors))
     dtype = torch.float64 if plan.job.get("dtype") == "float64" else torch.float32
     inputs = Inputs(run.folder, run.evidence, dtype)
     yield from of_inputs(run, inputs)
@@ -136,7 +135,7 @@ def of_curves(report: Report, sweeps: Sequence[Sweep]) -> Iterator[Line]:
 
 def of_curve(curve: Curve) -> str:
     """Such as "energy@ce, linf-sweep on photos"."""
-    return f"{curve.detector}{'@' if curve.network else ''}{curve.network}, {curve.threat} on {curve.ood}"
+    return f"{label(curve.detector, curve.network)}, {curve.threat} on {curve.ood}"
 
 
 def of_one(
@@ -149,7 +148,7 @@ def of_one(
     seen: set[tuple[str, ...]],
 ) -> Iterator[Line]:
     """One cell: its rows, unless another cell had the same, and then every number that the report gives."""
-    name = f"{result.detector}@{result.network}" if result.network else result.detector
+    name = label(result.detector, result.network)
     where = f"{name}, {result.threat} on {result.ood}"
     yield told(f"{where}: cell", where, f"{cell.detector}, {cell.threat} on {cell.ood}")
     if result.threat not in limits or name not in detectors:

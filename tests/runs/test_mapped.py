@@ -10,8 +10,9 @@ from oodattack.attack import Found
 from oodattack.data import disk
 from oodattack.data.disk import room_on_disk
 from oodattack.evaluation.outcome import to_8_bits
-from oodattack.runs.evidence import file_name, inside
+from oodattack.runs.evidence import inside
 from oodattack.runs.journal import Journal
+from oodattack.whole_file import file_name
 
 
 def found(n: int, *, history: bool = True) -> Found:
