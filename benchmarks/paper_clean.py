@@ -14,7 +14,7 @@ from oodattack.identity import versions
 from oodattack.metrics import auroc, bootstrap, fpr_at_95_id_tpr, fpr_at_95_ood_tpr
 
 VALIDATION = 2000  # TinyImageNet images that detectors may be tuned on
-TUNED = 300  # images of either side that detectors with a grid or a regression are fitted on, for time's sake
+TUNED = 300  # images of either side that detectors are tuned on, for time's sake
 DRAWS = 2000
 
 
@@ -25,9 +25,10 @@ def sets(folder: Path, *, n: int, seed: int) -> dict[str, Tensor]:
 
 
 def fit_on(folder: Path, *, n: int, seed: int) -> Fit:
-    """Training images of CIFAR-10, their labels, and OOD validation images."""
-    ood = cifar_data.tinyimagenet(folder, n=1, validation=VALIDATION, seed=seed)[1]
-    return Fit(*cifar_data.fit_images(folder, n=n, seed=seed), ood)
+    """Training images of CIFAR-10, their labels, and validation images of both sides that are in no test set."""
+    ood_val = cifar_data.tinyimagenet(folder, n=1, validation=VALIDATION, seed=seed)[1]
+    id_val = cifar_data.id_images(folder, n=5000, seed=seed).targets[-TUNED:]
+    return Fit(*cifar_data.fit_images(folder, n=n, seed=seed), ood_val[:TUNED], id_val)
 
 
 def networks_of(detector: str, network: str) -> list[str]:
@@ -38,8 +39,6 @@ def networks_of(detector: str, network: str) -> list[str]:
 def built(detector: str, network: str, folder: Path, fit: Fit) -> nn.Module:
     """A detector of the table with its paper's defaults."""
     nets = [cifar_networks.load(name, folder) for name in networks_of(detector, network)]
-    if DETECTORS[detector].tunes:
-        fit = Fit(fit.x[:TUNED], fit.y[:TUNED], fit.outliers()[:TUNED])
     return DETECTORS[detector].build(nets if DETECTORS[detector].several else nets[0], fit).eval()
 
 

@@ -7,9 +7,9 @@ from oodattack.data.groups import GROUP_SOURCES
 
 INTRODUCTION = """# Data sets
 
-`--id`, `--ood`, `--aux`, `--fit` and `--ood-validation` take these names. Nothing is downloaded: a set that is
-missing says which files it looks for below `--data-root`, and where they are published. Images are float32 in [0, 1]
-throughout."""
+`--id`, `--ood`, `--aux`, `--fit`, `--id-validation` and `--ood-validation` take these names. Nothing is downloaded: a
+set that is missing says which files it looks for below `--data-root`, and where they are published. Images are float32
+in [0, 1] throughout."""
 GROUP_WORDS = """## Groups
 
 The OOD sets that papers and benchmarks use with an ID set: `--ood near` stands for those that go with `--id`,

@@ -16,7 +16,8 @@ INTRODUCTION = """# Detectors
 on, `odin@gq` the network trained with GQ; without, it is the one trained with plain cross-entropy, or that of
 `--model`."""
 ON = """What it stands on: the **network** alone; **ID images**, on which it is fitted (`--fit`, on the embedded
-default its own training images); **OOD images** for validation too, on which it is tuned (`--ood-validation`);
+default its own training images); **OOD images** for validation too, on which it is tuned (`--ood-validation`) beside
+ID images (`--id-validation`, by default those of `--fit`);
 **several** networks; **no network**, the images alone."""
 
 

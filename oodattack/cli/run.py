@@ -55,10 +55,16 @@ EXAMPLE = "Example: oodattack run --detector energy@greg --ood far-mix --threat 
     "--fit", metavar="NAME", shell_complete=names("datasets"), help="Labelled ID images that detectors are fitted on."
 )
 @click.option(
+    "--id-validation",
+    metavar="NAME",
+    shell_complete=names("datasets"),
+    help="ID images that detectors are tuned on.  [default: those of --fit]",
+)
+@click.option(
     "--ood-validation",
     metavar="NAME",
     shell_complete=names("datasets"),
-    help="OOD images that detectors may be tuned on.",
+    help="OOD images that detectors are tuned on.",
 )
 @data_root
 @click.option(

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+import torch
 from torch import Tensor, nn
 
 from oodattack.detectors.auto_encoder import fit_auto_encoder
@@ -46,22 +47,39 @@ class Fit(NamedTuple):
     Attributes:
         x: ID training images, shape (N, C, H, W), in [0, 1].
         y: their labels, shape (N,).
-        ood: OOD validation images, shape (M, C, H, W), or None where there are none.
+        ood_val: OOD validation images, shape (M, C, H, W), or None where there are none.
+        id_val: ID validation images, shape (K, C, H, W), or None where there are none but the training images.
     """
 
     x: Tensor
     y: Tensor
-    ood: Tensor | None = None
+    ood_val: Tensor | None = None
+    id_val: Tensor | None = None
 
-    def outliers(self) -> Tensor:
+    def to(self, device: torch.device, dtype: torch.dtype) -> "Fit":
+        """The same elsewhere, images in another precision."""
+        ood_val, id_val = (x if x is None else x.to(device, dtype) for x in (self.ood_val, self.id_val))
+        return Fit(self.x.to(device, dtype), self.y.to(device), ood_val, id_val)
+
+    def sets(self) -> dict[str, Tensor]:
+        """All images, by what they are called in a report."""
+        given = {"the training images": self.x, "the OOD validation images": self.ood_val}
+        given |= {"the ID validation images": self.id_val}
+        return {name: x for name, x in given.items() if x is not None}
+
+    def known(self) -> Tensor:
+        """The ID validation images, or else the training images: what networks say of these is surer than of others."""
+        return self.x if self.id_val is None else self.id_val
+
+    def strange(self) -> Tensor:
         """The OOD validation images.
 
         Raises:
             ValueError: there are none.
         """
-        if self.ood is None:
-            raise ValueError("`ood` must be OOD validation images for a tuned detector, got none. Pass Fit(x, y, ood).")
-        return self.ood
+        if self.ood_val is None:
+            raise ValueError("`ood_val` must be OOD images for a tuned detector, got none. Pass Fit(x, y, ood_val).")
+        return self.ood_val
 
 
 class Row(NamedTuple):
@@ -126,7 +144,7 @@ DETECTORS = {
             "odin-tuned",
             "arXiv:1706.02690, eq. (1)-(2)",
             "ODIN with T and step chosen by FPR95 on validation images",
-            lambda net, fit: fit_odin(net, fit.x, fit.outliers()),
+            lambda net, fit: fit_odin(net, fit.known(), fit.strange()),
             fits=True,
             tunes=True,
         ),
@@ -134,7 +152,7 @@ DETECTORS = {
             "mahalanobis-weighted",
             "arXiv:1807.03888, feature ensemble; arXiv:2009.08016, appendix D.1",
             "that distance with weights of a logistic regression on validation images",
-            lambda net, fit: fit_layer_weights(fit_mahalanobis_layers(net, fit.x, fit.y), fit.x, fit.outliers()),
+            lambda net, fit: fit_layer_weights(fit_mahalanobis_layers(net, fit.x, fit.y), fit.known(), fit.strange()),
             fits=True,
             tunes=True,
         ),
@@ -232,7 +250,7 @@ DETECTORS = {
             "sal-agg",
             "XAI Saliency Maps Can Be Used for OOD Detection, sections 4 and 5.1",
             "norm of the Grad-CAM map",
-            lambda net, fit: fit_sal_agg(net, fit.x, fit.outliers()),
+            lambda net, fit: fit_sal_agg(net, fit.known(), fit.strange()),
             fits=True,
             tunes=True,
         ),
@@ -240,7 +258,7 @@ DETECTORS = {
             "sal-agg+mls",
             "XAI Saliency Maps Can Be Used for OOD Detection, eq. (6)",
             "norm of the guided backpropagation map and max logit, each over its deviation",
-            lambda net, fit: fit_sal_agg_mls(net, fit.x, fit.outliers()),
+            lambda net, fit: fit_sal_agg_mls(net, fit.known(), fit.strange()),
             fits=True,
             tunes=True,
         ),
@@ -272,7 +290,7 @@ DETECTORS = {
             "si-z+max-logit",
             "sum of z-scores, as eq. (2) of XAI Saliency Maps Can Be Used for OOD Detection",
             "S&I-Z and max logit as one detector",
-            lambda net, fit: fit_weighted_sum({"si-z": SIZ(net), "max-logit": MaxLogit(net)}, fit.x),
+            lambda net, fit: fit_weighted_sum({"si-z": SIZ(net), "max-logit": MaxLogit(net)}, fit.known()),
             fits=True,
         ),
         Row(

@@ -33,6 +33,7 @@ class Job:
     mean: tuple[float, ...] | None = None
     std: tuple[float, ...] | None = None
     fit: str | None = None
+    id_validation: str | None = None
     ood_validation: str | None = None
     data_root: Path | None = None
     samples: int | None = None

@@ -56,14 +56,14 @@ def at_most(name: str, samples: int, **look: Any) -> Images:
 
 
 def fit_images(job: Job, *, tunes: bool) -> Fit:
-    """Training images and labels for detectors that are fitted, and OOD validation images.
+    """Training images and labels for detectors that are fitted, and validation images.
 
     Args:
         job: what was asked for.
         tunes: whether a detector needs OOD validation images; on digits those are outliers made for training.
 
     Raises:
-        ValueError: none were named, or they have no labels.
+        ValueError: none were named, they have no labels, or validation images are of another shape.
     """
     if job.fit is None and job.id != "digits":
         raise ValueError("`--fit` must name labelled ID training images for this detector, got none. Add npz:PATH.")
@@ -74,16 +74,24 @@ def fit_images(job: Job, *, tunes: bool) -> Fit:
     images = data.load(name, part=part, seed=job.seed, root=job.data_root)
     if images.y is None:
         raise ValueError(f"`--fit` must have labels, got none in {images.name!r}. Store them under the key `labels`.")
-    return Fit(images.x, images.y, ood_validation(job, images))
+    known, strange = (
+        None if named is None else validation(option, named, job, images)
+        for option, named in (("--id-validation", job.id_validation), ("--ood-validation", job.ood_validation))
+    )
+    if strange is None and job.id == "digits":
+        strange = auxiliary(VALIDATION, train=images, seed=1)
+    return Fit(images.x, images.y, strange, known)
 
 
-def ood_validation(job: Job, train: Images) -> Tensor | None:
-    """OOD images of the training images' format that detectors may be tuned on, or None where nobody named any."""
-    if job.ood_validation is not None:
-        look: dict[str, Any] = {"channels": train.x.shape[1], "size": train.x.shape[2], "seed": job.seed}
-        x = data.load(job.ood_validation, root=job.data_root, **look).x
-        if x.shape[1:] != train.x.shape[1:]:
-            wanted, found = tuple(train.x.shape[1:]), tuple(x.shape[1:])
-            raise ValueError(f"`--ood-validation` must have the shape {wanted} of --fit, got {found}. Resize them.")
-        return x
-    return auxiliary(VALIDATION, train=train, seed=1) if job.id == "digits" else None
+def validation(option: str, name: str, job: Job, train: Images) -> Tensor:
+    """The images that an option names, in the format of the training images.
+
+    Raises:
+        ValueError: they are of another shape.
+    """
+    look: dict[str, Any] = {"channels": train.x.shape[1], "size": train.x.shape[2], "seed": job.seed}
+    x = data.load(name, root=job.data_root, **look).x
+    if x.shape[1:] != train.x.shape[1:]:
+        wanted, found = tuple(train.x.shape[1:]), tuple(x.shape[1:])
+        raise ValueError(f"`{option}` must have the shape {wanted} of --fit, got {found}. Resize them.")
+    return x

@@ -75,7 +75,7 @@ def data_of(images: Loaded) -> dict[str, str]:
 
 def files_of(job: Job) -> dict[str, str]:
     """Weights and the modules of user code -> SHA-256 of the file."""
-    words: list[Any] = [*job.detectors, job.model, job.id, *job.ood, job.fit, job.ood_validation]
+    words: list[Any] = [*job.detectors, job.model, job.id, *job.ood, job.fit, job.id_validation, job.ood_validation]
     code = {word: path for word in words if (path := module_file(word)) is not None}
     files = {str(path): path for path in job.weights} | code
     return {name: sha256_of_file(path) for name, path in files.items()}

@@ -13,7 +13,7 @@ from torch import nn
 from oodattack.data import Images
 from oodattack.data.disk import Room, room_on_disk
 from oodattack.detector import Detector
-from oodattack.detectors import DETECTORS, Fit, store
+from oodattack.detectors import DETECTORS, store
 from oodattack.evaluation import Progress, Provenance, automatic, evaluate
 from oodattack.gallery.run_page import write_page
 from oodattack.job.ask import DEFAULT_DETECTORS, DEFAULT_THREATS, ON_A_MODEL, Job
@@ -159,13 +159,12 @@ def prepare(asked: Asked, room: Room, progress: Progress | None) -> Ready:
     dtype = torch.float64 if job.dtype == "float64" else torch.float32
     rows = [DETECTORS[d] for d, _ in asked.wanted.values() if d in DETECTORS]
     fit = fit_images(job, tunes=any(row.tunes for row in rows)) if any(row.fits for row in rows) else None
-    fit = fit and Fit(fit.x.to(device, dtype), fit.y.to(device), None if fit.ood is None else fit.ood.to(device, dtype))
+    fit = fit and fit.to(device, dtype)
     detectors: dict[str, Detector] = {}
     for name, (detector, network) in asked.wanted.items():
         nets = [] if network is None else [networks[n].seen_by(detector).to(dtype) for n in network.split(",")]
         detectors[name] = build_detector(detector, nets, fit, device, dtype)
-    own = {"the training images": fit.x, "the validation images": fit.ood} if fit else {}
-    learnt = learnt_by(names, job) | {name: x for name, x in own.items() if x is not None}
+    learnt = learnt_by(names, job) | (fit.sets() if fit else {})
     return Ready(images, networks, detectors, learnt)
 
 

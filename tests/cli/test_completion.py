@@ -81,7 +81,7 @@ finally:
 NAMED = {
     "run": {
         "--detector": "detectors", "--threat": "threats", "--id": "datasets", "--ood": "datasets", "--model": "models",
-        "--fit": "datasets", "--ood-validation": "datasets",
+        "--fit": "datasets", "--id-validation": "datasets", "--ood-validation": "datasets",
     },
     "train": {
         "--objective": "objectives", "--recipe": "recipes", "--id": "datasets", "--aux": "datasets", "--model":

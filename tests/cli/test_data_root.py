@@ -72,7 +72,7 @@ def test_each_option_loads_its_part(sets, tmp_path):
     assert np.array_equal(pixels(loaded.ood[0].x), sets["kmnist", "test"])
     assert np.array_equal(pixels(fit.x), sets["mnist", "train"])  # never what is judged on
     assert fit.y.tolist() == [i % 4 for i in range(20)]
-    assert fit.ood.shape == (12, 1, 28, 28)
+    assert fit.ood_val.shape == (12, 1, 28, 28)
 
 
 def test_fit_on_digits_is_on_those_to_train_with():
@@ -156,9 +156,9 @@ def test_the_embedded_sets_share_nothing():
 
     job = Job(samples=200)
     loaded, fit = load_images(job, [read_threat("linf-8-255")]), fit_images(job, tunes=True)
-    learnt = {**learnt_by(["ce"], job), "the validation images": fit.ood}
+    learnt = {**learnt_by(["ce"], job), "the OOD validation images": fit.ood_val}
     judged = {"id": loaded.id.x, "targets": loaded.targets.x, **{i.name: i.x for i in loaded.ood}}
-    assert [*learnt] == ["the training images", "the auxiliary images", "the validation images"]
+    assert [*learnt] == ["the training images", "the auxiliary images", "the OOD validation images"]
     assert Provenance(learnt=learnt).overlaps(judged) == []
 
 

@@ -105,10 +105,30 @@ def test_a_bare_detector_is_built_in_the_type_of_the_job(monkeypatch):
 
 def test_a_tuned_detector_gets_outliers_and_its_sign_from_them():
     fit = fit_images(Job(), tunes=True)
-    assert fit.ood.shape == (VALIDATION, 1, 32, 32) and 0 <= fit.ood.min() and fit.ood.max() <= 1
+    assert fit.ood_val.shape == (VALIDATION, 1, 32, 32) and 0 <= fit.ood_val.min() and fit.ood_val.max() <= 1
     detector = build_detector("sal-agg", [Classifier(SmallResNet(1, 6, width=2).eval())], fit, CPU)
-    draft = detector.aggregated(fit.x).mean() - detector.aggregated(fit.ood).mean()
+    draft = detector.aggregated(fit.x).mean() - detector.aggregated(fit.ood_val).mean()
     assert detector.sign == math.copysign(1, draft)
+
+
+TUNERS = {
+    "odin-tuned": "fit_odin", "mahalanobis-weighted": "fit_layer_weights", "sal-agg": "fit_sal_agg",
+    "sal-agg+mls": "fit_sal_agg_mls", "si-z+max-logit": "fit_weighted_sum",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", TUNERS)
+def test_what_is_tuned_is_tuned_on_validation_images_of_both_sides(monkeypatch, name):
+    seen = []
+    monkeypatch.setattr(f"oodattack.detectors.table.{TUNERS[name]}", lambda *args: seen.append(args))
+    net = Classifier(SmallResNet(1, 3, width=2).eval())
+    given = Fit(images(12), torch.arange(12) % 3, images(6, seed=1), images(8, seed=2))
+    DETECTORS[name].build(net, given)
+    DETECTORS[name].build(net, given._replace(id_val=None))
+    held_out, own = (args[1:2] for args in seen)
+    assert held_out[0] is given.id_val and own[0] is given.x
+    if DETECTORS[name].tunes:
+        assert all(args[2] is given.ood_val for args in seen)
 
 
 def test_outside_digits_the_validation_images_must_be_named(tmp_path):
@@ -117,8 +137,28 @@ def test_outside_digits_the_validation_images_must_be_named(tmp_path):
     named = {"id": f"npz:{tmp_path}/id.npz", "fit": f"npz:{tmp_path}/id.npz"}
     with pytest.raises(ValueError, match="`--ood-validation` must name OOD images for this detector, got none"):
         fit_images(Job(**named), tunes=True)
-    assert fit_images(Job(**named), tunes=False).ood is None
-    assert fit_images(Job(**named, ood_validation=f"npz:{tmp_path}/ood.npz"), tunes=True).ood.shape == (5, 1, 8, 8)
+    assert fit_images(Job(**named), tunes=False).ood_val is None
+    both = {"ood_validation": f"npz:{tmp_path}/ood.npz", "id_validation": f"npz:{tmp_path}/id.npz"}
+    fit = fit_images(Job(**named, **both), tunes=True)
+    assert (fit.ood_val.shape, fit.id_val.shape) == ((5, 1, 8, 8), (8, 1, 8, 8))
+    np.savez(tmp_path / "small.npz", images=np.zeros((4, 1, 6, 6)))
+    with pytest.raises(ValueError, match=r"`--id-validation` must have the shape .* of --fit, got"):
+        fit_images(Job(**named, **both | {"id_validation": f"npz:{tmp_path}/small.npz"}), tunes=True)
+
+
+@pytest.mark.parametrize("given", [Fit(images(4).double(), torch.arange(4)), Fit(*[images(4).double()] * 4)])
+def test_what_is_fitted_on_moves_as_one_and_is_listed_by_name(given):
+    moved = given.to(CPU, torch.float32)
+    assert {x.dtype for x in moved.sets().values()} == {torch.float32} and moved.y.dtype == given.y.dtype
+    assert list(moved.sets()) == [
+        f"the {kind} images" for kind in ("training", "OOD validation", "ID validation")[: len(moved.sets())]
+    ]
+    assert len(moved.sets()) == sum(x is not None for x in given) - 1
+
+
+def test_a_tuned_detector_wants_outliers():
+    with pytest.raises(ValueError, match="`ood_val` must be OOD images for a tuned detector, got none"):
+        Fit(images(2), torch.arange(2)).strange()
 
 
 # --- the command --------------------------------------------------------------------------------------------------
