@@ -107,7 +107,18 @@ def gathered(n: int, work: Callable[[slice], Tensor]) -> Tensor:
 
 def copied(x: Tensor, room: Room) -> Tensor:
     """A copy of `x` in room of its own."""
-    out = room(x)
+    return written(x, room(x))
+
+
+def moved(x: Tensor, device: torch.device, dtype: torch.dtype, room: Room) -> Tensor:
+    """`x` itself where it is on that device in that precision, else a copy there, in room of its own."""
+    if (x.device, x.dtype) == (device, dtype):
+        return x
+    return written(x, room(torch.empty((), device=device, dtype=dtype).expand(x.shape)))
+
+
+def written(x: Tensor, out: Tensor) -> Tensor:
+    """`out`, after `x` was put into it, on whatever device and in whatever precision it is."""
     for rows in pieces(len(x)):
         out[rows] = x[rows]
     return out

@@ -2,12 +2,13 @@
 
 from typing import Any, NamedTuple
 
+import torch
 from torch import Tensor
 
 from oodattack import data
 from oodattack.data import Images
 from oodattack.data.auxiliary import auxiliary
-from oodattack.data.disk import Room
+from oodattack.data.disk import Room, moved
 from oodattack.data.registry import kind_of
 from oodattack.detectors import Fit
 from oodattack.job.ask import DEFAULT_ID, DEFAULT_OOD, DEFAULT_OOD_EACH, Job
@@ -23,6 +24,19 @@ class Loaded(NamedTuple):
     targets: Images | None
     ood: list[Images]
     starts: dict[str, Tensor]
+
+    def to(self, device: torch.device, dtype: torch.dtype, room: Room) -> "Loaded":
+        """The same images elsewhere, or in another precision; see `moved`."""
+
+        def there(images: Images) -> Images:
+            return images._replace(x=moved(images.x, device, dtype, room))
+
+        return Loaded(
+            there(self.id),
+            self.targets and there(self.targets),
+            [there(images) for images in self.ood],
+            {start: moved(x, device, dtype, room) for start, x in self.starts.items()},
+        )
 
 
 def load_images(job: Job, threats: list[Threat], room: Room | None = None) -> Loaded:

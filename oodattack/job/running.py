@@ -118,16 +118,18 @@ def run_in(out: Path, asked: Asked, then: Plan | None, progress: Progress | None
         progress: see `evaluate`.
     """
     ranks = asked.ranks
+
+    def room(like: torch.Tensor) -> torch.Tensor:
+        return room_on_disk(like, out)
+
     try:
         torch.set_num_threads(ranks.agree(then.threads if then else torch.get_num_threads()))
         if then is not None:
             checked_before(then, asked.job, asked.threats, out)
         with ranks.one_first():
-            ready = prepare(asked, lambda like: room_on_disk(like, out), progress)
-        dtype = torch.float64 if asked.job.dtype == "float64" else torch.float32
-        x_id = ready.images.id.x.to(asked.device, dtype)
+            ready = prepare(asked, room, progress)
         size = then.batch_size if then else asked.job.batch_size
-        size = ranks.agree(size or automatic(next(iter(ready.detectors.values())), x_id).size)
+        size = ranks.agree(size or automatic(next(iter(ready.detectors.values())), ready.images.id.x).size)
         plan = ranks.agree(plan_of(asked.job, asked.threats, ready.images, ready.detectors, size))
         if then is not None:
             checked_now(then, plan, out)
@@ -136,7 +138,7 @@ def run_in(out: Path, asked: Asked, then: Plan | None, progress: Progress | None
         keeper = RunKeeper(out, (then or plan).sha256(), ranks)
         if ranks.speaks:
             save_detectors(ready.detectors, out / "detectors")
-        report = measured(asked, ready, x_id, size, keeper, progress if ranks.speaks else None)
+        report = measured(asked, ready, size, keeper, progress if ranks.speaks else None)
         if ranks.speaks:
             keeper.shards.finish()
             report.save(out / "report.json")
@@ -165,24 +167,20 @@ def prepare(asked: Asked, room: Room, progress: Progress | None) -> Ready:
         nets = [] if network is None else [networks[n].seen_by(detector).to(dtype) for n in network.split(",")]
         detectors[name] = build_detector(detector, nets, fit, device, dtype)
     learnt = learnt_by(names, job) | (fit.sets() if fit else {})
-    return Ready(images, networks, detectors, learnt)
+    return Ready(images.to(device, dtype, room), networks, detectors, learnt)
 
 
 def measured(
-    asked: Asked, ready: Ready, x_id: torch.Tensor, size: int, keeper: RunKeeper, progress: Progress | None
+    asked: Asked, ready: Ready, size: int, keeper: RunKeeper, progress: Progress | None
 ) -> Report:
     """The evaluation of a job."""
     job, images = asked.job, ready.images
-
-    def moved(x: torch.Tensor) -> torch.Tensor:
-        return x.to(x_id.device, x_id.dtype)
-
     return evaluate(
         ready.detectors,
-        id=x_id,
-        ood={i.name: moved(i.x) for i in images.ood},
-        targets=None if images.targets is None else moved(images.targets.x),
-        starts={start: moved(x) for start, x in images.starts.items()},
+        id=images.id.x,
+        ood={i.name: i.x for i in images.ood},
+        targets=None if images.targets is None else images.targets.x,
+        starts=images.starts,
         threats=asked.threats,
         seed=job.seed,
         batch_size=size,

@@ -6,7 +6,7 @@ import torch
 from PIL import Image
 
 from oodattack.data import disk, load
-from oodattack.data.disk import copied, forget_pages, picked, put, room_on_disk
+from oodattack.data.disk import copied, forget_pages, moved, picked, put, room_on_disk
 
 X = torch.rand(600, 3, 4, 4, generator=torch.Generator().manual_seed(0))
 
@@ -33,6 +33,12 @@ def test_forgotten_pages_are_read_again(room):
     out[7] = 0.5
     forget_pages()
     assert (out[7] == 0.5).all() and torch.equal(out[8:], X[8:])
+
+
+def test_what_moves_to_another_precision_is_written_into_room(room):
+    cpu = torch.device("cpu")
+    assert moved(X, cpu, torch.float32, room) is X and not room.asked
+    assert torch.equal(moved(X, cpu, torch.float64, room), X.double()) and room.asked == [X.shape]
 
 
 def test_rows_are_picked_and_put_like_indices(room):
