@@ -16,7 +16,7 @@ from oodattack.bounds.sandwich import Sides
 from oodattack.data.disk import blocks
 from oodattack.metrics import id_threshold
 from oodattack.report import Certified, Radius
-from oodattack.threat import ON_A_SCORE, Threat, ThreatModel, members_of
+from oodattack.threat import Threat, ThreatModel, limits_of, members_of
 
 SLACK = 1e-5  # times 1 + |bound|: a score in single precision may miss an exact bound by so much
 HALVINGS = 4  # radii of rows are known to eps / 16
@@ -52,7 +52,7 @@ class Certificates:
         Raises:
             RuntimeError: an attack has beaten a bound, which would be a bug.
         """
-        start, limits = time.perf_counter(), members_of(threat)[0]
+        start, limits = time.perf_counter(), limits_of(threat)
         if (reason := unbounded(threat)) is not None:
             return reason
         try:
@@ -110,11 +110,12 @@ def unbounded(threat: Threat) -> str | None:
     """Why bounds on a ball say nothing of a threat, or None where they do."""
     members = members_of(threat)
     for m in members:
-        if m.aim not in (*ON_A_SCORE, "cross") or m.objective == "misclassify":
+        if not m.by_score:
             return f"no bounds for the aim {m.aim if m.objective != 'misclassify' else m.objective}"
     if any(m.start != "ood" or m.after is not None for m in members):
         return "its images do not start from the OOD set alone"
-    return None if members[0].norm in NORMS else f"no bounds for the norm {members[0].norm}"
+    norm = limits_of(threat).norm
+    return None if norm in NORMS else f"no bounds for the norm {norm}"
 
 
 def sides_of(limits: ThreatModel) -> Sides:

@@ -20,11 +20,10 @@ from oodattack.evaluation.keeper import Attacked, Keeper
 from oodattack.evaluation.outcome import to_8_bits
 from oodattack.evaluation.provenance import Provenance
 from oodattack.evaluation.run import Run
-from oodattack.evaluation.search import Precision
-from oodattack.evaluation.setup import Progress, Setup
+from oodattack.evaluation.setup import Precision, Progress, Setup
 from oodattack.identity import sha256_of_networks, versions
 from oodattack.report import Report, Spec
-from oodattack.threat import Suite, Sweep, Threat, ThreatModel, file_hash, members_of, read_threat
+from oodattack.threat import Suite, Sweep, Threat, ThreatModel, file_hash, limits_of, members_of, read_threat
 
 __all__ = [
     "Attacked",
@@ -98,9 +97,19 @@ def evaluate(
     read = distinct([t if isinstance(t, ThreatModel | Suite | Sweep) else read_threat(t) for t in threats])
     id, targets = checked(detectors, read, id, ood, targets)
     batch = automatic(next(iter(detectors.values())), id) if batch_size is None else Batch(batch_size)
-    setup = Setup(detectors, id, dict(ood), targets, dict(starts or {}), seed, batch, precision, progress)
-    setup.keeper = keeper or setup.keeper
-    setup.certify = certify
+    setup = Setup(
+        detectors=detectors,
+        id=id,
+        ood=dict(ood),
+        targets=targets,
+        starts=dict(starts or {}),
+        seed=seed,
+        batch=batch,
+        precision=precision,
+        progress=progress,
+        certify=certify,
+        keeper=keeper or Keeper(),
+    )
     run = Run(setup, watch)
     with torch.random.fork_rng(devices=[id.device] if id.device.type == "cuda" else []):
         torch.manual_seed(seed)  # for detectors that use random numbers of their own, and other libraries' attacks
@@ -132,7 +141,7 @@ def checked(
     Raises:
         ValueError: what `evaluate` was given does not fit together.
     """
-    needs_ood = any(members_of(t)[0].start == "ood" for t in threats)
+    needs_ood = any(limits_of(t).start == "ood" for t in threats)
     if not detectors or not threats or (needs_ood and not ood):
         raise ValueError("`detector`, `ood` and `threats` must name at least one each, got none of one. Add it.")
     check_images(id, "id", like=id)
@@ -151,7 +160,7 @@ def checked(
 def spec_of(setup: Setup, threats: Sequence[Threat], known: Provenance) -> Spec:
     """What was evaluated: enough to do it again and to tell whether two reports are of the same."""
     id, targets, ood, detectors = setup.id, setup.targets, setup.ood, setup.detectors
-    used = {members_of(threat)[0].start for threat in threats}
+    used = {limits_of(threat).start for threat in threats}
     return Spec(
         command=known.command,
         samples=known.samples,

@@ -8,16 +8,17 @@ from torch import Tensor
 from oodattack.attack import STOPPED
 from oodattack.diagnose import Indicators, verdict
 from oodattack.evaluation.floors import Floors
-from oodattack.evaluation.outcome import Outcome, Side
+from oodattack.evaluation.outcome import Clean, Outcome, Side, attacked_scores
+from oodattack.evaluation.setup import Subject
 from oodattack.numbers import crossing, deployed, matched, numbers
-from oodattack.report import Certified, Metrics, Result
+from oodattack.report import Certified, Result
 from oodattack.report.record import Direction
-from oodattack.threat import Threat, ThreatModel, members_of
+from oodattack.threat import Threat, ThreatModel, limits_of, members_of
 
 
-def indicators(outcome: Outcome, *, matching: bool, floors: Floors, trouble: str | None) -> Indicators:
+def indicators(outcome: Outcome, *, matching: bool, floors: Floors, subject: Subject) -> Indicators:
     """How the search went, over all attacked rows."""
-    sides = [side for side in (outcome.ood, outcome.id) if side]
+    sides = outcome.sides
     queries = sum(int(side.queries.sum()) for side in sides)
     gradients = sum(int(side.gradients.sum()) for side in sides)
     zero = sum(int(side.zero_gradients.sum()) for side in sides) / max(gradients, 1)
@@ -30,7 +31,7 @@ def indicators(outcome: Outcome, *, matching: bool, floors: Floors, trouble: str
         surrogate_rank_correlation=outcome.rank_correlation,
         random_auroc=floors.random,
         full_box_auroc=floors.full_box,
-        gradient_trouble=trouble if outcome.surrogate is None and outcome.white_box else None,
+        gradient_trouble=subject.trouble if outcome.surrogate is None and outcome.white_box else None,
         rising_share=outcome.rising_share,
         unfinished_drop=_unfinished(outcome),
         white_box_auroc=floors.white_box if outcome.members else None,
@@ -39,6 +40,8 @@ def indicators(outcome: Outcome, *, matching: bool, floors: Floors, trouble: str
         transfer_auroc=floors.transfer,
         rival_auroc=floors.rival,
         restart_spread=outcome.restart_spread,
+        repeatable=subject.repeatable,
+        row_independent=subject.row_independent,
     )
 
 
@@ -64,14 +67,6 @@ class Shown(NamedTuple):
     side: str  # "ood" or "id": which set the rows are from
 
 
-class Clean(NamedTuple):
-    """Scores of a detector before any attack, and their metrics."""
-
-    id: Tensor
-    ood: Tensor
-    metrics: Metrics
-
-
 def record(
     name: str,
     threat: Threat,
@@ -81,12 +76,9 @@ def record(
     found: Indicators,
 ) -> Result:
     """The record of one cell."""
-    sides = [side for side in (outcome.ood, outcome.id) if side]
+    sides = outcome.sides
     id_scores, ood_scores = attacked_scores(clean, outcome)
     attacked = numbers(id_scores, ood_scores)
-    rounded = numbers(
-        outcome.id.scores_8bit if outcome.id else clean.id, outcome.ood.scores_8bit if outcome.ood else clean.ood
-    )
     decision, reason = verdict(clean.metrics.auroc, attacked.auroc, found)
     detector, _, network = name.partition("@")
     off, nearest = (outcome.ood.mape, outcome.ood.crossing) if outcome.ood else (None, None)
@@ -101,7 +93,7 @@ def record(
         shared_with=[other for other in outcome.shared_with if other != name],
         clean=clean.metrics,
         attacked=attacked,
-        attacked_8bit=rounded,
+        attacked_8bit=numbers(*attacked_scores(clean, outcome, "scores_8bit")),
         deployed=deployed(clean.id, id_scores, ood_scores),
         mape=None if off is None else matched(off),
         crossing=None if nearest is None else crossing(clean.id, nearest),
@@ -115,11 +107,6 @@ def record(
         verdict=decision,
         reason=reason,
     )
-
-
-def attacked_scores(clean: Clean, outcome: Outcome) -> tuple[Tensor, Tensor]:
-    """ID and OOD scores after the attack; those of a side that was left alone are the clean ones."""
-    return (outcome.id.scores if outcome.id else clean.id, outcome.ood.scores if outcome.ood else clean.ood)
 
 
 def certified(result: Result, found: Certified | str) -> Result:
@@ -142,6 +129,7 @@ def direction(threat: Threat) -> Direction:
     aims = {member.aim for member in threat.members}
     if len(aims) == 1:
         return aims.pop()
-    if not threat.members[0].attacks_id:
+    limits = limits_of(threat)
+    if not limits.attacks_id:
         return "hide"
-    return "both" if threat.members[0].attacks_ood else "raise"
+    return "both" if limits.attacks_ood else "raise"

@@ -10,13 +10,12 @@ from oodattack.evaluation.plan import Quarry
 from oodattack.evaluation.setup import Setup
 from oodattack.metrics import auroc
 from oodattack.report import Curve, Result
-from oodattack.threat import ThreatModel
+from oodattack.threat import ON_A_SCORE, ThreatModel
 
 
 def queries_curve(setup: Setup, prey: Quarry, limits: ThreatModel, x: torch.Tensor, outcome: Outcome) -> Outcome:
     """Add AUROC along the search, and how far its restarts are apart, in the scale that the search follows."""
-    sides = [side for side in (outcome.ood, outcome.id) if side]
-    if limits.aim not in ("hide", "raise", "both") or limits.objective == "misclassify":
+    if limits.aim not in ON_A_SCORE or limits.objective == "misclassify":
         return outcome
     f = prey.judge or prey.f
     clean = {-1: setup.values(f, x).cpu(), 1: setup.values(f, setup.id).cpu()}
@@ -28,11 +27,11 @@ def queries_curve(setup: Setup, prey: Quarry, limits: ThreatModel, x: torch.Tens
         return [auroc(pair[1].double().contiguous(), pair[-1].double().contiguous()) for pair in at]
 
     spread = None
-    if limits.restarts > 1 and all(side.restarts is not None for side in sides):
+    if limits.restarts > 1 and all(side.restarts is not None for side in outcome.sides):
         each = left("restarts")
         spread = max(each) - min(each)
     curve = None
-    if all(side.history is not None for side in sides):
+    if all(side.history is not None for side in outcome.sides):
         curve = [(0.0, auroc(clean[1], clean[-1]))]
         curve += list(zip(map(float, milestones(limits.queries)), left("history"), strict=True))
     return outcome._replace(

@@ -3,8 +3,9 @@
 from collections.abc import Mapping
 from typing import NamedTuple
 
+from oodattack.evaluation.outcome import Clean, Outcome, left_auroc
 from oodattack.evaluation.plan import is_blind
-from oodattack.threat import ON_A_SCORE, Suite, Threat, ThreatModel, members_of
+from oodattack.threat import ON_A_SCORE, Suite, Threat, ThreatModel, limits_of
 
 
 class Floors(NamedTuple):
@@ -17,6 +18,23 @@ class Floors(NamedTuple):
     white_box: float | None  # searches on the score with gradients within the same limits
     smaller_eps: float | None  # within a smaller ball of the same norm
     full_box: float | None  # within the whole box
+
+
+def floors_of(threat: Threat, clean: Clean, outcome: Outcome, outcomes: Mapping[Threat, Outcome]) -> Floors:
+    """What a detector's other outcomes on the same sets say about the search of one.
+
+    A suite whose members share their queries is its own witness: what its blind members took after the others is what
+    a black box does better.
+    """
+    left = {t: left_auroc(clean, o) for t, o in outcomes.items() if isinstance(t, ThreatModel)}
+    like = {t: left_auroc(clean, o, like=threat) for t, o in outcomes.items() if covers(t, threat)}
+    singles = {t: a for t, a in like.items() if isinstance(t, ThreatModel)}
+    found = floors(threat, left, singles, {t: a for t, a in like.items() if isinstance(t, Suite)})
+    if outcome.found_blindly is None:
+        return found
+    own = left_auroc(clean, outcome)
+    lowest = own if found.black_box is None else min(own, found.black_box)
+    return found._replace(white_box=own + outcome.found_blindly, black_box=lowest)
 
 
 def floors(
@@ -33,7 +51,7 @@ def floors(
         like: the same, counting only the sides that `threat` attacks, for those that attack them all.
         suites: the same of suites.
     """
-    limits = members_of(threat)[0]
+    limits = limits_of(threat)
     on_score = {m: a for m, a in like.items() if m.objective != "misclassify"}
     within = {m: a for m, a in on_score.items() if bounds(m) == bounds(limits)}
     others = {m: a for m, a in within.items() if m != threat}
@@ -62,7 +80,7 @@ def bounds(limits: ThreatModel) -> tuple[str, float | None, int | None, str, flo
     return limits.norm, limits.limit, limits.severity, start, limits.eps
 
 
-def covers(member: ThreatModel, threat: Threat) -> bool:
-    """Whether a threat model attacks every side that `threat` does."""
-    one = members_of(threat)[0]
-    return member.attacks_id >= one.attacks_id and member.attacks_ood >= one.attacks_ood
+def covers(other: Threat, threat: Threat) -> bool:
+    """Whether `other` attacks every side that `threat` does."""
+    its, own = limits_of(other), limits_of(threat)
+    return its.attacks_id >= own.attacks_id and its.attacks_ood >= own.attacks_ood

@@ -7,6 +7,17 @@ import torch
 from torch import Tensor
 
 from oodattack.data.disk import Room, pieces
+from oodattack.metrics import auroc
+from oodattack.report import Metrics
+from oodattack.threat import Threat, limits_of
+
+
+class Clean(NamedTuple):
+    """Scores of a detector before any attack, and their metrics."""
+
+    id: Tensor
+    ood: Tensor
+    metrics: Metrics
 
 
 class Side(NamedTuple):
@@ -30,6 +41,7 @@ class Side(NamedTuple):
     images: Tensor | None = None  # all of them, where a keeper wants them, possibly on disk
     images_8bit: Tensor | None = None  # (N, C, H, W), where `scores_8bit` are not those of `images` rounded
     start: Tensor | None = None  # images that `distance` is measured from
+    seconds: float = 0.0  # of the search, which several detectors may share
 
 
 class Scored(NamedTuple):
@@ -56,6 +68,27 @@ class Outcome(NamedTuple):
     restart_spread: float | None = None  # largest minus smallest AUROC that a single restart leaves
     members: dict[str, float] | None = None  # of a suite: AUROC left by each member, or after its first turn
     found_blindly: float | None = None  # AUROC that searches without gradients took after those with, in such a suite
+
+    @property
+    def sides(self) -> list[Side]:
+        """Those that were attacked."""
+        return [side for side in (self.ood, self.id) if side]
+
+
+def attacked_scores(clean: Clean, outcome: Outcome, field: str = "scores") -> tuple[Tensor, Tensor]:
+    """ID and OOD scores after the attack; those of a side that was left alone are the clean ones."""
+    on_id = getattr(outcome.id, field) if outcome.id else clean.id
+    on_ood = getattr(outcome.ood, field) if outcome.ood else clean.ood
+    return on_id, on_ood
+
+
+def left_auroc(clean: Clean, outcome: Outcome, *, like: Threat | None = None) -> float:
+    """AUROC after one threat; with `like`, of the sides alone that this one attacks."""
+    on_id, on_ood = attacked_scores(clean, outcome)
+    if like is not None:
+        limits = limits_of(like)
+        on_id, on_ood = on_id if limits.attacks_id else clean.id, on_ood if limits.attacks_ood else clean.ood
+    return auroc(on_id, on_ood)
 
 
 def worst(outcomes: dict[str, Outcome], room: Room = torch.empty_like) -> Outcome:

@@ -10,7 +10,7 @@ from oodattack.attacks import find_attack
 from oodattack.detector import Detector, Latent, Surrogate
 from oodattack.detectors.msp import LogOdds
 from oodattack.keep_graph import reaches
-from oodattack.threat import ThreatModel
+from oodattack.threat import OUTSIDE, ThreatModel
 
 
 class Quarry(NamedTuple):
@@ -115,3 +115,20 @@ def blinded(limits: ThreatModel) -> ThreatModel:
     if limits.aim == "cross":
         attack = "rays" if limits.norm == "linf" else "hop-skip-jump"
     return limits.model_copy(update={"attack": attack, "step_size": None})
+
+
+def describe(limits: ThreatModel) -> str:
+    """The search in words."""
+    step = "" if limits.step_size is None else f", step {limits.step_size:g} eps"
+    draws = "" if limits.draws is None else f", {limits.draws} draws a value"
+    on = "" if limits.objective in (None, "score") else f" on {limits.objective}"
+    remark = ""
+    if limits.attack.startswith(OUTSIDE):
+        from oodattack.attacks.torchattacks_adapter import remark as said
+
+        what = said(limits.attack.removeprefix(OUTSIDE))
+        remark = f" ({what})" if what else ""
+    return (
+        f"{limits.attack}{on}{step}{draws}, {limits.queries} queries, {limits.restarts} restart"
+        f"{'s' if limits.restarts > 1 else ''}, {limits.iterate} iterate{remark}"
+    )

@@ -6,21 +6,22 @@ import torch
 from torch import Tensor
 
 from oodattack.certificates import Certificates
-from oodattack.evaluation.cell import Clean, Shown, attacked_scores, certified, indicators, record
+from oodattack.evaluation.cell import Shown, certified, indicators, record
 from oodattack.evaluation.check import check_images
 from oodattack.evaluation.curves import queries_curve, search_curve
-from oodattack.evaluation.floors import Floors, covers, floors
+from oodattack.evaluation.floors import floors_of
 from oodattack.evaluation.front import front
 from oodattack.evaluation.keeper import Attacked
-from oodattack.evaluation.outcome import Outcome, Side, show_rows, worst
-from oodattack.evaluation.plan import Quarry, Unfit, is_blind
+from oodattack.evaluation.outcome import Clean, Outcome, Side, attacked_scores, left_auroc, show_rows, worst
+from oodattack.evaluation.plan import Quarry, Unfit, describe, is_blind
 from oodattack.evaluation.schedule import scheduled
+from oodattack.evaluation.search import Hunted
 from oodattack.evaluation.setup import Setup
-from oodattack.evaluation.sides import Hunted, attack_id, attack_ood, attack_twice
-from oodattack.metrics import auroc, rank_correlation
+from oodattack.evaluation.sides import attack_id, attack_ood, attack_twice
+from oodattack.metrics import rank_correlation
 from oodattack.numbers import eps_curves, numbers
 from oodattack.report import Curve, Result, Skipped
-from oodattack.threat import OUTSIDE, Suite, Sweep, Threat, ThreatModel, each_radius, members_of
+from oodattack.threat import Suite, Sweep, Threat, ThreatModel, each_radius, limits_of, members_of, shares_queries
 
 ID = "id"  # name of the ID rows
 
@@ -33,7 +34,7 @@ class Run:
         self.results: list[Result] = []
         self.skipped: list[Skipped] = []
         self.curves: list[Curve] = []
-        self._id_sides: dict[tuple[ThreatModel, str], tuple[Side, float]] = {}
+        self._id_sides: dict[tuple[ThreatModel, str], Side] = {}
         self._certificates = Certificates()
 
     def all(self, threats: Sequence[Threat]) -> None:
@@ -47,8 +48,8 @@ class Run:
         setup.keeper.sets({ID: setup.id, **({} if setup.targets is None else {"targets": setup.targets})})
         setup.keeper.sets({f"ood/{name}": x for name, x, _ in sets})
         setup.begin()
-        for name, scores in setup.id_scores.items():
-            setup.keeper.clean(name, ID, scores)
+        for name, subject in setup.subjects.items():
+            setup.keeper.clean(name, ID, subject.id_scores)
         setup.total = sum(self._cost(x, own, first=i == 0) for i, (_, x, own) in enumerate(sets))
         for ood_name, x, own in sets:
             self._set(ood_name, x, own)
@@ -58,7 +59,7 @@ class Run:
         setup = self.setup
         by_start: dict[str, list[Threat]] = {}
         for t in threats:
-            by_start.setdefault(members_of(t)[0].start, []).append(t)
+            by_start.setdefault(limits_of(t).start, []).append(t)
         on_ood = by_start.pop("ood", [])
         sets = [(name, x, on_ood) for name, x in setup.ood.items() if on_ood]
         if "id" in by_start:  # ID images beside the evaluated ones
@@ -79,8 +80,8 @@ class Run:
             rows = (len(x) if limits.attacks_ood else 0) + (len(self.setup.id) if limits.attacks_id and first else 0)
             cost += len(self._groups(limits)[0]) * limits.queries * rows
         for suite in shared_budgets(threats):
-            one = suite.members[0]
-            rows = (len(x) if one.attacks_ood else 0) + (len(self.setup.id) if one.attacks_id else 0)
+            limits = limits_of(suite)
+            rows = (len(x) if limits.attacks_ood else 0) + (len(self.setup.id) if limits.attacks_id else 0)
             cost += len(self.setup.detectors) * (suite.queries or 0) * rows
         return cost
 
@@ -102,18 +103,19 @@ class Run:
         for name in setup.detectors:
             scores = setup.score(name, x, ood_name)
             setup.keeper.clean(name, f"ood/{ood_name}", scores)
-            clean[name] = Clean(setup.id_scores[name], scores, numbers(setup.id_scores[name], scores))
-        outcomes: dict[Threat, dict[str, Outcome]] = {}
+            on_id = setup.subjects[name].id_scores
+            clean[name] = Clean(on_id, scores, numbers(on_id, scores))
+        outcomes: dict[str, dict[Threat, Outcome]] = {name: {} for name in setup.detectors}
         for limits in each(threats):
-            outcomes[limits] = self._limits(limits, ood_name, x, clean)
+            for name, outcome in self._limits(limits, ood_name, x, clean).items():
+                outcomes[name][limits] = outcome
         for suite in shared_budgets(threats):
-            outcomes[suite] = self._shared_budget(suite, ood_name, x, clean)
+            for name, outcome in self._shared_budget(suite, ood_name, x, clean).items():
+                outcomes[name][suite] = outcome
         for threat in threats:
             for judged in each_radius(threat):
                 for name in setup.detectors:
-                    self._cell(
-                        judged, name, ood_name, x, clean[name], {t: o[name] for t, o in outcomes.items() if name in o}
-                    )
+                    self._cell(judged, name, ood_name, x, clean[name], outcomes[name])
             if isinstance(threat, Sweep):
                 self.curves += eps_curves(threat, [r for r in self.results if r.ood == ood_name])
 
@@ -126,34 +128,19 @@ class Run:
         clean: Clean,
         outcomes: dict[Threat, Outcome],
     ) -> None:
-        """The record of one detector, threat and OOD set."""
-        if isinstance(threat, Suite) and threat.queries is None:
-            members = {m: outcomes[m] for m in threat.members if m in outcomes}
-            if not members:
-                return
-            outcome = worst({m.name: o for m, o in members.items()}, self.setup.keeper.room)
-            outcome = outcome._replace(members={m.name: left_auroc(clean, o) for m, o in members.items()})
-        elif threat in outcomes:
-            outcome = outcomes[threat]
-        else:
+        """The record of one detector, threat and OOD set; none where nothing of the threat fits the detector."""
+        outcome = self._outcome(threat, clean, outcomes)
+        if outcome is None:
             return
-        lowest = self._floors(threat, clean, outcomes)
-        if outcome.found_blindly is not None:
-            left = left_auroc(clean, outcome)
-            others = left if lowest.black_box is None else min(left, lowest.black_box)
-            lowest = lowest._replace(white_box=left + outcome.found_blindly, black_box=others)
-        found = indicators(
-            outcome,
-            matching=any(m.aim in ("match", "quantile") for m in members_of(threat)),
-            floors=lowest,
-            trouble=self.setup.trouble[name],
-        )._replace(**self.setup.steady[name])  # type: ignore[arg-type]
+        subject = self.setup.subjects[name]
+        lowest = floors_of(threat, clean, outcome, outcomes)
+        matching = any(m.aim in ("match", "quantile") for m in members_of(threat))
+        found = indicators(outcome, matching=matching, floors=lowest, subject=subject)
         result = record(name, threat, ood_name, clean, outcome, found)
         if self.setup.certify:
             sets = ((ID, self.setup.id), (f"ood/{ood_name}", x))
             before, after = (clean.id, clean.ood), attacked_scores(clean, outcome)
-            found_bounds = self._certificates.of(self.setup.detectors[name], name, threat, sets, before, after)
-            result = certified(result, found_bounds)
+            result = certified(result, self._certificates.of(subject.detector, name, threat, sets, before, after))
         self.results.append(result)
         self._keep(threat, name, ood_name, x, clean, outcome)
         if outcome.curve:
@@ -161,30 +148,29 @@ class Run:
         if self.watch:
             self.watch(self._show(result, name, threat, x, clean, outcome))
 
+    def _outcome(self, threat: ThreatModel | Suite, clean: Clean, outcomes: dict[Threat, Outcome]) -> Outcome | None:
+        """What a threat did to a detector: of members that spend their own queries, each row at its worst."""
+        if isinstance(threat, ThreatModel) or shares_queries(threat):
+            return outcomes.get(threat)
+        members = {m.name: outcomes[m] for m in threat.members if m in outcomes}
+        if not members:
+            return None
+        left = {name: left_auroc(clean, outcome) for name, outcome in members.items()}
+        return worst(members, self.setup.keeper.room)._replace(members=left)
+
     def _keep(
         self, threat: ThreatModel | Suite, name: str, ood_name: str, x: Tensor, clean: Clean, outcome: Outcome
     ) -> None:
         """Tell the keeper of the attacked sides; ID rows are attacked once, for each set anew by a shared budget."""
-        setup, limits = self.setup, members_of(threat)[0]
-        targets = setup.target_numbers(limits, ood_name, len(x))
-        against = f"{ID} against {ood_name}" if shared_budgets([threat]) else ID
+        setup = self.setup
+        targets = setup.target_numbers(limits_of(threat), ood_name, len(x))
+        against = f"{ID} against {ood_name}" if shares_queries(threat) else ID
         for images, rows, before, scores, side, matched in (
             (f"ood/{ood_name}", f"ood/{ood_name}", x, clean.ood, outcome.ood, targets),
             (ID, against, setup.id, clean.id, outcome.id, None),
         ):
             if side:
                 setup.keeper.cell(Attacked(name, threat, ood_name, images, rows, before, scores, side, matched))
-
-    def _floors(self, threat: Threat, clean: Clean, outcomes: dict[Threat, Outcome]) -> Floors:
-        singles = {t: o for t, o in outcomes.items() if isinstance(t, ThreatModel)}
-        left = {m: left_auroc(clean, o) for m, o in singles.items()}
-        like = {m: left_auroc(clean, o, like=threat) for m, o in singles.items() if covers(m, threat)}
-        suites = {
-            t: left_auroc(clean, o, like=threat)
-            for t, o in outcomes.items()
-            if isinstance(t, Suite) and covers(t.members[0], threat)
-        }
-        return floors(threat, left, like, suites)
 
     def _limits(self, limits: ThreatModel, ood_name: str, x: Tensor, clean: dict[str, Clean]) -> dict[str, Outcome]:
         """One threat model on one OOD set: a search for each group of detectors, then each detector's own scores."""
@@ -196,13 +182,12 @@ class Run:
             self.setup.label = f"{limits.name} on {ood_name}: {', '.join(names)}"
             ood = self._attack_ood(prey, spent, names, ood_name, x, clean) if limits.attacks_ood else {}
             ids = self._attack_id(prey, spent, names, x) if limits.attacks_id else {}
+            white_box = not is_blind(spent)
             for name in names:
-                sides = [side for side in (ood.get(name), ids.get(name)) if side]
-                white_box = not is_blind(spent)
                 outcome = Outcome(
-                    ood=ood[name][0] if ood else None,
-                    id=ids[name][0] if ids else None,
-                    seconds=sum(seconds for _, seconds in sides),
+                    ood=ood.get(name),
+                    id=ids.get(name),
+                    seconds=sum(side[name].seconds for side in (ood, ids) if side),
                     attack=describe(spent),
                     white_box=white_box,
                     surrogate=prey.surrogate if white_box else None,
@@ -214,24 +199,20 @@ class Run:
 
     def _attack_ood(
         self, prey: Quarry, limits: ThreatModel, names: list[str], ood_name: str, x: Tensor, clean: dict[str, Clean]
-    ) -> dict[str, tuple[Side, float]]:
+    ) -> dict[str, Side]:
         target = self.setup.target_rows(limits, ood_name, len(x))
         rows = Hunted(ood_name, x, {n: clean[n].ood for n in names}, range(len(x)), target)
         if limits.after is not None:
             return {n: attack_twice(self.setup, prey, limits, n, rows) for n in names}
-        found = attack_ood(self.setup, prey, limits, names, rows)
-        return {n: (scored.side, seconds) for n, (scored, seconds) in found.items()}
+        return {n: scored.side for n, scored in attack_ood(self.setup, prey, limits, names, rows).items()}
 
-    def _attack_id(
-        self, prey: Quarry, limits: ThreatModel, names: list[str], x: Tensor
-    ) -> dict[str, tuple[Side, float]]:
+    def _attack_id(self, prey: Quarry, limits: ThreatModel, names: list[str], x: Tensor) -> dict[str, Side]:
         """Search once on the ID rows for all OOD sets: the goal is to pass every one of them."""
         setup = self.setup
         if any((limits, name) not in self._id_sides for name in names):
-            rows = Hunted(ID, setup.id, {n: setup.id_scores[n] for n in names}, range(len(setup.id)))
+            rows = Hunted(ID, setup.id, {n: setup.subjects[n].id_scores for n in names}, range(len(setup.id)))
             found = attack_id(setup, prey, limits, names, rows, self._others(x))
-            for n, (scored, seconds) in found.items():
-                self._id_sides[limits, n] = (scored.side, seconds)
+            self._id_sides |= {(limits, n): scored.side for n, scored in found.items()}
         return {n: self._id_sides[limits, n] for n in names}
 
     def _others(self, x: Tensor) -> list[Tensor]:
@@ -241,7 +222,7 @@ class Run:
 
     def _shared_budget(self, suite: Suite, ood_name: str, x: Tensor, clean: dict[str, Clean]) -> dict[str, Outcome]:
         """A suite whose members share their queries: detector by detector, for each has rows of its own left."""
-        setup, one = self.setup, suite.members[0]
+        setup, limits = self.setup, limits_of(suite)
         crossing = any(m.aim == "cross" for m in suite.members)
         outcomes = {}
         for name in setup.detectors:
@@ -250,7 +231,7 @@ class Run:
                 (-1, x, clean[name].ood, clean[name].id),
                 (1, setup.id, clean[name].id, clean[name].ood),
             ):
-                if not (one.attacks_ood if sign < 0 else one.attacks_id):
+                if not (limits.attacks_ood if sign < 0 else limits.attacks_id):
                     continue
                 rounded = setup.score(name, images, "images in 8 bits", rounded=True)
                 sides.append(
@@ -278,8 +259,8 @@ class Run:
 
     def _agreement_of(self, name: str, x: Tensor, clean: Clean) -> float | None:
         """Rank correlation of a surrogate score with the detector's own over clean ID and OOD inputs."""
-        stand_in = getattr(self.setup.detectors[name], "surrogate", None)
-        if stand_in is None or stand_in.exact or name in self.setup.no_surrogate:
+        stand_in = self.setup.subjects[name].stand_in
+        if stand_in is None or stand_in.exact:
             return None
         soft = torch.cat([self.setup.values(stand_in.score, images).cpu() for images in (self.setup.id, x)])
         return rank_correlation(soft, torch.cat([clean.id, clean.ood]))
@@ -291,7 +272,7 @@ class Run:
         side, images, before = (outcome.ood, x, clean.ood) if outcome.ood else (outcome.id, setup.id, clean.id)
         assert side is not None
         rows = show_rows(len(images))
-        target = setup.target_rows(members_of(threat)[0], result.ood, len(images)) if result.mape else None
+        target = setup.target_rows(limits_of(threat), result.ood, len(images)) if result.mape else None
         reference = setup.id[torch.arange(len(rows)) % len(setup.id)] if target is None else target[rows.to(x.device)]
         return Shown(
             result=result,
@@ -308,35 +289,9 @@ class Run:
 
 def each(threats: Iterable[Threat]) -> list[ThreatModel]:
     """The single threat models behind threats that do not share a budget, each once, in order."""
-    return list(dict.fromkeys(m for t in threats if t not in shared_budgets([t]) for m in members_of(t)))
+    return list(dict.fromkeys(m for t in threats if not shares_queries(t) for m in members_of(t)))
 
 
 def shared_budgets(threats: Iterable[Threat]) -> list[Suite]:
     """The suites whose members share their queries."""
-    return [t for t in threats if isinstance(t, Suite) and t.queries is not None]
-
-
-def left_auroc(clean: Clean, outcome: Outcome, *, like: Threat | None = None) -> float:
-    """AUROC after one threat model; with `like`, of the sides alone that this one attacks."""
-    on_id, on_ood = (True, True) if like is None else (members_of(like)[0].attacks_id, members_of(like)[0].attacks_ood)
-    return auroc(
-        outcome.id.scores if outcome.id and on_id else clean.id,
-        outcome.ood.scores if outcome.ood and on_ood else clean.ood,
-    )
-
-
-def describe(limits: ThreatModel) -> str:
-    """The search in words."""
-    step = "" if limits.step_size is None else f", step {limits.step_size:g} eps"
-    draws = "" if limits.draws is None else f", {limits.draws} draws a value"
-    on = "" if limits.objective in (None, "score") else f" on {limits.objective}"
-    remark = ""
-    if limits.attack.startswith(OUTSIDE):
-        from oodattack.attacks.torchattacks_adapter import remark as said
-
-        what = said(limits.attack.removeprefix(OUTSIDE))
-        remark = f" ({what})" if what else ""
-    return (
-        f"{limits.attack}{on}{step}{draws}, {limits.queries} queries, {limits.restarts} restart"
-        f"{'s' if limits.restarts > 1 else ''}, {limits.iterate} iterate{remark}"
-    )
+    return [t for t in threats if isinstance(t, Suite) and shares_queries(t)]

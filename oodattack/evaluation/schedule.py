@@ -12,8 +12,9 @@ from oodattack.data.disk import picked
 from oodattack.evaluation.front import Front, left_auroc
 from oodattack.evaluation.outcome import Outcome, Side, show_rows
 from oodattack.evaluation.plan import Quarry, Unfit, is_blind
+from oodattack.evaluation.search import Hunted
 from oodattack.evaluation.setup import Setup
-from oodattack.evaluation.sides import Hunted, attack_id, attack_ood
+from oodattack.evaluation.sides import attack_id, attack_ood
 from oodattack.threat import Suite, ThreatModel
 
 TRIAL = 0.25  # share of the open rows on which a member shows what it brings, before it gets the others
@@ -65,11 +66,9 @@ def scheduled(setup: Setup, suite: Suite, name: str, fronts: Sequence[Front], ag
         standings[limits] = Standing(turns=int(i == 0), worth=worth, patience=PATIENCE * (limits.aim != "cross"))
         members[turn(limits)] = curve[-1][1]
         blind += (before - curve[-1][1]) * (is_blind(limits) and i > 0)
-    while True:
-        limits = max(standings, key=lambda m: (standings[m].patience > 0, standings[m].worth))
+    while going := [m for m in standings if standings[m].patience]:
+        limits = max(going, key=lambda m: standings[m].worth)
         standing, before = standings[limits], curve[-1][1]
-        if not standing.patience:
-            break
         standing.worth = _turn(
             setup, limits, plan[limits], name, fronts, curve, times=1 << min(standing.turns, DOUBLINGS)
         )
@@ -112,7 +111,7 @@ def fitting(setup: Setup, suite: Suite, name: str) -> dict[ThreatModel, Quarry]:
     plan: dict[ThreatModel, Quarry] = {}
     reason = "its members average draws, and the score is the same at every call"
     for limits in suite.members:
-        if limits.draws is not None and setup.steady[name]["repeatable"]:
+        if limits.draws is not None and setup.subjects[name].repeatable:
             continue
         try:
             prey, chosen = setup.plan(name, limits)
@@ -164,8 +163,8 @@ def _turn(
             found = attack_ood(setup, prey, longer, [name], hunted)
         else:
             found = attack_id(setup, prey, longer, [name], hunted, front.others)
-        front.take(limits, rows, found[name][0])
-        spent, had = spent + int(found[name][0].side.queries.sum()), had + len(rows)
+        front.take(limits, rows, found[name])
+        spent, had = spent + int(found[name].side.queries.sum()), had + len(rows)
     after, everybody = left_auroc(fronts), sum(len(f.x) for f in fronts)
     if had:
         curve.append((sum(int(f.best.queries.sum()) for f in fronts) / everybody, after))

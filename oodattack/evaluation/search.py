@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from typing import Literal
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -11,89 +11,97 @@ from oodattack.attack import Found, Loss, Whole, maximise
 from oodattack.attacks import find_attack, hop_skip_jump
 from oodattack.data.disk import forget_pages, placed
 from oodattack.detector import searching
-from oodattack.evaluation.batch import Batch, in_blocks
+from oodattack.evaluation.batch import in_blocks
 from oodattack.evaluation.block_key import block_key, block_seed
 from oodattack.evaluation.goal import Goal, Objective, objective
-from oodattack.evaluation.keeper import Keeper
 from oodattack.evaluation.plan import Quarry
+from oodattack.evaluation.setup import Precision, Setup
 from oodattack.geometry import RowRandom, row_random
 from oodattack.threat import ThreatModel
 
-Precision = Literal["full", "bfloat16"]
+
+class Hunted(NamedTuple):
+    """Rows of one set that are attacked.
+
+    Attributes:
+        name: of the set, part of the key of their random numbers.
+        x: images before the search, shape (N, C, H, W).
+        clean: detector -> its scores of `x`, shape (N,).
+        numbers: N numbers that identify the rows in the set.
+        target: ID image that each row is to match, or None.
+        round: of a suite that shares its queries; another round is another random start.
+    """
+
+    name: str
+    x: Tensor
+    clean: dict[str, Tensor]
+    numbers: Sequence[int]
+    target: Tensor | None = None
+    round: int = 0
 
 
-def search(
-    prey: Quarry,
-    threat: ThreatModel,
-    x: Tensor,
-    goal: Goal,
-    *,
-    numbers: Sequence[int],
-    seed: int,
-    key: str,
-    who: str,
-    batch: Batch,
-    precision: Precision,
-    progress: Callable[[int], None],
-    keeper: Keeper,
-) -> Found:
-    """Attack all rows of `x`, block by block.
+def search(setup: Setup, prey: Quarry, threat: ThreatModel, hunted: Hunted, goal: Goal, *, who: str) -> Found:
+    """Attack all rows, block by block.
 
     Every random number comes from (seed, key, number of the row), so the blocks do not matter beyond rounding. Their
     borders are fixed, so that the keeper may have a block from an earlier run or from another process: what is
     computed here is the same, to the last bit.
 
     Args:
+        setup: of the evaluation; its `advance` is told the number of row-queries just spent or saved.
         prey: what is followed.
         threat: limits and how to search.
-        x: images, shape (N, C, H, W).
+        hunted: the rows.
         goal: what the search is after.
-        numbers: N numbers that identify the rows in their set.
-        seed: of the run.
-        key: what the random numbers are for.
         who: the detectors that the search is for.
-        batch: rows at a time.
-        precision: of the passes.
-        progress: told the number of row-queries just spent or saved.
-        keeper: of blocks and images.
 
     Raises:
         RuntimeError: a returned image leaves the threat model, which would be a bug.
         ValueError: one image alone does not fit in memory.
     """
-    x_adv = keeper.room(x)  # filled block by block: two copies of all images would be one too many
+    x, numbers, batch = hunted.x, hunted.numbers, setup.batch
+    key = f"{hunted.name}/{threat.name}" + (f"/{hunted.round}" if hunted.round else "")
+    x_adv = setup.keeper.room(x)  # filled block by block: two copies of all images would be one too many
     blocks = [slice(first, min(first + batch.block, len(x))) for first in range(0, len(x), batch.block)]
     told = 0
 
     def tell(queries: int) -> None:
         nonlocal told
         told += queries
-        progress(queries)
+        setup.advance(queries)
 
     def name(i: int) -> str:
-        own: dict[str, object] = {"seed": seed, "key": key, "who": who, "side": goal.side, "precision": precision}
-        own |= {"threat": threat.model_dump_json(), "follows": prey.surrogate, "rows": list(numbers[blocks[i]])}
+        own: dict[str, object] = {
+            "seed": setup.seed,
+            "key": key,
+            "who": who,
+            "side": goal.side,
+            "precision": setup.precision,
+            "threat": threat.model_dump_json(),
+            "follows": prey.surrogate,
+            "rows": list(numbers[blocks[i]]),
+        }
         targets = None if goal.targets is None else goal.targets[blocks[i]]
         return block_key(own, (x[blocks[i]], goal.beaten, targets))
 
     def work(i: int) -> Found:
         def part(within: slice) -> Found:
             rows = slice(blocks[i].start + within.start, blocks[i].start + within.stop)
-            random = row_random(seed, key, numbers[rows], x.device, x.dtype)
-            return _block(prey, threat, x[rows], goal, rows, random, precision, tell)
+            random = row_random(setup.seed, key, numbers[rows], x.device, x.dtype)
+            return _block(prey, threat, x[rows], goal, rows, random, setup.precision, tell)
 
         with torch.random.fork_rng(devices=[x.device] if x.device.type == "cuda" else []):
-            torch.manual_seed(block_seed(seed, key, int(numbers[blocks[i].start])))
+            torch.manual_seed(block_seed(setup.seed, key, int(numbers[blocks[i].start])))
             return joined(in_blocks(blocks[i].stop - blocks[i].start, batch, part))
 
     whole: dict[str, Tensor | None] = {}
-    for rows, found in zip(blocks, keeper.blocks(len(blocks), name, work), strict=True):
+    for rows, found in zip(blocks, setup.keeper.blocks(len(blocks), name, work), strict=True):
         block = Found(*[None if t is None else t.to(x.device) for t in found])  # type: ignore[arg-type]
         verify(block.x_adv, x[rows], threat)
         x_adv[rows] = block.x_adv
         beside = {field: t for field, t in block._asdict().items() if field != "x_adv"}
         whole |= {f: None if t is None else placed(t, rows, len(x), whole.get(f)) for f, t in beside.items()}
-        progress(max((rows.stop - rows.start) * threat.queries - told, 0))  # computed before, or elsewhere
+        setup.advance(max((rows.stop - rows.start) * threat.queries - told, 0))  # computed before, or elsewhere
         told = 0
         forget_pages()
     return Found(**whole | {"x_adv": x_adv})  # type: ignore[arg-type]
@@ -142,7 +150,7 @@ def _once(
     loss, judge = asked.losses[which], asked.judge
     attack = hop_skip_jump(images=goal.beyond) if threat.attack == "hop-skip-jump" else find_attack(threat)
     options = {
-        "keep_clean": threat.aim in ("hide", "raise", "both", "cross") and threat.objective != "misclassify",
+        "keep_clean": threat.by_score,
         "enough": asked.enough[still] if asked.enough is not None and threat.iterate == "best" else None,
         "confirm": None if goal.confirm is None else lambda images, _rows: goal.confirm(images),  # type: ignore[misc]
         "judge": None if judge is None else averaged(lambda z, rows: judge(z, still[rows]), threat.draws or 1),

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor
@@ -11,13 +12,34 @@ from oodattack.evaluation.batch import Batch, values
 from oodattack.evaluation.keeper import Keeper
 from oodattack.evaluation.plan import Quarry, Unfit, blinded, followed_latent, is_blind, quarry
 from oodattack.evaluation.score import score
-from oodattack.evaluation.search import Precision
 from oodattack.geometry import row_random
 from oodattack.keep_graph import keeping_graph, reaches
 from oodattack.probe import probe, trouble
 from oodattack.threat import ThreatModel
 
+Precision = Literal["full", "bfloat16"]
 Progress = Callable[[str, int, int], None]  # (what is running, row-queries done, row-queries in all)
+
+
+class Subject(NamedTuple):
+    """A detector that was looked over before any search.
+
+    Attributes:
+        detector: untouched.
+        id_scores: its scores of the ID images, shape (N,).
+        repeatable: whether two calls say the same, up to rounding.
+        row_independent: whether a row alone says the same as in its batch.
+        stand_in: what is differentiated in its place: the surrogate that it declares, if that works on its network, or
+            the score with its graph kept; None for the score itself.
+        trouble: what is wrong with the gradient of the score, in words, where nothing stands in for it.
+    """
+
+    detector: Detector
+    id_scores: Tensor
+    repeatable: bool
+    row_independent: bool
+    stand_in: Surrogate | None
+    trouble: str | None
 
 
 @dataclass
@@ -33,14 +55,10 @@ class Setup:
     batch: Batch
     precision: Precision
     progress: Progress | None
-    certify: bool = False
-    keeper: Keeper = field(default_factory=Keeper)
+    certify: bool
+    keeper: Keeper
     label: str = ""
-    id_scores: dict[str, Tensor] = field(default_factory=dict)
-    steady: dict[str, dict[str, bool]] = field(default_factory=dict)
-    trouble: dict[str, str | None] = field(default_factory=dict)
-    no_surrogate: dict[str, str] = field(default_factory=dict)
-    stand_ins: dict[str, Surrogate | None] = field(default_factory=dict)
+    subjects: dict[str, Subject] = field(default_factory=dict)
     _followed: dict[str, Latent | None] = field(default_factory=dict)
     _smooth: dict[Latent, bool] = field(default_factory=dict)
     _on_id: dict[Latent, Tensor] = field(default_factory=dict)
@@ -48,14 +66,16 @@ class Setup:
     total: int = 0
 
     def begin(self) -> None:
-        """Score the ID images and look each detector over."""
-        self.id_scores = {name: self.score(name, self.id, "id") for name in self.detectors}
-        self.steady = {name: self._steadiness(name) for name in self.detectors}
-        self.trouble = {name: self._trouble(name) for name in self.detectors}
+        """Look each detector over."""
+        on_id = {name: self.score(name, self.id, "id") for name in self.detectors}
+        steady = {name: self._steadiness(name, scores) for name, scores in on_id.items()}
+        for name, detector in self.detectors.items():
+            self.subjects[name] = Subject(detector, on_id[name], *steady[name], *self._stand_in(detector))
 
-    def score(self, name: str, x: Tensor, what: str, *, rounded: bool = False) -> Tensor:
-        """The untouched detector's scores, on the CPU."""
-        return score(self.detectors[name], name, x, batch=self.batch, what=what, rounded=rounded)
+    def score(self, name: str, x: Tensor, what: str, *, rounded: bool = False, finite: bool = True) -> Tensor:
+        """The untouched detector's scores, on the CPU; see `score`."""
+        detector = self.detectors[name]
+        return score(detector, name, x, batch=self.batch, what=what, rounded=rounded, finite=finite)
 
     def plan(self, name: str, limits: ThreatModel) -> tuple[Quarry, ThreatModel]:
         """What a search on a detector follows, and the search: a blind one where there is nothing to differentiate.
@@ -63,12 +83,12 @@ class Setup:
         Raises:
             Unfit: nothing that the threat model asks for.
         """
-        detector = self.detectors[name]
+        detector, stand_in = self.detectors[name], self.subjects[name].stand_in
         if limits.objective == "latent" and name not in self._followed:
-            self._followed[name] = followed_latent(detector, self.stand_ins[name], self.id[:1])
+            self._followed[name] = followed_latent(detector, stand_in, self.id[:1])
         if is_blind(limits):
             return quarry(detector, limits, stand_in=None), limits
-        prey = quarry(detector, limits, stand_in=self.stand_ins[name], latent=self._followed.get(name))
+        prey = quarry(detector, limits, stand_in=stand_in, latent=self._followed.get(name))
         if prey.f not in self._smooth:
             self._smooth[prey.f] = reaches(prey.f, self.id[:1])
         if self._smooth[prey.f]:
@@ -91,43 +111,33 @@ class Setup:
         if self.progress:
             self.progress(self.label, min(self.done, self.total), self.total)
 
-    def _steadiness(self, name: str) -> dict[str, bool]:
-        """Whether ID scores repeat, in the same batch and one row at a time, up to rounding."""
+    def _steadiness(self, name: str, scores: Tensor) -> tuple[bool, bool]:
+        """Whether ID scores repeat, up to rounding: in the same batch, and one row at a time."""
         first = self.id[: self.batch.size]
-        before = self.id_scores[name][: len(first)]
+        before = scores[: len(first)]
         slack = 1e-3 * (before.amax() - before.amin()) + 1e-5 * before.abs().amax()
         alone = torch.cat([self.score(name, row[None], "id") for row in first[:4]])
-        return {
-            "repeatable": bool(((self.score(name, first, "id") - before).abs() <= slack).all()),
-            "row_independent": bool(((alone - before[: len(alone)]).abs() <= slack).all()),
-        }
+        repeatable = bool(((self.score(name, first, "id") - before).abs() <= slack).all())
+        return repeatable, bool(((alone - before[: len(alone)]).abs() <= slack).all())
 
-    def _trouble(self, name: str) -> str | None:
-        """What is wrong with the gradient of a score, in words; None where something else is followed in its place.
-
-        That is a declared surrogate that works, which answers for itself, or the score with its graph kept.
-        """
-        detector = self.detectors[name]
-        self.stand_ins[name] = stand_in = self._declared(name)
-        if stand_in is not None:
-            return None
+    def _stand_in(self, detector: Detector) -> tuple[Surrogate | None, str | None]:
+        """What stands in for a score, and what is wrong with the score's gradient where nothing does; see `Subject`."""
+        if declared := self._declared(detector):
+            return declared, None  # which answers for itself
         sets = [self.id, *list(self.ood.values())[:1]]
         some = torch.cat([x[torch.linspace(0, len(x) - 1, min(len(x), 8)).round().long().to(x.device)] for x in sets])
         found = trouble(probe(detector, some, seed=self.seed))
-        if found is not None:
-            self.stand_ins[name] = keeping_graph(detector, some, seed=self.seed)
-        return None if self.stand_ins[name] else found
+        kept = None if found is None else keeping_graph(detector, some, seed=self.seed)
+        return kept, None if kept else found
 
-    def _declared(self, name: str) -> Surrogate | None:
+    def _declared(self, detector: Detector) -> Surrogate | None:
         """The surrogate that a detector declares, if that works on its network."""
-        stand_in: Surrogate | None = getattr(self.detectors[name], "surrogate", None)
-        if stand_in is None:
-            return None
-        try:
-            stand_in.score(self.id[:1])
-        except ValueError as reason:  # such as a network whose non-linearities it does not know
-            self.no_surrogate[name] = str(reason)
-            return None
+        stand_in: Surrogate | None = getattr(detector, "surrogate", None)
+        if stand_in is not None:
+            try:
+                stand_in.score(self.id[:1])
+            except ValueError:  # such as a network whose non-linearities it does not know
+                return None
         return stand_in
 
     def target_rows(self, limits: ThreatModel, ood_name: str, n: int) -> Tensor | None:

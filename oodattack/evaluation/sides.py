@@ -2,74 +2,47 @@
 
 import time
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from oodattack.aims import rows_of
-from oodattack.attack import Found
 from oodattack.evaluation.goal import Goal, nearest
 from oodattack.evaluation.outcome import Scored, Side
 from oodattack.evaluation.plan import Quarry
-from oodattack.evaluation.score import scored
-from oodattack.evaluation.search import search
+from oodattack.evaluation.returned import scored
+from oodattack.evaluation.search import Hunted, search
 from oodattack.evaluation.setup import Setup
-from oodattack.threat import ThreatModel
+from oodattack.threat import ON_A_SCORE, ThreatModel
 
-BEYOND = 64  # ID images that decision-only searches may begin with
-
-
-class Hunted(NamedTuple):
-    """Rows of one set that are attacked.
-
-    Attributes:
-        name: of the set, part of the key of their random numbers.
-        x: images before the search, shape (N, C, H, W).
-        clean: detector -> its scores of `x`, shape (N,).
-        numbers: N numbers that identify the rows in the set.
-        target: ID image that each row is to match, or None.
-        round: of a suite that shares its queries; another round is another random start.
-    """
-
-    name: str
-    x: Tensor
-    clean: dict[str, Tensor]
-    numbers: Sequence[int]
-    target: Tensor | None = None
-    round: int = 0
+FIRST = 64  # ID images that decision-only searches may begin with
 
 
-def attack_ood(
-    setup: Setup, prey: Quarry, limits: ThreatModel, names: list[str], rows: Hunted
-) -> dict[str, tuple[Scored, float]]:
-    """Search once on OOD rows, then let each detector of the group score what came out. Values: (sides, seconds)."""
+def attack_ood(setup: Setup, prey: Quarry, limits: ThreatModel, names: list[str], rows: Hunted) -> dict[str, Scored]:
+    """Search once on OOD rows, then let each detector of the group score what came out."""
     start = time.perf_counter()
-    goal = _ood_goal(setup, prey, limits, names, rows)
-    found = _search(setup, prey, limits, names, rows, goal)
-    seconds = time.perf_counter() - start
-    return {n: (_scored(setup, n, limits, rows, found, sign=-1, alone=len(names) == 1), seconds) for n in names}
+    return _attack(setup, prey, limits, names, rows, _ood_goal(setup, prey, limits, names, rows), start)
 
 
-def attack_twice(setup: Setup, prey: Quarry, limits: ThreatModel, name: str, rows: Hunted) -> tuple[Side, float]:
+def attack_twice(setup: Setup, prey: Quarry, limits: ThreatModel, name: str, rows: Hunted) -> Side:
     """A threat model after another one, for one detector: the second starts from what the first returned.
 
-    Distances and the clean point are those of the second; queries are those of both.
+    Distances and the clean point are those of the second; queries and seconds are those of both.
     """
     assert limits.after is not None
-    stand_in, first = setup.plan(name, limits.after)
-    found, seconds = attack_ood(setup, stand_in, first, [name], rows)[name]
+    followed, first = setup.plan(name, limits.after)
+    found = attack_ood(setup, followed, first, [name], rows)[name]
     then = rows._replace(x=found.x_adv, clean={name: found.side.scores})
-    again, more = attack_ood(setup, prey, limits, [name], then)[name]
-    counts = ("queries", "gradients", "zero_gradients", "non_finite")
-    both = {field: getattr(found.side, field) + getattr(again.side, field) for field in counts}
+    again = attack_ood(setup, prey, limits, [name], then)[name]
+    spent = ("queries", "gradients", "zero_gradients", "non_finite", "seconds")
+    both = {field: getattr(found.side, field) + getattr(again.side, field) for field in spent}
     stuck = found.side.clean_best & again.side.clean_best
-    return again.side._replace(clean_best=stuck, **both), seconds + more
+    return again.side._replace(clean_best=stuck, **both)
 
 
 def attack_id(
     setup: Setup, prey: Quarry, limits: ThreatModel, names: list[str], rows: Hunted, others: Sequence[Tensor]
-) -> dict[str, tuple[Scored, float]]:
+) -> dict[str, Scored]:
     """Search once on ID rows; the goal is to pass every one of the OOD images in `others`."""
     start = time.perf_counter()
     judged = prey.judge or prey.f
@@ -81,9 +54,18 @@ def attack_id(
     if needs_confirming(setup, prey, limits):
         tops = {n: torch.cat([setup.score(n, other, "OOD") for other in others]).max() for n in names}
     goal = Goal("id", beaten=beaten, targets=targets, confirm=_confirm(setup, prey, limits, tops, sign=1))
-    found = _search(setup, prey, limits, names, rows, goal)
+    return _attack(setup, prey, limits, names, rows, goal, start)
+
+
+def _attack(
+    setup: Setup, prey: Quarry, limits: ThreatModel, names: list[str], rows: Hunted, goal: Goal, start: float
+) -> dict[str, Scored]:
+    """The search that was begun at the time `start`, and what each detector says of its result."""
+    found = search(setup, prey, limits, rows, goal, who=", ".join(names))
     seconds = time.perf_counter() - start
-    return {n: (_scored(setup, n, limits, rows, found, sign=1, alone=len(names) == 1), seconds) for n in names}
+    sign = 1 if goal.side == "id" else -1
+    sides = {n: scored(setup, n, limits, rows, found, sign=sign, alone=len(names) == 1) for n in names}
+    return {n: some._replace(side=some.side._replace(seconds=seconds)) for n, some in sides.items()}
 
 
 def _ood_goal(setup: Setup, prey: Quarry, limits: ThreatModel, names: list[str], rows: Hunted) -> Goal:
@@ -96,9 +78,9 @@ def _ood_goal(setup: Setup, prey: Quarry, limits: ThreatModel, names: list[str],
     targets = None
     if limits.objective == "latent":
         targets = _choices(setup, prey, limits, rows, setup.id if setup.targets is None else setup.targets)
-    lowest = {n: setup.id_scores[n].min() for n in names}
+    lowest = {n: setup.subjects[n].id_scores.min() for n in names}
     confirm = _confirm(setup, prey, limits, lowest, sign=-1)
-    beyond = setup.id[:BEYOND].clone() if limits.aim == "cross" else None
+    beyond = setup.id[:FIRST].clone() if limits.aim == "cross" else None
     return Goal("ood", beaten=beaten, targets=targets, confirm=confirm, beyond=beyond)
 
 
@@ -124,42 +106,4 @@ def _confirm(
 def needs_confirming(setup: Setup, prey: Quarry, limits: ThreatModel) -> bool:
     """Whether the search orders inputs otherwise than the detectors, and says itself when a row is finished."""
     ordered = prey.judge is not None or (prey.exact and setup.precision == "full")
-    return not ordered and limits.aim in ("hide", "raise", "both")
-
-
-def _search(setup: Setup, prey: Quarry, limits: ThreatModel, names: list[str], rows: Hunted, goal: Goal) -> Found:
-    again = f"/{rows.round}" if rows.round else ""
-    return search(
-        prey,
-        limits,
-        rows.x,
-        goal,
-        numbers=rows.numbers,
-        seed=setup.seed,
-        key=f"{rows.name}/{limits.name}{again}",
-        who=", ".join(names),
-        batch=setup.batch,
-        precision=setup.precision,
-        progress=setup.advance,
-        keeper=setup.keeper,
-    )
-
-
-def _scored(
-    setup: Setup, name: str, limits: ThreatModel, rows: Hunted, found: Found, *, sign: int, alone: bool
-) -> Scored:
-    return scored(
-        setup.detectors[name],
-        name,
-        limits,
-        rows.x,
-        found,
-        clean=rows.clean[name],
-        target=rows.target,
-        sign=sign,
-        batch=setup.batch,
-        accepted=setup.id_scores[name] if limits.aim == "cross" else None,
-        repeatable=setup.steady[name]["repeatable"],
-        alone=alone,
-        keeper=setup.keeper,
-    )
+    return not ordered and limits.aim in ON_A_SCORE

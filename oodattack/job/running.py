@@ -170,9 +170,7 @@ def prepare(asked: Asked, room: Room, progress: Progress | None) -> Ready:
     return Ready(images.to(device, dtype, room), networks, detectors, learnt)
 
 
-def measured(
-    asked: Asked, ready: Ready, size: int, keeper: RunKeeper, progress: Progress | None
-) -> Report:
+def measured(asked: Asked, ready: Ready, size: int, keeper: RunKeeper, progress: Progress | None) -> Report:
     """The evaluation of a job."""
     job, images = asked.job, ready.images
     return evaluate(

@@ -1,7 +1,7 @@
 """What the attacker may do, as data. Every run reads it from `threat_models/`."""
 
 from oodattack.threat.files import preset_folder, presets, read_threat
-from oodattack.threat.group import Suite, Sweep, Threat, each_radius, file_hash, members_of
+from oodattack.threat.group import Suite, Sweep, Threat, each_radius, file_hash, limits_of, members_of, shares_queries
 from oodattack.threat.model import ON_A_SCORE, OUTSIDE, STARTS, ThreatModel
 
 __all__ = [
@@ -14,8 +14,10 @@ __all__ = [
     "ThreatModel",
     "each_radius",
     "file_hash",
+    "limits_of",
     "members_of",
     "preset_folder",
     "presets",
     "read_threat",
+    "shares_queries",
 ]

@@ -74,9 +74,19 @@ class Sweep(BaseModel):
 Threat = ThreatModel | Suite | Sweep
 
 
+def limits_of(threat: Threat) -> ThreatModel:
+    """A threat model with what all members share: start, attacked sides and norm; eps too, but not in a sweep."""
+    return members_of(threat)[0]
+
+
 def members_of(threat: Threat) -> tuple[ThreatModel, ...]:
     """The single threat models behind a threat."""
     return (threat,) if isinstance(threat, ThreatModel) else threat.members
+
+
+def shares_queries(threat: Threat) -> bool:
+    """Whether it is a suite whose members spend one budget, on the rows that need it."""
+    return isinstance(threat, Suite) and threat.queries is not None
 
 
 def each_radius(threat: Threat) -> tuple[ThreatModel | Suite, ...]:

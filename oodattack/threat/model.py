@@ -174,6 +174,11 @@ class ThreatModel(BaseModel):
         return self.aim != "raise"
 
     @property
+    def by_score(self) -> bool:
+        """Whether an image is better for the attacker the further the detector's score has moved."""
+        return self.aim in (*ON_A_SCORE, "cross") and self.objective != "misclassify"
+
+    @property
     def needs_targets(self) -> bool:
         """Whether ID images beside the evaluated ones are needed."""
         unpaired = self.aim == "match" and not self.paired
