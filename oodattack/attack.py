@@ -2,6 +2,7 @@
 mathematics."""  # noqa: D205, D209
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import torch
@@ -103,6 +104,7 @@ def maximise(
     if not (low >= 0 and high <= 1):
         raise ValueError(f"`x` must be in [0, 1], got [{low:.3g}, {high:.3g}]. Move mean/std inside the detector.")
     rows = torch.arange(len(x), device=x.device)
+    enough = x.new_full((len(x),), float("inf")) if enough is None else enough
     search = _Search(loss, x, threat, attack, enough, confirm, judge, crossing, progress or (lambda _: None))
     draws = threat.draws or 1
     if keep_clean:
@@ -115,26 +117,24 @@ def maximise(
     return search.found()
 
 
+@dataclass
 class _Search:
     """Book-keeping of one call of `maximise`: the best so far of every row, and its counters."""
 
-    def __init__(
-        self,
-        loss: Loss,
-        x: Tensor,
-        threat: ThreatModel,
-        attack: Attack,
-        enough: Tensor | None,
-        confirm: Callable[[Tensor, Tensor], Tensor] | None,
-        judge: Callable[[Tensor, Tensor], Tensor] | None,
-        crossing: bool,
-        progress: Callable[[int], None],
-    ) -> None:
-        self.loss, self.x, self.threat, self.attack = loss, x, threat, attack
-        self.confirm, self.judge, self.crossing, self.progress = confirm, judge, crossing, progress
-        self.draws = threat.draws or 1
+    loss: Loss
+    x: Tensor
+    threat: ThreatModel
+    attack: Attack
+    enough: Tensor
+    confirm: Callable[[Tensor, Tensor], Tensor] | None
+    judge: Loss | None
+    crossing: bool
+    progress: Callable[[int], None]
+
+    def __post_init__(self) -> None:
+        x = self.x
+        self.draws = self.threat.draws or 1
         self.done = torch.zeros(len(x), dtype=torch.bool, device=x.device)
-        self.enough = x.new_full((len(x),), float("inf")) if enough is None else enough
         self.x_adv = x.clone()
         self.value = x.new_full((len(x),), -float("inf"))
         self.merit = self.value.clone()  # what the best is the best by
@@ -151,15 +151,13 @@ class _Search:
         """The clean inputs as candidates."""
         seen = query(self.judge or self.loss, self.x, rows, needs_grad=False)
         self.note(seen, rows)
-        self._tick()
         if not self.value.isfinite().all():
             bad = int((~self.value.isfinite()).sum())
             raise FloatingPointError(f"the loss must be finite on clean inputs, got {bad} of {len(rows)} that are not.")
         self.clean_best.fill_(True)
 
     def note(self, seen: Seen, rows: Tensor, *, replace: bool = False) -> None:
-        """Keep each row's better point (or, with `replace`, the newer one)."""
-        self.spend(rows)
+        """Book a query: keep each row's better point (or, with `replace`, the newer one)."""
         value = seen.value.to(self.value.dtype)
         merit = self._merit(seen.x_adv, value, rows) if self.crossing else value
         better = torch.ones_like(merit, dtype=torch.bool) if replace else merit > self.merit[rows]
@@ -168,6 +166,7 @@ class _Search:
         self.x_adv[won] = seen.x_adv[better]
         self.clean_best[won] = self.refused[won] = False
         self.now[rows] = torch.maximum(self.now[rows], merit)
+        self._spend(rows)
 
     def _merit(self, x_adv: Tensor, value: Tensor, rows: Tensor) -> Tensor:
         """Larger is better: the nearest point beyond the threshold, or else the one that came closest to it."""
@@ -175,10 +174,14 @@ class _Search:
         near = torch.finfo(value.dtype).max / (1 + self.threat.distance(x_adv, self.x[rows]).to(value.dtype))
         return near.where(beyond, value)
 
-    def spend(self, rows: Tensor) -> None:
-        """Count one query of each of these rows."""
+    def _spend(self, rows: Tensor) -> None:
+        """Count one query of each of these rows; write down the best so far where a milestone is passed."""
         self.queries[rows] += self.draws
         self.progress(len(rows) * self.draws)
+        self.t += 1
+        due = milestones(self.threat.queries)
+        while len(self.history) < len(due) and self.t * self.draws >= due[len(self.history)]:
+            self.history.append(self.value.clone())
 
     def restart(self, random: RowRandom, steps: int, *, first: bool) -> None:
         """One run of the attack's steps on all unfinished rows."""
@@ -192,28 +195,20 @@ class _Search:
 
     def _run(self, random: RowRandom, rows: Tensor, steps: int, *, first: bool) -> None:
         x = self.x[rows]
-        judges = self.judge is not None and self.threat.iterate == "best"
-        planned = max(1, steps * CHECK // (CHECK + 1)) if judges else steps  # the others go to the judge
+        judge = self.judge if self.threat.iterate == "best" else None
+        planned = max(1, steps * CHECK // (CHECK + 1)) if judge else steps  # the others go to the judge
         x_adv, state = self.attack.start(x, self.threat, random, planned)
         i = 0
-        while i < steps:
-            last = i + 1 == steps  # nobody steps on from there: no gradient
-            judged = judges and i % CHECK == CHECK - 1
+        while True:
             point = self.threat.project(x_adv, x)
-            ask = self.judge if last and self.judge else self.loss
-            seen = self._count(query(ask, point, rows, needs_grad=self.attack.white_box and not last), rows)
-            if (self.threat.iterate == "best" and self.judge is None) or last:
-                self.note(seen, rows, replace=first and self.threat.iterate == "last")
-            else:
-                self.spend(rows)
-            i += 1
-            self._tick()
+            last = i + 1 == steps
+            seen = self._look(point, rows, first=first, last=last)
             if last:
                 return
-            if judged and i + 1 < steps:
-                self.note(query(self.judge, point, rows, needs_grad=False), rows)  # type: ignore[arg-type]
+            i += 1
+            if judge and i % CHECK == 0 and i + 1 < steps:
+                self.note(query(judge, point, rows, needs_grad=False), rows)
                 i += 1
-                self._tick()
             self._finish(rows, check=i % CHECK == 1)
             kept = self._kept(rows, state, steps - i)
             if kept is not None:
@@ -222,7 +217,16 @@ class _Search:
                 rows, x, random = rows[kept], x[kept], random.take(kept)
                 seen, state = _take(seen, kept), _take(state, kept)
             x_adv, state = self.attack.step(seen, x, self.threat, random, state)
-        return
+
+    def _look(self, point: Tensor, rows: Tensor, *, first: bool, last: bool) -> Seen:
+        """A step's query. Nobody steps on from the last one: it needs no gradient, and goes to the judge."""
+        ask = self.judge if last and self.judge else self.loss
+        seen = self._count(query(ask, point, rows, needs_grad=self.attack.white_box and not last), rows)
+        if last or (self.threat.iterate == "best" and self.judge is None):
+            self.note(seen, rows, replace=first and self.threat.iterate == "last")
+        else:
+            self._spend(rows)
+        return seen
 
     def _kept(self, rows: Tensor, state: Any, left: int) -> Tensor | None:
         """Which of the rows go on, as indices; None where all do."""
@@ -242,13 +246,6 @@ class _Search:
         """Whether another query would go beyond the budget."""
         spent: Tensor = queries + self.draws > self.threat.queries
         return spent
-
-    def _tick(self) -> None:
-        """One query further: write down the best so far at a milestone."""
-        self.t += 1
-        due = milestones(self.threat.queries)
-        while len(self.history) < len(due) and self.t * self.draws >= due[len(self.history)]:
-            self.history.append(self.value.clone())
 
     def _finish(self, rows: Tensor, *, check: bool) -> None:
         """Mark the rows that have reached `enough`; where that must be confirmed, only when it is time to `check`."""

@@ -25,68 +25,56 @@ from oodattack.threat import OUTSIDE, ThreatModel
 
 
 class Row(NamedTuple):
-    """A row of the table of attacks."""
+    """A row of the table of attacks: `make` takes the fields of the threat model that it `needs`, by name."""
 
     name: str
     source: str
     description: str
-    build: Callable[[ThreatModel], Attack]
+    make: Callable[..., Attack]
+    needs: tuple[str, ...] = ()
 
-
-def _step_size(threat: ThreatModel) -> float:
-    assert threat.step_size is not None  # checked when the threat model was read
-    return threat.step_size
-
-
-def _limit(threat: ThreatModel) -> float:
-    assert threat.limit is not None
-    return threat.limit
-
-
-def _severity(threat: ThreatModel) -> int:
-    assert threat.severity is not None
-    return threat.severity
+    def build(self, threat: ThreatModel) -> Attack:
+        """The search with what the threat model says of it."""
+        return self.make(**{field: getattr(threat, field) for field in self.needs})
 
 
 ATTACKS = {
     row.name: row
     for row in (
-        Row(
-            "pgd", "arXiv:1706.06083, section 2.1", "projected steepest ascent", lambda t: pgd(step_size=_step_size(t))
-        ),
-        Row("apgd", "arXiv:2003.01690, Alg. 1", "momentum, step halved when a row stalls", lambda t: apgd()),
-        Row("adamax", "arXiv:2009.08016, Alg. 1", "Adamax on delta", lambda t: adamax(step_size=_step_size(t))),
-        Row(
-            "lbfgs", "this package", "L-BFGS along what binds, with bursts of momentum; for matching", lambda t: lbfgs()
-        ),
-        Row("random-search", "floor", "independent uniform draws, no gradient", lambda t: random_search()),
-        Row("square", "arXiv:1912.00049, Alg. 1-3", "random square windows, no gradient", lambda t: square()),
-        Row("nes", "arXiv:1804.08598", "ascent on a gradient estimated from normal probes", lambda t: nes()),
-        Row("spsa", "arXiv:1802.05666", "Adam on a gradient estimated from random signs", lambda t: spsa()),
-        Row("fmn", "arXiv:2102.12827, Alg. 1", "smallest perturbation that crosses the threshold", lambda t: fmn()),
-        Row("ddn", "arXiv:1811.09600, Alg. 1", "the same in l2, direction and norm apart", lambda t: ddn()),
-        Row("rays", "arXiv:2006.12792", "the same in linf from decisions alone: sign flips", lambda t: rays()),
+        Row("pgd", "arXiv:1706.06083, section 2.1", "projected steepest ascent", pgd, ("step_size",)),
+        Row("apgd", "arXiv:2003.01690, Alg. 1", "momentum, step halved when a row stalls", apgd),
+        Row("adamax", "arXiv:2009.08016, Alg. 1", "Adamax on delta", adamax, ("step_size",)),
+        Row("lbfgs", "this package", "L-BFGS along what binds, with bursts of momentum; for matching", lbfgs),
+        Row("random-search", "floor", "independent uniform draws, no gradient", random_search),
+        Row("square", "arXiv:1912.00049, Alg. 1-3", "random square windows, no gradient", square),
+        Row("nes", "arXiv:1804.08598", "ascent on a gradient estimated from normal probes", nes),
+        Row("spsa", "arXiv:1802.05666", "Adam on a gradient estimated from random signs", spsa),
+        Row("fmn", "arXiv:2102.12827, Alg. 1", "smallest perturbation that crosses the threshold", fmn),
+        Row("ddn", "arXiv:1811.09600, Alg. 1", "the same in l2, direction and norm apart", ddn),
+        Row("rays", "arXiv:2006.12792", "the same in linf from decisions alone: sign flips", rays),
         Row(
             "hop-skip-jump",
             "arXiv:1904.02144",
             "the same from decisions alone: gradient estimated at the boundary",
-            lambda t: hop_skip_jump(),
+            hop_skip_jump,
         ),
         Row(
             "corruptions",
             "arXiv:1903.12261",
             "worst of the common corruptions of one severity",
-            lambda t: corruptions(severity=_severity(t)),
+            corruptions,
+            ("severity",),
         ),
-        Row("affine", "arXiv:1712.02779", "worst rotation and shift, no gradient", lambda t: affine(limit=_limit(t))),
+        Row("affine", "arXiv:1712.02779", "worst rotation and shift, no gradient", affine, ("limit",)),
         Row(
             "colour",
             "in the spirit of ColorJitter",
             "worst hue, saturation, brightness and contrast, no gradient",
-            lambda t: colour(limit=_limit(t)),
+            colour,
+            ("limit",),
         ),
-        Row("stadv", "arXiv:1801.02612", "ascent on a flow field", lambda t: stadv(limit=_limit(t))),
-        Row("recolor", "arXiv:1906.00001", "ascent on one map of colours", lambda t: recolor(limit=_limit(t))),
+        Row("stadv", "arXiv:1801.02612", "ascent on a flow field", stadv, ("limit",)),
+        Row("recolor", "arXiv:1906.00001", "ascent on one map of colours", recolor, ("limit",)),
     )
 }
 

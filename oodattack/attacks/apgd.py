@@ -56,9 +56,18 @@ def apgd(*, rho: float = 0.75, momentum: float = 0.75) -> Attack:
         x_adv = threat.project(first_point(x, threat, random), x)
         low = x.new_full((len(x),), -float("inf"))
         none = torch.zeros_like(low)
-        length = x.new_full((len(x),), 2 * threat.reach)
         return x_adv, State(
-            length, x_adv, x_adv, torch.zeros_like(x), low, low, none, low, none.bool(), checkpoints(steps), 0
+            length=x.new_full((len(x),), 2 * threat.reach),
+            last=x_adv,
+            best_x=x_adv,
+            best_grad=torch.zeros_like(x),
+            best=low,
+            before=low,
+            rises=none,
+            checked_best=low,
+            halved=none.bool(),
+            checkpoints=checkpoints(steps),
+            t=0,
         )
 
     def step(seen: Seen, x: Tensor, threat: ThreatModel, _random: RowRandom, s: State) -> tuple[Tensor, State]:
@@ -79,7 +88,17 @@ def apgd(*, rho: float = 0.75, momentum: float = 0.75) -> Attack:
         z = threat.project(x_t + wide(length, x) * uphill(grad, x_t, threat.norm), x)
         x_next = x_t + momentum * (z - x_t) + (1 - momentum) * (x_t - s.last) if s.t else z
         return x_next, State(
-            length, x_t, best_x, best_grad, best, value, rises, checked, halved, s.checkpoints, s.t + 1
+            length=length,
+            last=x_t,
+            best_x=best_x,
+            best_grad=best_grad,
+            best=best,
+            before=value,
+            rises=rises,
+            checked_best=checked,
+            halved=halved,
+            checkpoints=s.checkpoints,
+            t=s.t + 1,
         )
 
     return Attack(start, step)

@@ -61,12 +61,24 @@ def hop_skip_jump(*, samples: int = 100, images: Tensor | None = None) -> Attack
     def start(x: Tensor, threat: ThreatModel, random: RowRandom, _steps: int) -> tuple[Tensor, State]:
         if threat.norm not in ("linf", "l2"):
             raise ValueError(f"`norm` must be linf or l2 for hop-skip-jump, got {threat.norm!r}. Take fmn for l1.")
-        none = x.new_zeros(len(x))
-        phase, zero = none.long(), torch.zeros_like(x)
-        near = phase[:, None][:, :0]
+        none, flat = x.new_zeros(len(x)), torch.zeros_like(x)
+        near = none.long()[:, None][:, :0]
         if images is not None:
             near = torch.cdist(x.flatten(1), images.to(x).flatten(1)).argsort(dim=1)
-        state = State(phase, phase, phase + 1, x, none, none + 1, zero, zero, none, zero, none, near)
+        state = State(
+            phase=none.long() + FIND,
+            asked=none.long(),
+            turn=none.long() + 1,
+            edge=x,
+            low=none,
+            high=none + 1,
+            total=flat,
+            signed=flat,
+            balance=none,
+            up=flat,
+            length=none,
+            order=near,
+        )
         return _first(state, images, random.uniform(x.shape[1:]).to(x)), state
 
     def step(seen: Seen, x: Tensor, threat: ThreatModel, random: RowRandom, s: State) -> tuple[Tensor, State]:

@@ -55,9 +55,25 @@ def lbfgs(*, memory: int = 30, stretch: float = 3.0, patience: int = 2) -> Attac
         none = torch.zeros(len(x), dtype=torch.long, device=x.device)
         one, high = torch.ones_like(flat[:, 0]), torch.full_like(flat[:, 0], math.inf)
         return first, State(
-            *(flat, high, zero, empty, empty, empty[:, :, 0].bool(), one, none, none, high),  # L-BFGS
-            *(none, zero, none + 1, one, one),  # the burst
-            *(none, none, high, none),  # rounds
+            base=flat,
+            loss=high,
+            grad=zero,
+            s=empty,
+            y=empty,
+            known=empty[:, :, 0].bool(),
+            share=one,
+            fails=none,
+            age=none,
+            opened=high,
+            burst=none,
+            velocity=zero,
+            whole=none + 1,
+            first=one,
+            fall=one,
+            rounds=none,
+            vain=none,
+            entered=high,
+            stopped=none,
             left=steps,
         )
 

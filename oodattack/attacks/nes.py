@@ -89,9 +89,20 @@ def probing(draw: Draw, ascend: Ascend, *, samples: int, sigma: float, step_size
 
     def start(x: Tensor, threat: ThreatModel, random: RowRandom, steps: int) -> tuple[Tensor, State]:
         none = torch.zeros_like(x)
-        values = x.new_zeros(len(x))
         return first_point(x, threat, random), State(
-            x, none, x, values, none, none, none, none, none, pairs=0, updates=0, steps=steps, t=0
+            centre=x,
+            u=none,
+            ahead=x,
+            ahead_value=x.new_zeros(len(x)),
+            slopes=none,
+            moved=none,
+            asked=none,
+            mean=none,
+            square=none,
+            pairs=0,
+            updates=0,
+            steps=steps,
+            t=0,
         )
 
     def step(seen: Seen, x: Tensor, threat: ThreatModel, random: RowRandom, s: State) -> tuple[Tensor, State]:

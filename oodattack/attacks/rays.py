@@ -51,9 +51,15 @@ def rays(*, tolerance: float = 0.003) -> Attack:
         if threat.norm != "linf":
             raise ValueError(f"`norm` must be linf for rays, got {threat.norm!r}. Take hop-skip-jump for l2.")
         ones, none = torch.ones_like(x), x.new_zeros(len(x))
-        first = none.long()
         return x + threat.eps, State(
-            ones, ones, none + threat.eps, none + torch.inf, none, first.bool(), first + 1, first
+            signs=ones,
+            tried=ones,
+            at=none + threat.eps,
+            radius=none + torch.inf,
+            low=none,
+            bisects=none.bool(),
+            pieces=none.long() + 1,
+            piece=none.long(),
         )
 
     def step(seen: Seen, x: Tensor, threat: ThreatModel, random: RowRandom, s: State) -> tuple[Tensor, State]:

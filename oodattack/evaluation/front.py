@@ -136,5 +136,16 @@ def front(
         restarts=None,
         shown=x[:0].cpu(),
     )
-    x_adv = copied(x, room)
-    return Front(name, x, clean, against, sign, budget, best, x_adv, threshold, torch.zeros(n), others=others)
+    return Front(
+        name=name,
+        x=x,
+        clean=clean,
+        against=against,
+        sign=sign,
+        budget=budget,
+        best=best,
+        x_adv=copied(x, room),
+        threshold=threshold,
+        moved=torch.zeros(n),
+        others=others,
+    )
