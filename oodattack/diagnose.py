@@ -16,6 +16,7 @@ RISING = 0.75  # share of rows that a working search improves; the rest may star
 RANK_CORRELATION = 0.9
 BEATEN = 0.01  # AUROC by which a rival must be stronger: less is luck of the random starts
 UNFINISHED = 0.01  # AUROC still lost in the second half of the queries: twice as many would find as much again
+EXPLAINED = 10.0  # honest scores: up to 2.2; plateaus with a slope of their own: 68 and more
 SPREAD = 0.05  # AUROC between restarts: more means that the result hangs on the start
 
 
@@ -33,6 +34,7 @@ class Indicators(NamedTuple):
         full_box_auroc: AUROC left when the attacker may use the whole box.
         repeatable: scoring the same ID inputs twice gave the same scores.
         row_independent: so did scoring one of them alone.
+        slope_ratio: see `probe.slope_ratio`, of what the search follows; None for matching.
         gradient_trouble: what `probe.trouble` says of the score's gradient; None also where a surrogate stands in.
         rising_share: share of attacked rows whose search ended above the loss of its own first step (not of the clean
             input), rows that were finished there included.
@@ -55,6 +57,7 @@ class Indicators(NamedTuple):
     full_box_auroc: float | None = None
     repeatable: bool = True
     row_independent: bool = True
+    slope_ratio: float | None = None
     gradient_trouble: str | None = None
     rising_share: float | None = None
     unfinished_drop: float | None = None
@@ -79,6 +82,8 @@ def _of_the_score(found: Indicators) -> Iterator[str]:
         yield "the score of a row depends on its batch"
     if found.gradient_trouble is not None:
         yield f"the gradient of the score is not to be relied on: {found.gradient_trouble}"
+    if (found.slope_ratio or 0) > EXPLAINED:
+        yield f"the score differs between the sets {found.slope_ratio:.3g} times more than its gradient explains"
     correlation = found.surrogate_rank_correlation
     if correlation is not None and correlation < RANK_CORRELATION:
         yield f"the surrogate orders inputs unlike the score (rank correlation {correlation:.2f})"
@@ -124,7 +129,7 @@ def _of_rivals(attacked: float, found: Indicators) -> Iterator[str]:
 def _of_the_box(found: Indicators) -> Iterator[str]:
     """An attacker with the whole box may copy an ID image."""
     if found.full_box_auroc is None:
-        yield "no sanity-full-box run beside it shows that the search works (add that threat)"
+        yield "no sanity-full-box run on the same sides shows that the search works (add it, or sanity-full-box-both)"
     elif found.full_box_auroc > 0.5:
         yield f"with the whole box the search still left AUROC {found.full_box_auroc:.3f}"
 

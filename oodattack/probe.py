@@ -112,6 +112,34 @@ def proven(found: Probe) -> bool:
     return trouble(found._replace(zero=0.0, non_finite=0.0)) is None
 
 
+def slope_ratio(f: Score, a: Tensor, b: Tensor) -> float | None:
+    """How much more a score differs between two sets than its gradient explains: a median over pairs of images.
+
+    |f(a) - f(b)| / (||a - b||_2 max(||grad f(a)||_2, ||grad f(b)||_2)). By the mean value theorem the gradient is that
+    many times as long somewhere on the way: where the ratio is far above 1, the score is decided where no search that
+    follows the gradient looks, such as at a step between two plateaus that are not quite flat.
+
+    Args:
+        f: (B, C, H, W) -> (B,).
+        a: images, shape (N, C, H, W).
+        b: images of the other set, shape (M, C, H, W); evenly spaced rows of both are paired.
+
+    Returns:
+        The median; None where there is no gradient, or one that is zero or not finite on half of the pairs: `trouble`
+        tells of these.
+    """
+    n = min(len(a), len(b), ROWS)
+    left, right = (x[torch.linspace(0, len(x) - 1, n).round().long().to(x.device)].detach() for x in (a, b))
+    found = [_gradient(f, x) for x in (left, right)]
+    lengths = [torch.linalg.vector_norm(grad.double().flatten(1), dim=1) for grad, _ in found if grad is not None]
+    if len(lengths) < 2:
+        return None
+    away = torch.linalg.vector_norm((left - right).double().flatten(1), dim=1)
+    ratio = (_values(f, left) - _values(f, right)).abs() / (away * torch.maximum(*lengths))
+    ratio = ratio[ratio.isfinite()]
+    return ratio.median().item() if 2 * len(ratio) > n else None
+
+
 def _values(f: Score, x: Tensor) -> Tensor:
     """Scores of a copy of `x` in float64, without autograd: what is deployed."""
     with torch.no_grad():

@@ -245,6 +245,39 @@ FOOLING = {
 }
 
 
+# --- plateaus: a truthful gradient that has nothing to do with what tells the sets apart ---
+
+
+def stripes(x):
+    """The same on ID and OOD images, but for noise."""
+    return (CHECKER[:1] * x[:, 0]).flatten(1).mean(1)
+
+
+def plateau(x):
+    return (checker(x) > 0).float() + 0.01 * stripes(x)
+
+
+def gate(x):
+    return torch.where(checker(x) > 0, 1 + 0.05 * stripes(x), -1 + 0.05 * stripes(x))
+
+
+def clamped(x):
+    return (5 * checker(x)).clamp(-1, 1) + 0.01 * stripes(x)
+
+
+def steep(x):
+    return 2 * torch.sigmoid(40 * (checker(x) + 0.2)) + 0.05 * stripes(x)
+
+
+def votes(x):
+    """Eight blocks of pixels vote, each whether it sees the checkerboard."""
+    blocks = (CHECKER * x[:, 0]).view(-1, 4, 2, 4, 2).permute(0, 1, 3, 2, 4).flatten(3).mean(3)
+    return (blocks > 0).float().flatten(1).mean(1) + 0.01 * stripes(x)
+
+
+PLATEAUS = {"plateau": plateau, "gate": gate, "clamped": clamped, "steep": steep, "votes": votes}
+
+
 def sets(n=40):
     """ID and OOD images for an evaluation."""
     return SimpleNamespace(id=images(n, ood=False, seed=1)[0], ood=images(n, ood=True, seed=2)[0])

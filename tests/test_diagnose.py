@@ -34,6 +34,7 @@ WRONG = {
     "random score": ({"repeatable": False}, "changes from call to call"),
     "batch": ({"row_independent": False}, "depends on its batch"),
     "gradient": ({"gradient_trouble": "no gradient"}, "the gradient of the score is not to be relied on: no gradient"),
+    "plateaus": ({"slope_ratio": 68.2}, "differs between the sets 68.2 times more than its gradient explains"),
     "zero gradients": ({"zero_gradient_share": 0.11}, "11% of gradients were zero"),
     "not finite": ({"non_finite_share": 0.001}, "0.1% of queries were not finite"),
     "stuck": ({"clean_best_share": 0.51}, "nothing beat the clean input on 51% of rows"),
@@ -73,6 +74,7 @@ def test_every_indicator_can_forbid_holds():
 
 
 EDGES = {
+    "slope": {"slope_ratio": 10.0},
     "zero gradients": {"zero_gradient_share": 0.1},
     "stuck": {"clean_best_share": 0.5},
     "rising": {"rising_share": 0.75},
@@ -115,6 +117,6 @@ def test_without_a_white_box_number_rivals_are_compared_with_the_attacked_one():
 
 def test_all_reasons_are_named():
     worst = Indicators(
-        False, 1.0, 1.0, 1.0, 0.0, 0.1, 1.0, False, False, "no gradient", 0.0, 0.1, 0.9, 0.1, 0.1, 0.1, 0.1
+        False, 1.0, 1.0, 1.0, 0.0, 0.1, 1.0, False, False, 99.0, "no gradient", 0.0, 0.1, 0.9, 0.1, 0.1, 0.1, 0.1
     )
-    assert verdict(1.0, 0.9, worst)[1].count("; ") == 15  # 16 reasons
+    assert verdict(1.0, 0.9, worst)[1].count("; ") == 16  # 17 reasons

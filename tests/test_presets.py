@@ -20,7 +20,7 @@ REPLAYS = {
     "rodeo-224": ("linf", 2 / 255, "both", "pgd", 1002, 1),
     "imagenet-4": ("linf", 4 / 255, "both", "pgd", 102, 1),
     "l2-0.5": ("l2", 0.5, "raise", "apgd", 506, 5),
-    "l2-1": ("l2", 1, "hide", "apgd", 100, 1),
+    "l2-1": ("l2", 1, "hide", "apgd", 506, 5),
     "l2-7": ("l2", 7, "hide", "apgd", 506, 5),
     "square-5k": ("linf", 8 / 255, "both", "square", 5000, 1),
     "nes-10k": ("linf", 8 / 255, "both", "nes", 10000, 1),

@@ -4,8 +4,7 @@ from collections.abc import Iterable
 
 from docs.pages.entry import entries, facts
 from docs.pages.markdown import Anchors, link, page, prose, table
-from docs.pages.source import made_by, paper_of
-from oodattack import attacks
+from docs.pages.source import paper_of
 from oodattack.attacks import ATTACKS, Row, outside
 
 INTRODUCTION = """# Attacks
@@ -36,7 +35,6 @@ def text() -> str:
 
 def one(row: Row, shown: set[object]) -> Iterable[str]:
     """All about one attack."""
-    (make,) = (thing for thing in made_by(row.build, attacks) if thing.__name__ == row.name.replace("-", "_"))
     yield f"## {row.name}"
-    yield facts({"search": row.description, "method": paper_of(make), "source": row.source})
-    yield from entries([make], "oodattack.attacks", shown)
+    yield facts({"search": row.description, "method": paper_of(row.make), "source": row.source})
+    yield from entries([row.make], "oodattack.attacks", shown)

@@ -20,6 +20,13 @@ SWEEPS = """## Sweeps
 
 A list as `eps` makes a sweep: AUROC against the radius, and `eps50`, the radius that leaves 0.5."""
 SHIPPED = "## Those that ship"
+ABSENT = """## Not replayed
+
+Published evaluations of images that have no file here: the ball of CCU, whose radius its authors compute for each
+image; ProoD's monotone PGD; perceptual (LPIPS) balls; the classifier attacks DeepFool and CW of Lorenz et al. 2024, of
+whose question `adex-id` asks the part with PGD. The null-space construction of Liang et al. 2020 moves an image without
+any limit and is a function, `oodattack.attacks.null_space.null_space`. Their real start images are given by
+`start = "picture:PATH"` in a copy of `liang-latent-224-20`."""
 
 
 def text() -> str:
@@ -39,6 +46,7 @@ def text() -> str:
             ["name", "direction", "within", "attack", "queries", "source"],
             [row(name, threat) for name, threat in read.items()],
         ),
+        ABSENT,
     )
 
 

@@ -31,9 +31,10 @@ def indicators(outcome: Outcome, *, matching: bool, floors: Floors, subject: Sub
         surrogate_rank_correlation=outcome.rank_correlation,
         random_auroc=floors.random,
         full_box_auroc=floors.full_box,
+        slope_ratio=None if matching or not outcome.white_box else subject.slope_ratio,
         gradient_trouble=subject.trouble if outcome.surrogate is None and outcome.white_box else None,
         rising_share=outcome.rising_share,
-        unfinished_drop=_unfinished(outcome),
+        unfinished_drop=outcome.unfinished_drop,
         white_box_auroc=floors.white_box if outcome.members else None,
         black_box_auroc=floors.black_box,
         smaller_eps_auroc=floors.smaller_eps,
@@ -43,14 +44,6 @@ def indicators(outcome: Outcome, *, matching: bool, floors: Floors, subject: Sub
         repeatable=subject.repeatable,
         row_independent=subject.row_independent,
     )
-
-
-def _unfinished(outcome: Outcome) -> float | None:
-    """AUROC that the second half of the queries took; None where the search kept no curve."""
-    if not outcome.curve or len(outcome.curve) < 3:
-        return None
-    half = outcome.curve[-1][0] / 2
-    return [a for q, a in outcome.curve if q <= half][-1] - outcome.curve[-1][1]
 
 
 class Shown(NamedTuple):

@@ -38,8 +38,17 @@ def queries_curve(setup: Setup, prey: Quarry, limits: ThreatModel, x: torch.Tens
         curve=curve,
         curve_is_exact=prey.exact or prey.judge is not None,
         rising_share=None if prey.judge or limits.draws else rising(outcome, milestones(limits.queries)),
+        unfinished_drop=unfinished(curve),
         restart_spread=spread,
     )
+
+
+def unfinished(curve: Sequence[tuple[float, float]] | None) -> float | None:
+    """AUROC that the second half of the queries took; None without a curve."""
+    if not curve or len(curve) < 3:
+        return None
+    half = curve[-1][0] / 2
+    return [a for q, a in curve if q <= half][-1] - curve[-1][1]
 
 
 def rising(outcome: Outcome, at: Sequence[int]) -> float | None:

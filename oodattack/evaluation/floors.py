@@ -26,10 +26,9 @@ def floors_of(threat: Threat, clean: Clean, outcome: Outcome, outcomes: Mapping[
     A suite whose members share their queries is its own witness: what its blind members took after the others is what
     a black box does better.
     """
-    left = {t: left_auroc(clean, o) for t, o in outcomes.items() if isinstance(t, ThreatModel)}
     like = {t: left_auroc(clean, o, like=threat) for t, o in outcomes.items() if covers(t, threat)}
     singles = {t: a for t, a in like.items() if isinstance(t, ThreatModel)}
-    found = floors(threat, left, singles, {t: a for t, a in like.items() if isinstance(t, Suite)})
+    found = floors(threat, singles, {t: a for t, a in like.items() if isinstance(t, Suite)})
     if outcome.found_blindly is None:
         return found
     own = left_auroc(clean, outcome)
@@ -39,7 +38,6 @@ def floors_of(threat: Threat, clean: Clean, outcome: Outcome, outcomes: Mapping[
 
 def floors(
     threat: Threat,
-    left: Mapping[ThreatModel, float],
     like: Mapping[ThreatModel, float],
     suites: Mapping[Suite, float],
 ) -> Floors:
@@ -47,8 +45,7 @@ def floors(
 
     Args:
         threat: the one that is judged; it is left out itself, the members of a suite are not.
-        left: AUROC after each threat model of the run.
-        like: the same, counting only the sides that `threat` attacks, for those that attack them all.
+        like: AUROC after each threat model of the run that attacks the sides that `threat` does, of these alone.
         suites: the same of suites.
     """
     limits = limits_of(threat)
@@ -56,7 +53,7 @@ def floors(
     within = {m: a for m, a in on_score.items() if bounds(m) == bounds(limits)}
     others = {m: a for m, a in within.items() if m != threat}
     smaller = [a for m, a in on_score.items() if bounds(m) == (*bounds(limits)[:-1], m.eps) and m.eps < limits.eps]
-    boxes = [a for m, a in left.items() if bounds(m)[:3] == ("linf", None, None) and m.eps == 1 and m.aim in ON_A_SCORE]
+    boxes = [a for m, a in like.items() if bounds(m)[:3] == ("linf", None, None) and m.eps == 1 and m.aim in ON_A_SCORE]
 
     rivals = [a for s, a in suites.items() if s != threat and {bounds(m) for m in s.members} == {bounds(limits)}]
 

@@ -156,7 +156,13 @@ class Run:
         if not members:
             return None
         left = {name: left_auroc(clean, outcome) for name, outcome in members.items()}
-        return worst(members, self.setup.keeper.room)._replace(members=left)
+        strongest = members[min(left, key=left.__getitem__)]  # what it says of its search is said of the suite
+        return worst(members, self.setup.keeper.room)._replace(
+            members=left,
+            rising_share=strongest.rising_share,
+            unfinished_drop=strongest.unfinished_drop,
+            restart_spread=strongest.restart_spread,
+        )
 
     def _keep(
         self, threat: ThreatModel | Suite, name: str, ood_name: str, x: Tensor, clean: Clean, outcome: Outcome

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from oodattack.data.disk import picked
+from oodattack.evaluation.curves import unfinished
 from oodattack.evaluation.front import Front, left_auroc
 from oodattack.evaluation.outcome import Outcome, Side, show_rows
 from oodattack.evaluation.plan import Quarry, Unfit, is_blind
@@ -89,6 +90,7 @@ def scheduled(setup: Setup, suite: Suite, name: str, fronts: Sequence[Front], ag
         rank_correlation=agreement if used else None,
         shared_with=[name],
         curve=curve,
+        unfinished_drop=unfinished(curve),
         members=members,
         found_blindly=blind if any(not is_blind(limits) for limits in plan) else None,
     )

@@ -7,14 +7,14 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor
 
-from oodattack.detector import Detector, Latent, Surrogate
+from oodattack.detector import Detector, Latent, Score, Surrogate
 from oodattack.evaluation.batch import Batch, values
 from oodattack.evaluation.keeper import Keeper
 from oodattack.evaluation.plan import Quarry, Unfit, blinded, followed_latent, is_blind, quarry
 from oodattack.evaluation.score import score
 from oodattack.geometry import row_random
 from oodattack.keep_graph import keeping_graph, reaches
-from oodattack.probe import probe, trouble
+from oodattack.probe import probe, slope_ratio, trouble
 from oodattack.threat import ThreatModel
 
 Precision = Literal["full", "bfloat16"]
@@ -32,6 +32,7 @@ class Subject(NamedTuple):
         stand_in: what is differentiated in its place: the surrogate that it declares, if that works on its network, or
             the score with its graph kept; None for the score itself.
         trouble: what is wrong with the gradient of the score, in words, where nothing stands in for it.
+        slope_ratio: see `probe.slope_ratio`, of what is differentiated.
     """
 
     detector: Detector
@@ -40,6 +41,7 @@ class Subject(NamedTuple):
     row_independent: bool
     stand_in: Surrogate | None
     trouble: str | None
+    slope_ratio: float | None
 
 
 @dataclass
@@ -70,7 +72,9 @@ class Setup:
         on_id = {name: self.score(name, self.id, "id") for name in self.detectors}
         steady = {name: self._steadiness(name, scores) for name, scores in on_id.items()}
         for name, detector in self.detectors.items():
-            self.subjects[name] = Subject(detector, on_id[name], *steady[name], *self._stand_in(detector))
+            stand_in, found = self._stand_in(detector)
+            ratio = self._slope_ratio(stand_in.score if stand_in else detector)
+            self.subjects[name] = Subject(detector, on_id[name], *steady[name], stand_in, found, ratio)
 
     def score(self, name: str, x: Tensor, what: str, *, rounded: bool = False, finite: bool = True) -> Tensor:
         """The untouched detector's scores, on the CPU; see `score`."""
@@ -129,6 +133,10 @@ class Setup:
         found = trouble(probe(detector, some, seed=self.seed))
         kept = None if found is None else keeping_graph(detector, some, seed=self.seed)
         return kept, None if kept else found
+
+    def _slope_ratio(self, f: Score) -> float | None:
+        """See `slope_ratio`: between the ID images and the first OOD set, if there is one."""
+        return next((slope_ratio(f, self.id, x) for x in self.ood.values()), None)
 
     def _declared(self, detector: Detector) -> Surrogate | None:
         """The surrogate that a detector declares, if that works on its network."""

@@ -204,6 +204,6 @@ def test_a_suite_of_several_limits_is_no_rival_of_one_of_them():
     colour = threat("colour", eps=1.0, init="clean", attack="colour", limit=0.1, queries=100)
     left = {affine: 0.9, colour: 0.95, BOX: 0.1}
     mixed = Suite(name="mixed", members=(affine, colour, BOX), source="test")
-    assert floors(affine, left, left, {mixed: 0.1}).rival is None
+    assert floors(affine, left, {mixed: 0.1}).rival is None
     alike = Suite(name="alike", members=(affine, affine.model_copy(update={"name": "again"})), source="test")
-    assert floors(affine, left, left, {alike: 0.7}).rival == 0.7
+    assert floors(affine, left, {alike: 0.7}).rival == 0.7
