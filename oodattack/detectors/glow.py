@@ -7,6 +7,7 @@ from torch import Generator, Tensor, nn
 from oodattack.detector import Surrogate
 from oodattack.detectors.batches import Images, batches
 from oodattack.detectors.glow_flow import Glow, bits_per_dim, padded, start_from_data
+from oodattack.detectors.straight_through import with_gradient_of
 
 LARGEST_NORM = 50.0  # of a gradient in training; ordinary ones have 1 to 30
 
@@ -45,7 +46,7 @@ class GlowNLL(nn.Module):
         with torch.no_grad():
             score = bits_per_dim(self.flow, x)
         smooth = bits_per_dim(self.flow, x, smooth=True)
-        return score + (smooth - smooth.detach())  # the bracket is exactly 0
+        return with_gradient_of(score, smooth)
 
     def soft_latent(self, x: Tensor) -> Tensor:
         """`soft` as a latent, shape (B, 1)."""

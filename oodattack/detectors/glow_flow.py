@@ -10,6 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import pad
 
+from oodattack.detectors.straight_through import with_gradient_of
+
 MIDDLE = 0.5  # of a bin, in place of the noise that training adds
 
 
@@ -135,7 +137,7 @@ def bits_per_dim(flow: Glow, x: Tensor, *, noise: Tensor | float = MIDDLE, smoot
         v = (scaled + 0.5) / 256 - 0.5  # as far from the bin's lower end as the 8-bit values in it are on average
     else:
         q = (scaled.detach().round() / 2 ** (8 - flow.n_bits)).floor()
-        v = (q + noise) / 2**flow.n_bits - 0.5 + (scaled - scaled.detach()) / 256  # the bracket is exactly 0
+        v = with_gradient_of((q + noise) / 2**flow.n_bits - 0.5, scaled / 256)
     bits = flow(v) + flow.n_bits * v[0].numel()
     per_dim: Tensor = bits / x[0].numel()
     return per_dim.nan_to_num(nan=torch.finfo(x.dtype).max)

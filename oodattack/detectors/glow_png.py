@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from oodattack.detector import Surrogate
 from oodattack.detectors.glow_flow import Glow, bits_per_dim
 from oodattack.detectors.png_length import png_bits
+from oodattack.detectors.straight_through import with_gradient_of
 
 
 class GlowPNG(nn.Module):
@@ -45,7 +46,7 @@ class GlowPNG(nn.Module):
         with torch.no_grad():
             score = self(x)
         smooth = bits_per_dim(self.flow, x, smooth=True)
-        return score + (smooth - smooth.detach())  # type: ignore[no-any-return]  # the bracket is exactly 0
+        return with_gradient_of(score, smooth)
 
     def soft_latent(self, x: Tensor) -> Tensor:
         """`soft` as a latent, shape (B, 1)."""

@@ -10,6 +10,7 @@ from torch.nn.functional import relu
 from oodattack.detector import Classifier, Surrogate
 from oodattack.detectors.msp import check_classes
 from oodattack.detectors.react import features_of, head_logits, head_of
+from oodattack.detectors.straight_through import with_gradient_of
 
 SLOPE = 1e-3  # share of `gap_log_odds` in the surrogate's gradient; with 0.1 attacks neglect ||h||_1 and reach less
 TINY = 1e-30  # keeps logarithms finite where all features are 0 or all classes equally likely
@@ -99,4 +100,4 @@ class GradNorm(nn.Module):
         logits = head_logits(self.net, h)
         score = gradnorm(h, logits)
         steep = -(TINY - score).log() - SLOPE * gap_log_odds(logits)
-        return score.detach() + (steep - steep.detach())  # the bracket is exactly 0
+        return with_gradient_of(score.detach(), steep)

@@ -10,6 +10,7 @@ from oodattack.detector import Classifier, Surrogate
 from oodattack.detectors.energy import energy
 from oodattack.detectors.msp import LogOdds, msp
 from oodattack.detectors.smooth_relu import SmoothRelu
+from oodattack.detectors.straight_through import with_gradient_of
 
 BETA = 50.0  # steepness of the smoothed ReLU; of 20, 50, 100 and 200 the one that moved the score furthest
 
@@ -117,4 +118,4 @@ class JemGradient(nn.Module):
             score = gradient_norm(self.net, x)
         smooth = gradient_norm(self.net, x, beta=BETA)
         steep = (smooth + torch.finfo(x.dtype).tiny).log()
-        return score + (steep - steep.detach())  # the bracket is exactly 0
+        return with_gradient_of(score, steep)

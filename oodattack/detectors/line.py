@@ -8,6 +8,7 @@ from oodattack.detector import Classifier, Surrogate
 from oodattack.detectors.batches import BATCH_SIZE, Images, labelled
 from oodattack.detectors.energy import energy
 from oodattack.detectors.react import SLOPE, clipped, features_of, head_logits, head_of, percentile
+from oodattack.detectors.straight_through import with_gradient_of
 
 
 class LINe(nn.Module):
@@ -74,8 +75,7 @@ class LINe(nn.Module):
         """`latent` with a share of the gradient of the whole head, shape (B, K)."""
         h = clipped(self.net.features(x), self.clip, slope=SLOPE)
         whole = head_logits(self.net, h)
-        leak = SLOPE * whole
-        return self.pruned_logits(h, whole.argmax(dim=1)) + (leak - leak.detach())
+        return with_gradient_of(self.pruned_logits(h, whole.argmax(dim=1)), SLOPE * whole)
 
     def soft(self, x: Tensor) -> Tensor:
         """The scores, shape (B,), with a share of the gradient of the whole head."""

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn.functional import one_hot, pad
 
 from oodattack.detector import Surrogate
+from oodattack.detectors.straight_through import with_gradient_of
 
 MODES = {1: "L", 3: "RGB"}  # channels -> Pillow's name
 STEEP = 8.0  # makes a step of `residual_bits` about as large as one of the file; measured on pictures of many kinds
@@ -43,7 +44,7 @@ class PngLength(nn.Module):
     def soft(self, x: Tensor) -> Tensor:
         """The score, shape (B,), with the gradient of `residual_bits`."""
         bits = residual_bits(x)
-        return self.sign * (png_bits(x) + (bits - bits.detach()))  # the bracket is exactly 0
+        return self.sign * with_gradient_of(png_bits(x), bits)
 
     def soft_latent(self, x: Tensor) -> Tensor:
         """`soft` as a latent, shape (B, 1)."""

@@ -10,6 +10,7 @@ from torch.nn.functional import linear
 from oodattack.detector import Classifier, Surrogate
 from oodattack.detectors.batches import BATCH_SIZE, Images, batches
 from oodattack.detectors.energy import energy
+from oodattack.detectors.straight_through import with_gradient_of
 
 SLOPE = 0.01  # derivative that surrogates give to what a score cuts off; larger ones drown what it leaves
 
@@ -57,8 +58,7 @@ class ReAct(nn.Module):
 def clipped(h: Tensor, clip: float, *, slope: float = 0.0) -> Tensor:
     """min(h, clip), with derivative 1 below `clip` and `slope` above it; `slope` leaves the values alone."""
     cut = h.clamp(max=clip)
-    over = slope * (h - cut)
-    return cut + (over - over.detach()) if slope else cut  # the bracket is exactly 0
+    return with_gradient_of(cut, slope * (h - cut)) if slope else cut
 
 
 def head_of(net: Classifier) -> nn.Linear:

@@ -12,6 +12,7 @@ from oodattack.detectors.max_logit import max_logit
 from oodattack.detectors.saliency import Option, saliency
 from oodattack.detectors.saliency_aggregates import AGGREGATES
 from oodattack.detectors.saliency_lime import draw_masks
+from oodattack.detectors.straight_through import with_gradient_of
 from oodattack.lookup import unknown
 
 BATCH_SIZE = 64  # images a pass while fitting: maps hold a forward pass with its graph
@@ -95,7 +96,7 @@ class SalAgg(nn.Module):
     def soft_aggregated(self, x: Tensor) -> Tensor:
         """`aggregated` of the surrogate's map, with the largest logit's share of the gradient: shape (B,)."""
         pull = -self.logit_slope * max_logit(self.net.logits(x))
-        return AGGREGATES[self.aggregate](self.map(x, soft=True)) + (pull - pull.detach())  # the bracket is exactly 0
+        return with_gradient_of(AGGREGATES[self.aggregate](self.map(x, soft=True)), pull)
 
     def forward(self, x: Tensor) -> Tensor:
         """OOD scores, shape (B,), unbounded."""

@@ -14,6 +14,7 @@ from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 
 from oodattack.detectors.smooth_relu import HINGES, IN_PLACE, RELU, Hinges, input_of
+from oodattack.detectors.straight_through import with_gradient_of
 
 CLAMPS = {torch.clamp, Tensor.clamp, torch.clip, Tensor.clip}
 LOWER_CLAMPS = {torch.clamp_min, Tensor.clamp_min}
@@ -50,7 +51,7 @@ class _Bent(torch.autograd.Function):
         slope = slope_at(z.detach(), ctx.hinges, None)
         if ctx.beta is not None:
             soft = slope_at(z, ctx.hinges, ctx.beta)
-            slope = slope + (soft - soft.detach())  # the bracket is exactly 0
+            slope = with_gradient_of(slope, soft)
         return slope * (g * (g > 0) if ctx.guided else g), None, None, None, None
 
 

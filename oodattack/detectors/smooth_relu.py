@@ -11,6 +11,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 
+from oodattack.detectors.straight_through import with_gradient_of
+
 RELU = {torch.relu, torch.relu_, Tensor.relu, Tensor.relu_, functional.relu}
 IN_PLACE = {torch.relu_, Tensor.relu_, functional.hardtanh_, functional.leaky_relu_}
 
@@ -96,7 +98,7 @@ class SmoothRelu(TorchFunctionMode):
             others = {name: value for name, value in kwargs.items() if name != "input"}
             value = func(z.detach().clone(), *args[1:], **others)
         soft = smooth_hinges(before, HINGES[func](args, kwargs), self.beta)
-        out = value + (soft - soft.detach())  # the bracket is exactly 0
+        out = with_gradient_of(value, soft)
         return z.copy_(out) if in_place else out
 
 
@@ -110,4 +112,4 @@ def smooth_hinges(z: Tensor, hinges: Hinges, beta: float) -> Tensor:
 def smooth_relu(z: Tensor, beta: float) -> Tensor:
     """relu(z) with derivative sigmoid(beta z)."""
     soft = nn.functional.softplus(z, beta=beta)
-    return z.detach().clamp(min=0) + (soft - soft.detach())
+    return with_gradient_of(z.detach().clamp(min=0), soft)

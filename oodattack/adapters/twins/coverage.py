@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from oodattack.adapters.behind import placed
 from oodattack.detector import Surrogate, removing
+from oodattack.detectors.straight_through import with_gradient_of
 
 LEAST = 1e-6  # outermost edge of the library's bins, as a probability
 
@@ -48,7 +49,7 @@ class Coverage:
         share = (stats.counts.to(u.device, u.dtype) / stats.o_star).clamp(max=1)  # (N, M)
         steps: Tensor = share.T.gather(0, into_bins(u.detach().sigmoid(), m=stats.m))
         slopes = interpolated(u, centres(stats.m).to(u), share)
-        return (steps + (slopes - slopes.detach())).mean(dim=1)
+        return with_gradient_of(steps, slopes).mean(dim=1)
 
 
 def centres(bins: int) -> Tensor:
