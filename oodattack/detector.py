@@ -123,13 +123,19 @@ class Classifier(nn.Module):
         Raises:
             ValueError: images with other channels than `mean`, or a network that returns something else.
         """
-        if self.mean.shape[1] not in (1, x.shape[1]):  # would broadcast one channel to many
-            raise ValueError(f"`x` must have {self.mean.shape[1]} channels as `mean` has, got {x.shape[1]}.")
-        logits = self.network((x - self.mean) / self.std)
+        logits = self.network(self.normalised(x))
         if not isinstance(logits, Tensor) or logits.ndim != 2:
             found = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
             raise ValueError(f"the network must return logits of shape (B, K), got {found}.")
         return logits
+
+    def normalised(self, x: Tensor) -> Tensor:
+        """What the network is given for images in [0, 1], shape of `x`.
+
+        Raises:
+            ValueError: images with other channels than `mean`.
+        """
+        return normalised(x, self.mean, self.std)
 
     def logits(self, x: Tensor) -> Tensor:
         """Logits, shape (B, K); inside `searching`, those of a faster copy, equal up to rounding.
@@ -245,7 +251,7 @@ class Classifier(nn.Module):
     def late_norm_layers(self) -> list[str]:
         """Norm layers of the last two stages (ResNet: layer3 and layer4); without stages, the second half of them."""
         names = self.norm_layers()
-        last = tuple(f"{stage}." for stage in self._stage_names()[-2:])
+        last = tuple(f"{stage}." for stage in self.stage_names()[-2:])
         return [n for n in names if n.startswith(last)] if last else names[len(names) // 2 :]
 
     def stages(self) -> list[str]:
@@ -254,14 +260,15 @@ class Classifier(nn.Module):
         Raises:
             ValueError: the network does not name its stages that way.
         """
-        names = self._stage_names()
+        names = self.stage_names()
         if not names:
             raise ValueError("the network has no modules named like `layer1`. Give `layers` explicitly.")
         modules = dict(self.network.named_modules())
         stem = next((name for name in ("stem", "relu", "bn1", "conv1") if name in modules), None)
         return [*([stem] if stem else []), *names]
 
-    def _stage_names(self) -> list[str]:
+    def stage_names(self) -> list[str]:
+        """Names of the modules that are named like stages: layer1, layer2, ..., or block1, block2, ...; maybe none."""
         names = [n for n, _ in self.network.named_modules() if STAGE.fullmatch(n.split(".")[-1]) and n.count(".") <= 1]
         return [n for n in names if n.split(".")[0] not in names or "." not in n]  # a block inside a stage is none
 
@@ -285,6 +292,30 @@ def normalisation(mean: Sequence[float] | None, std: Sequence[float] | None) -> 
     if not shift.isfinite().all():
         raise ValueError(f"`mean` must be finite, got {mean}.")
     return shift.view(1, -1, 1, 1), scale.view(1, -1, 1, 1)
+
+
+def normalised(x: Tensor, mean: Tensor, std: Tensor) -> Tensor:
+    """(x - mean) / std.
+
+    Args:
+        x: shape (B, C, H, W), values in [0, 1].
+        mean: shape (1, C, 1, 1), or (1, 1, 1, 1) for any number of channels.
+        std: shape of `mean`, > 0.
+
+    Returns:
+        Shape of `x`, unbounded.
+
+    Raises:
+        ValueError: images with other channels than `mean`.
+    """
+    if mean.shape[1] not in (1, x.shape[1]):  # would broadcast one channel to many
+        raise ValueError(f"`x` must have {mean.shape[1]} channels as `mean` has, got {x.shape[1]}.")
+    return (x - mean) / std
+
+
+def inner(network: nn.Module) -> nn.Module:
+    """The network that weights belong to, without the normalisation of a `Classifier` around it."""
+    return network.network if isinstance(network, Classifier) else network
 
 
 @contextmanager

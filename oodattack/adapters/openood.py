@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from oodattack.adapters.behind import Behind
 from oodattack.adapters.openood_twins import TWINS, Features, Logits
 from oodattack.adapters.parts import eval_mode_only, moved
-from oodattack.detector import normalisation
+from oodattack.detector import normalisation, normalised
 
 LIBRARY = "openood"
 
@@ -53,9 +53,7 @@ class OpenOOD:
         Raises:
             ValueError: images with other channels than `mean`.
         """
-        if self.mean.shape[1] not in (1, x.shape[1]):  # would broadcast one channel to many
-            raise ValueError(f"`x` must have {self.mean.shape[1]} channels as `mean` has, got {x.shape[1]}.")
-        return (x - self.mean.to(x)) / self.std.to(x)
+        return normalised(x, self.mean.to(x), self.std.to(x))
 
     def to(self, device: torch.device, dtype: torch.dtype) -> Self:
         """Move the network and tensors of the postprocessor, in place as `nn.Module.to` does."""

@@ -45,7 +45,7 @@ def trace(net: Classifier, image: Shape) -> Graph:
     x = torch.rand(ROWS + 1, *image, generator=draw, dtype=torch.float64).to(net.mean.device)
     recorder = _Recorder(traced)
     with torch.no_grad():
-        recorder.run((x[:ROWS] - net.mean) / net.std)
+        recorder.run(net.normalised(x[:ROWS]))
         graph = _graph(net, traced, recorder.values, image)
         _check(net, graph, x)
     return graph

@@ -140,8 +140,7 @@ def fit_ccu(
     the weights. As in their code, variances outside are at least 4 times the largest inside.
     """
     ours = _gathered(net, x, batch_size)
-    if net.mean.shape[1] not in (1, ours.shape[1]):
-        raise ValueError(f"`x` must have {net.mean.shape[1]} channels as `mean` has, got {ours.shape[1]}.")
+    net.normalised(ours[:1])  # refuses images of other channels before anything is fitted to them
     others = noise_like(ours, Generator().manual_seed(seed)) if ood is None else _gathered(net, ood, batch_size)
     metric = fit_metric(ours, power=power)
     inside = fit_mixture(coordinates(ours, metric), components=components, seed=seed)

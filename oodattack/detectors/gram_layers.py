@@ -16,7 +16,7 @@ def gram_layers(net: Classifier, x: Tensor) -> list[str]:
 
     Differs from the authors' code: they record a fixed set of tensors of two architectures.
     """
-    kinds, calls = (nn.modules.conv._ConvNd,), list[tuple[str, Tensor]]()
+    stages, calls = net.stage_names(), list[tuple[str, Tensor]]()
 
     def note(name: str) -> Callable[..., None]:
         def hook(_module: nn.Module, _args: Any, output: Any) -> None:
@@ -28,7 +28,7 @@ def gram_layers(net: Classifier, x: Tensor) -> list[str]:
     with ExitStack() as hooks, torch.no_grad():
         for name, module in net.network.named_modules():
             activation = type(module).__module__ == "torch.nn.modules.activation"
-            if activation or isinstance(module, kinds) or name in net._stage_names():
+            if activation or isinstance(module, nn.modules.conv._ConvNd) or name in stages:
                 hooks.enter_context(removing(module.register_forward_hook(note(name))))
         net(x)
     count, kept = Counter(name for name, _ in calls), dict[str, Tensor]()

@@ -78,9 +78,7 @@ def all_exits(net: Classifier, x: Tensor) -> Tensor:
     Raises:
         ValueError: images of other channels than `mean`.
     """
-    if net.mean.shape[1] not in (1, x.shape[1]):
-        raise ValueError(f"`x` must have {net.mean.shape[1]} channels as `mean` has, got {x.shape[1]}.")
-    return torch.stack(net.network.exits((x - net.mean) / net.std))  # type: ignore[operator]
+    return torch.stack(net.network.exits(net.normalised(x)))  # type: ignore[operator]
 
 
 def fit_mood(net: Classifier, x: Images, *, edges: Sequence[float] | None = None, batch_size: int = BATCH_SIZE) -> MOOD:
