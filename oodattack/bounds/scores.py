@@ -15,7 +15,7 @@ from oodattack.bounds.linear_scores import log_odds_bounds, minus_logsumexp
 from oodattack.bounds.network import Network, network, with_head
 from oodattack.bounds.no_bounds import NoBounds
 from oodattack.bounds.reach import Reach
-from oodattack.detectors.react import head_of
+from oodattack.detectors.linear_head import head_of
 
 OnBall = Callable[[Ball], Interval]  # B rows -> bounds of their scores, shapes (B,)
 Prepare = Callable[..., OnBall]  # (detector, shape of an image, deep=...) -> bounds of its scores

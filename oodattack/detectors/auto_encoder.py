@@ -8,7 +8,7 @@ import torch
 from torch import Generator, Tensor, nn
 from torch.nn.functional import mse_loss, pixel_shuffle, silu
 
-from oodattack.detectors.batches import Images, batches
+from oodattack.detectors.batches import Images, batches, shuffled
 
 
 class AutoEncoder(nn.Module):
@@ -140,8 +140,7 @@ def fit_auto_encoder(
     done = 0
     with torch.enable_grad():
         while done < steps:
-            shuffled = x[torch.randperm(len(x), generator=generator)] if isinstance(x, Tensor) else x
-            for rows, _ in batches(shuffled, net=network, batch_size=batch_size):
+            for rows, _ in batches(shuffled(x, generator), net=network, batch_size=batch_size):
                 if done == steps:
                     break
                 loss = mse_loss(network(rows.float()), rows.float())

@@ -1,10 +1,10 @@
 """Images to fit on, batch by batch: one tensor, or whatever yields batches again and again, as a DataLoader does."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Generator, Tensor, nn
 
 Images = Tensor | Iterable[Tensor] | Iterable[tuple[Tensor, Tensor]]
 BATCH_SIZE = 256
@@ -84,3 +84,18 @@ def labelled(
         if labels.is_floating_point():
             raise ValueError(f"`y` must be whole numbers, got values of type {labels.dtype}. Pass classes 0, 1, 2, ...")
         yield rows, labels.long()
+
+
+def over_batches(f: Callable[[Tensor], Tensor], x: Images, *, net: nn.Module, batch_size: int = BATCH_SIZE) -> Tensor:
+    """What `f` makes of images, (b, C, H, W) -> (b, ...), for all batches one below the other. No gradient.
+
+    Raises:
+        ValueError: as `batches`.
+    """
+    with torch.no_grad():
+        return torch.cat([f(rows) for rows, _ in batches(x, net=net, batch_size=batch_size)])
+
+
+def shuffled(x: Images, generator: Generator) -> Images:
+    """A tensor's rows in random order; batches as they come."""
+    return x[torch.randperm(len(x), generator=generator).to(x.device)] if isinstance(x, Tensor) else x

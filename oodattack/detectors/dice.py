@@ -1,13 +1,12 @@
 """DICE: Sun & Li, "DICE: Leveraging Sparsification for Out-of-Distribution Detection", ECCV 2022, arXiv:2111.09805."""
 
-import torch
 from torch import Tensor, nn
 from torch.nn.functional import linear
 
 from oodattack.detector import Classifier
 from oodattack.detectors.batches import BATCH_SIZE, Images
 from oodattack.detectors.energy import energy
-from oodattack.detectors.react import batches_of_features, head_of, percentile
+from oodattack.detectors.linear_head import head_of, mean_features, percentile
 
 
 class DICE(nn.Module):
@@ -65,12 +64,3 @@ def fit_dice(net: Classifier, x: Images, *, percentile_dropped: float = 90.0, ba
         raise ValueError(f"`percentile_dropped` must be in [0, 100), got {percentile_dropped}. The paper takes 90.")
     contribution = head_of(net).weight.detach().double() * mean_features(net, x, batch_size)
     return DICE(net, contribution > percentile(contribution, percentile_dropped))
-
-
-def mean_features(net: Classifier, x: Images, batch_size: int) -> Tensor:
-    """Mean penultimate features, shape (D,), float64, summed batch by batch."""
-    total, rows = torch.zeros((), dtype=torch.float64), 0
-    for z in batches_of_features(net, x, batch_size):
-        total = total.to(z.device) + z.double().sum(dim=0)
-        rows += len(z)
-    return total / rows

@@ -5,7 +5,7 @@ import torch
 from torch import Generator, Tensor, nn
 
 from oodattack.detector import Surrogate
-from oodattack.detectors.batches import Images, batches
+from oodattack.detectors.batches import Images, batches, shuffled
 from oodattack.detectors.glow_flow import Glow, bits_per_dim, padded, start_from_data
 from oodattack.detectors.straight_through import with_gradient_of
 
@@ -121,8 +121,3 @@ def train(flow: Glow, x: Images, *, seed: int, epochs: int, lr: float, batch_siz
     adam.zero_grad()
     if not loss.isfinite() or not all(parameter.isfinite().all() for parameter in flow.parameters()):
         raise FloatingPointError(f"the loss must be finite, got {loss.item():g} bits per dimension. Lower `lr`.")
-
-
-def shuffled(x: Images, generator: Generator) -> Images:
-    """A tensor's rows in random order; batches as they come."""
-    return x[torch.randperm(len(x), generator=generator).to(x.device)] if isinstance(x, Tensor) else x

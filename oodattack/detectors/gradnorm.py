@@ -8,8 +8,8 @@ from torch import Tensor, nn
 from torch.nn.functional import relu
 
 from oodattack.detector import Classifier, Surrogate
+from oodattack.detectors.linear_head import features_of, head_logits, head_of
 from oodattack.detectors.msp import check_classes
-from oodattack.detectors.react import features_of, head_logits, head_of
 from oodattack.detectors.straight_through import with_gradient_of
 
 SLOPE = 1e-3  # share of `gap_log_odds` in the surrogate's gradient; with 0.1 attacks neglect ||h||_1 and reach less

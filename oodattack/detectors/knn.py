@@ -6,7 +6,7 @@ from torch import Tensor, nn
 from torch.nn.functional import normalize
 
 from oodattack.detector import Classifier
-from oodattack.detectors.batches import BATCH_SIZE, Images, batches
+from oodattack.detectors.batches import BATCH_SIZE, Images, over_batches
 
 CHUNK = 16384  # rows of the bank compared at once: B times as many similarities are held
 
@@ -119,10 +119,7 @@ def fit_knn(
         raise ValueError(f"`share` must be in (0, 1], got {share}. Give a share, not per cent.")
     if share < 1 and seed is None:
         raise ValueError(f"`seed` must be given to draw a share of {share}, got None. Choose a number.")
-    with torch.no_grad():
-        bank = torch.cat(
-            [normalize(net.features(rows), dim=1) for rows, _ in batches(x, net=net, batch_size=batch_size)]
-        )
+    bank = over_batches(lambda rows: normalize(net.features(rows), dim=1), x, net=net, batch_size=batch_size)
     bank = bank[bank.norm(dim=1) > 0.5]
     if seed is not None and share < 1:
         drawn = torch.randperm(len(bank), generator=torch.Generator().manual_seed(seed))

@@ -3,9 +3,8 @@
 import warnings
 
 import torch
-from torch import Tensor
 
-from oodattack.detectors.batches import BATCH_SIZE, Images, batches
+from oodattack.detectors.batches import BATCH_SIZE, Images, over_batches
 from oodattack.detectors.mahalanobis_layers import MahalanobisLayers
 
 FOLDS = 5
@@ -38,7 +37,10 @@ def fit_layer_weights(
     from sklearn.linear_model import LogisticRegressionCV
     from sklearn.preprocessing import StandardScaler
 
-    known, strange = (distances_of(detector, x, batch_size) for x in (id_val, ood_val))
+    known, strange = (
+        over_batches(detector.distances, x, net=detector.net, batch_size=batch_size).double().cpu()
+        for x in (id_val, ood_val)
+    )
     for name, found in (("id_val", known), ("ood_val", strange)):
         if len(found) < FOLDS:
             raise ValueError(f"`{name}` must have at least {FOLDS} images, one a fold, got {len(found)}. Add images.")
@@ -57,14 +59,3 @@ def fit_layer_weights(
         magnitude=detector.magnitude,
         weights=weights.to(device),
     )
-
-
-def distances_of(detector: MahalanobisLayers, x: Images, batch_size: int) -> Tensor:
-    """Distances of images in every layer, shape (N, layers), float64, on the CPU. No gradient.
-
-    Raises:
-        ValueError: no images.
-    """
-    with torch.no_grad():
-        found = [detector.distances(rows) for rows, _ in batches(x, net=detector.net, batch_size=batch_size)]
-    return torch.cat(found).double().cpu()

@@ -7,7 +7,8 @@ from torch import Tensor, nn
 from oodattack.detector import Classifier, Surrogate
 from oodattack.detectors.batches import BATCH_SIZE, Images, labelled
 from oodattack.detectors.energy import energy
-from oodattack.detectors.react import SLOPE, clipped, features_of, head_logits, head_of, percentile
+from oodattack.detectors.linear_head import features_of, head_logits, head_of, percentile
+from oodattack.detectors.react import SLOPE, clipped
 from oodattack.detectors.straight_through import with_gradient_of
 
 

@@ -3,11 +3,8 @@ the Reliability of OOD Image Detection", ICLR 2018, arXiv:1706.02690."""  # noqa
 
 from collections.abc import Sequence
 
-import torch
-from torch import Tensor
-
-from oodattack.detector import Classifier, Detector
-from oodattack.detectors.batches import BATCH_SIZE, Images, batches
+from oodattack.detector import Classifier
+from oodattack.detectors.batches import BATCH_SIZE, Images, over_batches
 from oodattack.detectors.odin import ODIN
 from oodattack.metrics.fpr import fpr_at_95_id_tpr
 
@@ -64,17 +61,7 @@ def fit_odin(
     grid = odin_grid(net, temperatures=temperatures, magnitudes=magnitudes)
 
     def rate(odin: ODIN) -> float:
-        known, strange = (scores_of(odin, x, net, batch_size) for x in (id_val, ood_val))
+        known, strange = (over_batches(odin, x, net=net, batch_size=batch_size) for x in (id_val, ood_val))
         return fpr_at_95_id_tpr(known, strange)
 
     return min(grid.values(), key=rate)  # the first one of equals
-
-
-def scores_of(detector: Detector, x: Images, net: Classifier, batch_size: int) -> Tensor:
-    """Scores of images, shape (N,), batch by batch. No gradient.
-
-    Raises:
-        ValueError: no images.
-    """
-    with torch.no_grad():
-        return torch.cat([detector(rows) for rows, _ in batches(x, net=net, batch_size=batch_size)])

@@ -9,7 +9,7 @@ from torch.nn.functional import normalize, one_hot, softplus
 
 from oodattack.detector import Classifier, Surrogate
 from oodattack.detectors.batches import BATCH_SIZE, Images
-from oodattack.detectors.react import batches_of_features, head_logits, head_of
+from oodattack.detectors.linear_head import batches_of_features, head_logits, head_of
 
 
 def log_one_minus(log_p: Tensor) -> Tensor:

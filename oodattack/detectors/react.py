@@ -1,15 +1,13 @@
 """ReAct: Sun, Guo & Li, "ReAct: Out-of-distribution Detection With Rectified Activations", NeurIPS 2021,
 arXiv:2111.12797."""  # noqa: D205, D209
 
-from collections.abc import Iterator
-
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import linear
 
 from oodattack.detector import Classifier, Surrogate
-from oodattack.detectors.batches import BATCH_SIZE, Images, batches
+from oodattack.detectors.batches import BATCH_SIZE, Images
 from oodattack.detectors.energy import energy
+from oodattack.detectors.linear_head import batches_of_features, head_logits, head_of, percentile
 from oodattack.detectors.straight_through import with_gradient_of
 
 SLOPE = 0.01  # derivative that surrogates give to what a score cuts off; larger ones drown what it leaves
@@ -59,59 +57,6 @@ def clipped(h: Tensor, clip: float, *, slope: float = 0.0) -> Tensor:
     """min(h, clip), with derivative 1 below `clip` and `slope` above it; `slope` leaves the values alone."""
     cut = h.clamp(max=clip)
     return with_gradient_of(cut, slope * (h - cut)) if slope else cut
-
-
-def head_of(net: Classifier) -> nn.Linear:
-    """The head, as the linear map from features to logits that it must be.
-
-    Raises:
-        ValueError: it is something else.
-    """
-    head = net.network.get_submodule(net.head)
-    if not isinstance(head, nn.Linear):
-        raise ValueError(f"`net` must have an `nn.Linear` head, got {type(head).__name__}. Name it with `head=...`.")
-    return head
-
-
-def head_logits(net: Classifier, h: Tensor) -> Tensor:
-    """W h + b of the head, shape (B, K), for features h of shape (B, D)."""
-    head = head_of(net)
-    return linear(h, head.weight, head.bias)
-
-
-def features_of(net: Classifier, rows: Tensor, *, check: bool) -> Tensor:
-    """Penultimate features of images to fit on, shape (b, D). No gradient.
-
-    Args:
-        net: classifier with a linear head.
-        rows: images, shape (b, C, H, W).
-        check: whether to make sure that the head makes the logits out of them.
-
-    Raises:
-        ValueError: a head whose output is not the logits.
-    """
-    with torch.no_grad():
-        seen = net.run(rows)
-        if check and not torch.allclose(head_logits(net, seen.features), seen.logits, rtol=1e-3, atol=1e-4):
-            raise ValueError(f"the output of head {net.head!r} must be the logits, got others. Name another head.")
-    return seen.features
-
-
-def batches_of_features(net: Classifier, x: Images, batch_size: int) -> Iterator[Tensor]:
-    """Penultimate features of images to fit on, batch by batch: shapes (b, D). No gradient.
-
-    Raises:
-        ValueError: no images, or a head whose output is not the logits.
-    """
-    for i, (rows, _) in enumerate(batches(x, net=net, batch_size=batch_size)):
-        yield features_of(net, rows, check=not i)
-
-
-def percentile(values: Tensor, q: float) -> float:
-    """The value below which q per cent of all entries are, interpolated; of any number of entries."""
-    import numpy as np
-
-    return float(np.percentile(values.detach().double().cpu().numpy(), q))
 
 
 def fit_react(net: Classifier, x: Images, *, percentile_kept: float = 90.0, batch_size: int = BATCH_SIZE) -> ReAct:

@@ -1,13 +1,13 @@
 """SalAgg and SalAgg+MLS: Hanssen & Hammer, "XAI Saliency Maps Can Be Used for OOD Detection", section 4."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from oodattack.detector import Classifier, Surrogate
-from oodattack.detectors.batches import Images, batches
+from oodattack.detectors.batches import Images, over_batches
 from oodattack.detectors.max_logit import max_logit
 from oodattack.detectors.saliency import Option, saliency
 from oodattack.detectors.saliency_aggregates import AGGREGATES
@@ -245,7 +245,11 @@ def validate(draft: SalAgg, id_val: Images, ood_val: Images | None, batch_size: 
     """
     if ood_val is None:
         raise ValueError("`ood_val` must be OOD validation images, which tell the sign, got None. Pass some.")
-    id_, ood = (torch.cat(list(pairs(draft, images, batch_size))) for images in (id_val, ood_val))
+
+    def pairs(x: Tensor) -> Tensor:
+        return torch.stack([-max_logit(draft.net.logits(x)), draft.aggregated(x)], dim=1).double()
+
+    id_, ood = (over_batches(pairs, images, net=draft.net, batch_size=batch_size) for images in (id_val, ood_val))
     if not (id_.isfinite().all() and ood.isfinite().all()):
         raise ValueError(
             f"`aggregate` must be finite on all images, got others from {draft.aggregate!r}. Take another."
@@ -259,10 +263,3 @@ def validate(draft: SalAgg, id_val: Images, ood_val: Images | None, batch_size: 
     top, a = (torch.cat([id_, ood]) - torch.cat([id_, ood]).mean(dim=0)).unbind(dim=1)
     slope = ((top * a).sum() / top.square().sum()).item()
     return Validation(1 if id_[:, 1].mean() > ood[:, 1].mean() else -1, sigma_mls, sigma_agg, slope)
-
-
-def pairs(draft: SalAgg, images: Images, batch_size: int) -> Iterator[Tensor]:
-    """(largest logit, A) of images, batch by batch: shapes (b, 2), float64."""
-    for x, _ in batches(images, net=draft.net, batch_size=batch_size):
-        with torch.no_grad():
-            yield torch.stack([-max_logit(draft.net.logits(x)), draft.aggregated(x)], dim=1).double()

@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 from oodattack.detector import Classifier
 from oodattack.detectors.batches import BATCH_SIZE, Images
-from oodattack.detectors.react import batches_of_features, head_logits, head_of
+from oodattack.detectors.linear_head import batches_of_features, head_logits, head_of
 
 
 def residual_norm(z: Tensor, origin: Tensor, residual: Tensor) -> Tensor:

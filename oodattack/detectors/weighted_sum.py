@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from oodattack.detector import Detector, Score, Surrogate
-from oodattack.detectors.batches import BATCH_SIZE, Images, batches
+from oodattack.detectors.batches import BATCH_SIZE, Images, over_batches
 from oodattack.keep_graph import Kept
 
 
@@ -136,16 +136,14 @@ def fit_weighted_sum(parts: Mapping[str, Detector], x: Images, *, batch_size: in
         ValueError: no parts, no images, or a part, or its surrogate, whose scores are all equal or not finite.
     """
     check_scales(parts, [0.0] * len(parts), [1.0] * len(parts))
-    hard: dict[str, Score] = dict(parts)
-    soft = {f"surrogate of {name}": differentiable(part) for name, part in parts.items()}
+    named = [*parts.items(), *((f"surrogate of {name}", differentiable(part)) for name, part in parts.items())]
     modules = nn.ModuleList([part for part in parts.values() if isinstance(part, nn.Module)])  # tell the device
-    with torch.no_grad():
-        found = [
-            torch.stack([score(rows).double() for score in (*hard.values(), *soft.values())], dim=1)
-            for rows, _ in batches(x, net=modules, batch_size=batch_size)
-        ]
-    columns = zip((*hard, *soft), torch.cat(found).unbind(1), strict=True)
-    means, stds = zip(*(scale(name, scores) for name, scores in columns), strict=True)
+
+    def scores(rows: Tensor) -> Tensor:
+        return torch.stack([score(rows).double() for _, score in named], dim=1)
+
+    columns = over_batches(scores, x, net=modules, batch_size=batch_size).unbind(1)
+    means, stds = zip(*(scale(name, column) for (name, _), column in zip(named, columns, strict=True)), strict=True)
     n = len(parts)
     return WeightedSum(parts, means[:n], stds[:n], soft_means=means[n:], soft_stds=stds[n:])
 

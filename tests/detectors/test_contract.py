@@ -17,13 +17,13 @@ from oodattack.detectors.energy import energy
 from oodattack.detectors.ensemble import log_entropy, mean_log_softmax
 from oodattack.detectors.gradnorm import gradnorm
 from oodattack.detectors.knn import knn
+from oodattack.detectors.linear_head import head_logits
 from oodattack.detectors.mahalanobis import Gaussians, mahalanobis
 from oodattack.detectors.max_logit import max_logit
 from oodattack.detectors.msp import msp
 from oodattack.detectors.oe_score import oe_score
 from oodattack.detectors.outlier_class import outlier_log_odds
 from oodattack.detectors.pnml import log_regret
-from oodattack.detectors.react import head_logits
 from oodattack.detectors.vim import residual_norm
 
 EVERY = every()

@@ -12,10 +12,10 @@ from oodattack.detector import Classifier
 from oodattack.detectors.ensemble import DeepEnsemble, log_entropy, mean_log_softmax
 from oodattack.detectors.knn import KNN, fit_knn, knn
 from oodattack.detectors.layer_weights import fit_layer_weights
+from oodattack.detectors.linear_head import head_logits
 from oodattack.detectors.mahalanobis_layers import fit_mahalanobis_layers
 from oodattack.detectors.oe_score import OEScore, oe_score
 from oodattack.detectors.pnml import PNML, fit_pnml
-from oodattack.detectors.react import head_logits
 from oodattack.detectors.vim import ViM, fit_vim, residual_norm
 from oodattack.models.small import SmallResNet
 

@@ -1,0 +1,72 @@
+"""The linear head of a classifier, and the features that it makes logits of."""
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import linear
+
+from oodattack.detector import Classifier
+from oodattack.detectors.batches import Images, batches
+
+
+def head_of(net: Classifier) -> nn.Linear:
+    """The head, as the linear map from features to logits that it must be.
+
+    Raises:
+        ValueError: it is something else.
+    """
+    head = net.network.get_submodule(net.head)
+    if not isinstance(head, nn.Linear):
+        raise ValueError(f"`net` must have an `nn.Linear` head, got {type(head).__name__}. Name it with `head=...`.")
+    return head
+
+
+def head_logits(net: Classifier, h: Tensor) -> Tensor:
+    """W h + b of the head, shape (B, K), for features h of shape (B, D)."""
+    head = head_of(net)
+    return linear(h, head.weight, head.bias)
+
+
+def features_of(net: Classifier, rows: Tensor, *, check: bool) -> Tensor:
+    """Penultimate features of images to fit on, shape (b, D). No gradient.
+
+    Args:
+        net: classifier with a linear head.
+        rows: images, shape (b, C, H, W).
+        check: whether to make sure that the head makes the logits out of them.
+
+    Raises:
+        ValueError: a head whose output is not the logits.
+    """
+    with torch.no_grad():
+        seen = net.run(rows)
+        if check and not torch.allclose(head_logits(net, seen.features), seen.logits, rtol=1e-3, atol=1e-4):
+            raise ValueError(f"the output of head {net.head!r} must be the logits, got others. Name another head.")
+    return seen.features
+
+
+def batches_of_features(net: Classifier, x: Images, batch_size: int) -> Iterator[Tensor]:
+    """Penultimate features of images to fit on, batch by batch: shapes (b, D). No gradient.
+
+    Raises:
+        ValueError: no images, or a head whose output is not the logits.
+    """
+    for i, (rows, _) in enumerate(batches(x, net=net, batch_size=batch_size)):
+        yield features_of(net, rows, check=not i)
+
+
+def mean_features(net: Classifier, x: Images, batch_size: int) -> Tensor:
+    """Mean penultimate features, shape (D,), float64, summed batch by batch."""
+    total, rows = torch.zeros((), dtype=torch.float64), 0
+    for z in batches_of_features(net, x, batch_size):
+        total = total.to(z.device) + z.double().sum(dim=0)
+        rows += len(z)
+    return total / rows
+
+
+def percentile(values: Tensor, q: float) -> float:
+    """The value below which q per cent of all entries are, interpolated; of any number of entries."""
+    import numpy as np
+
+    return float(np.percentile(values.detach().double().cpu().numpy(), q))
