@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from oodattack.detector import Surrogate
-from oodattack.detectors.msp import LogOdds
+from oodattack.detectors.msp import log_odds_surrogate
 
 
 @dataclass(frozen=True)
@@ -77,7 +77,7 @@ class VirtualLogit:
 
 def of_maximum(owner: Any) -> Surrogate:
     """MSP: -max_k softmax_k."""
-    return Surrogate("log-odds of the largest softmax", LogOdds(Logits(owner), 1.0), exact=True)
+    return log_odds_surrogate(Logits(owner))
 
 
 def of_neighbour(owner: Any) -> Surrogate:

@@ -3,9 +3,9 @@ Out-of-Distribution Samples", ICLR 2018, arXiv:1711.09325. Attacked by Liang et 
 
 from torch import Tensor, nn
 
-from oodattack.detector import Classifier, Surrogate
+from oodattack.detector import Classifier
 from oodattack.detectors.layer_gradients import check_layers
-from oodattack.detectors.msp import LogOdds, msp
+from oodattack.detectors.msp import log_odds_surrogate, msp
 
 
 class Confident(nn.Module):
@@ -30,7 +30,7 @@ class Confident(nn.Module):
         super().__init__()
         self.net = net
         (self.layer,) = check_layers(net, None if layer is None else [layer], lambda: [encoder_of(net)])
-        self.surrogate = Surrogate("log-odds of the largest softmax", LogOdds(net.logits, 1.0), exact=True)
+        self.surrogate = log_odds_surrogate(net.logits)
         self.training = net.training
 
     def latent(self, x: Tensor) -> Tensor:

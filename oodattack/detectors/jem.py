@@ -7,18 +7,18 @@ import torch
 from torch import Tensor, nn
 
 from oodattack.detector import Classifier, Surrogate
-from oodattack.detectors.energy import energy
-from oodattack.detectors.msp import LogOdds, msp
+from oodattack.detectors.energy import Energy
+from oodattack.detectors.msp import MSP
 from oodattack.detectors.smooth_relu import SmoothRelu
 from oodattack.detectors.straight_through import with_gradient_of
 
 BETA = 50.0  # steepness of the smoothed ReLU; of 20, 50, 100 and 200 the one that moved the score furthest
 
 
-class JemPx(nn.Module):
+class JemPx(Energy):
     """-log p(x) up to a constant, -log sum_k exp f_k(x): the free energy of the logits at T = 1.
 
-    Equal to `Energy`; how the network was trained makes the difference.
+    That is `Energy`; how the network was trained makes the difference.
 
     Args:
         net: classifier.
@@ -27,21 +27,13 @@ class JemPx(nn.Module):
     """
 
     name = "jem-px"
-    of_logits = True
 
     def __init__(self, net: Classifier) -> None:
-        super().__init__()
-        self.net = net
-        self.latent = net.logits
-        self.training = net.training
-
-    def forward(self, x: Tensor) -> Tensor:
-        """OOD scores, shape (B,)."""
-        return energy(self.net.logits(x))
+        super().__init__(net)
 
 
-class JemPy(nn.Module):
-    """1 - max_y p(y|x). Equal to `MSP`, and attacked through the same surrogate.
+class JemPy(MSP):
+    """1 - max_y p(y|x). That is `MSP`, attacked through the same surrogate.
 
     Args:
         net: classifier.
@@ -50,18 +42,6 @@ class JemPy(nn.Module):
     """
 
     name = "jem-py"
-    of_logits = True
-
-    def __init__(self, net: Classifier) -> None:
-        super().__init__()
-        self.net = net
-        self.latent = net.logits
-        self.surrogate = Surrogate("log-odds of the largest softmax", LogOdds(net.logits, 1.0), exact=True)
-        self.training = net.training
-
-    def forward(self, x: Tensor) -> Tensor:
-        """OOD scores, shape (B,), in [0, 1]."""
-        return msp(self.net.logits(x))
 
 
 def gradient_norm(net: Classifier, x: Tensor, *, beta: float | None = None) -> Tensor:

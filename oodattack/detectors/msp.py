@@ -62,6 +62,11 @@ class LogOdds:
         return log_odds(self.latent(x) / self.temperature)
 
 
+def log_odds_surrogate(latent: Latent, *, temperature: float = 1.0) -> Surrogate:
+    """The surrogate of 1 - max_k softmax_k(latent(x) / temperature); equal for equal latents, which share a search."""
+    return Surrogate("log-odds of the largest softmax", LogOdds(latent, temperature), exact=True)
+
+
 class MSP(nn.Module):
     """Scores inputs by one minus the largest softmax probability."""
 
@@ -72,7 +77,7 @@ class MSP(nn.Module):
         super().__init__()
         self.net = net
         self.latent = net.logits
-        self.surrogate = Surrogate("log-odds of the largest softmax", LogOdds(net.logits, 1.0), exact=True)
+        self.surrogate = log_odds_surrogate(net.logits)
         self.training = net.training
 
     def forward(self, x: Tensor) -> Tensor:

@@ -6,14 +6,11 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
-from torch.nn import functional
 
-from oodattack.detectors.smooth_relu import HINGES, Hinges, input_of
+from oodattack.detectors.smooth_relu import HINGES, SMOOTH, Hinges, input_of
 
-SMOOTH = {
-    functional.gelu, functional.silu, functional.mish, functional.elu, functional.elu_, functional.selu, torch.selu,
-    torch.selu_, functional.celu, torch.celu, torch.celu_, functional.softplus, functional.logsigmoid, torch.tanh,
-    torch.tanh_, Tensor.tanh, Tensor.tanh_, torch.sigmoid, torch.sigmoid_, Tensor.sigmoid, Tensor.sigmoid_,
+SQUASHING = {
+    torch.tanh, torch.tanh_, Tensor.tanh, Tensor.tanh_, torch.sigmoid, torch.sigmoid_, Tensor.sigmoid, Tensor.sigmoid_,
 }  # fmt: skip
 REACH = 10.0  # a smooth activation's edge at e gets the steepness REACH / |e|: sigmoid(10) still has a slope in float32
 
@@ -36,7 +33,7 @@ def window(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Window |
     """The window of a call, None for anything else than an activation with a flat part (LeakyReLU has none)."""
     if func in HINGES:
         return hinge_window(HINGES[func](args, kwargs))
-    if func not in SMOOTH:
+    if func not in SMOOTH and func not in SQUASHING:
         return None
     z, others = (
         input_of(args, kwargs),

@@ -10,19 +10,23 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 
-from oodattack.detectors.smooth_relu import HINGES, IN_PLACE, RELU, Hinges, input_of
+from oodattack.detectors.smooth_relu import (
+    HINGES,
+    RELU,
+    RELU_HINGES,
+    SMOOTH,
+    Hinges,
+    input_of,
+    of_input,
+    works_in_place,
+)
 from oodattack.detectors.straight_through import with_gradient_of
 
 CLAMPS = {torch.clamp, Tensor.clamp, torch.clip, Tensor.clip}
 LOWER_CLAMPS = {torch.clamp_min, Tensor.clamp_min}
-UNGUIDED = {
-    *HINGES, functional.gelu, functional.silu, functional.mish, functional.elu, functional.elu_, functional.selu,
-    torch.selu, torch.selu_, functional.celu, torch.celu, torch.celu_, functional.softplus, functional.logsigmoid,
-} - RELU  # fmt: skip
-RELU_HINGES = Hinges(0.0, ((0.0, 1.0),))
+UNGUIDED = (HINGES.keys() | SMOOTH) - RELU
 
 
 def slope_at(z: Tensor, hinges: Hinges, beta: float | None) -> Tensor:
@@ -79,15 +83,9 @@ class BentRelus(TorchFunctionMode):
         if hinges is None or not isinstance(z := input_of(args, kwargs), Tensor):  # torch.fx passes stand-ins
             return func(*args, **kwargs)
         self.seen += 1
-        in_place = func in IN_PLACE or kwargs.get("inplace") or any(a is True for a in args[1:])
-        others = {name: value for name, value in kwargs.items() if name != "input"}
-
-        def value(z: Tensor) -> Tensor:
-            found: Tensor = func(z.clone() if in_place else z, *args[1:], **others)
-            return found
-
+        value = of_input(func, args, kwargs)
         out = _Bent.apply(z.clone(), value, hinges, self.guided, self.beta)  # a clone: the network may change z later
-        return z.copy_(out) if in_place else out
+        return z.copy_(out) if works_in_place(func, args, kwargs) else out
 
     def _hinges(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Hinges | None:
         """The function's bends, None for one that is left alone.

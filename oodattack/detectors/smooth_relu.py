@@ -15,6 +15,10 @@ from oodattack.detectors.straight_through import with_gradient_of
 
 RELU = {torch.relu, torch.relu_, Tensor.relu, Tensor.relu_, functional.relu}
 IN_PLACE = {torch.relu_, Tensor.relu_, functional.hardtanh_, functional.leaky_relu_}
+SMOOTH = {
+    functional.gelu, functional.silu, functional.mish, functional.elu, functional.elu_, functional.selu, torch.selu,
+    torch.selu_, functional.celu, torch.celu, torch.celu_, functional.softplus, functional.logsigmoid,
+}  # fmt: skip
 
 
 class Hinges(NamedTuple):
@@ -52,9 +56,10 @@ def _prelu(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Hinges:
     return Hinges(slope, ((0.0, 1 - slope),))
 
 
+RELU_HINGES = Hinges(0.0, ((0.0, 1.0),))
 HARD_SIGMOID = ((-3.0, 1 / 6), (3.0, -1 / 6))
 HINGES: dict[Any, Callable[[tuple[Any, ...], dict[str, Any]], Hinges]] = {
-    **dict.fromkeys(RELU, lambda _a, _k: Hinges(0.0, ((0.0, 1.0),))),
+    **dict.fromkeys(RELU, lambda _a, _k: RELU_HINGES),
     functional.relu6: lambda _a, _k: Hinges(0.0, ((0.0, 1.0), (6.0, -1.0))),
     **dict.fromkeys((functional.hardtanh, functional.hardtanh_), _hardtanh),
     **dict.fromkeys((functional.leaky_relu, functional.leaky_relu_), _leaky),
@@ -68,6 +73,17 @@ def input_of(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor:
     """The z of a call f(z, ...)."""
     z: Tensor = args[0] if args else kwargs["input"]
     return z
+
+
+def works_in_place(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
+    """Whether a call of an activation changes its z."""
+    return func in IN_PLACE or bool(kwargs.get("inplace")) or any(a is True for a in args[1:])
+
+
+def of_input(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Callable[[Tensor], Tensor]:
+    """The call as a function of z alone, which it leaves as it is."""
+    others = {name: value for name, value in kwargs.items() if name != "input"}
+    return lambda z: func(z.clone() if works_in_place(func, args, kwargs) else z, *args[1:], **others)
 
 
 class SmoothRelu(TorchFunctionMode):
@@ -92,11 +108,10 @@ class SmoothRelu(TorchFunctionMode):
         if func not in HINGES:
             return func(*args, **kwargs)
         z = input_of(args, kwargs)
-        in_place = func in IN_PLACE or kwargs.get("inplace") or any(a is True for a in args[1:])
+        in_place = works_in_place(func, args, kwargs)
         before = z.clone() if in_place else z
         with torch.no_grad():
-            others = {name: value for name, value in kwargs.items() if name != "input"}
-            value = func(z.detach().clone(), *args[1:], **others)
+            value = of_input(func, args, kwargs)(z)
         soft = smooth_hinges(before, HINGES[func](args, kwargs), self.beta)
         out = with_gradient_of(value, soft)
         return z.copy_(out) if in_place else out
@@ -107,9 +122,3 @@ def smooth_hinges(z: Tensor, hinges: Hinges, beta: float) -> Tensor:
     bends = [gain * nn.functional.softplus(z - knot, beta=beta) for knot, gain in hinges.knots]
     out = torch.stack([hinges.slope * z, *bends]).sum(dim=0)
     return z * out if hinges.gate else out
-
-
-def smooth_relu(z: Tensor, beta: float) -> Tensor:
-    """relu(z) with derivative sigmoid(beta z)."""
-    soft = nn.functional.softplus(z, beta=beta)
-    return with_gradient_of(z.detach().clamp(min=0), soft)

@@ -1,11 +1,12 @@
 """Differentiable stand-in for the share of non-zero gradients at norm layers (GAIA-Z, S&I-Z)."""
 
+from contextlib import ExitStack
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from oodattack.detector import Classifier
+from oodattack.detector import Classifier, removing
 from oodattack.detectors.layer_gradients import per_channel
 from oodattack.detectors.norm_tape import Tape
 
@@ -42,13 +43,11 @@ class SoftDensity:
             ValueError: no layer is followed by an activation with a flat part: the score is 1 on every input.
         """
         modules, tape = dict(self.net.network.named_modules()), Tape()
-        handles = [modules[name].register_forward_hook(tape.start(name)) for name in self.layers]
-        try:
+        with ExitStack() as hooks:
+            for name in self.layers:
+                hooks.enter_context(removing(modules[name].register_forward_hook(tape.start(name))))
             with tape:
                 self.net(x)
-        finally:
-            for handle in handles:
-                handle.remove()
         behind = {n: tape.found[n] for n in self.layers if n in tape.found and n not in tape.mixed}
         if not behind:
             raise ValueError(

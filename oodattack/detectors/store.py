@@ -17,6 +17,7 @@ from oodattack import __version__
 from oodattack.detector import Classifier
 from oodattack.detectors.nodes import Node, Stock, module_node, module_of
 from oodattack.identity import digest
+from oodattack.lookup import summary
 from oodattack.whole_file import write_file
 
 FORMAT = 1
@@ -73,7 +74,7 @@ def load(path: str | Path, net: Networks = None, *, any_network: bool = False) -
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
     except Exception as error:  # whatever nodes of another shape, or a constructor, lead to
-        raise ValueError(f"{path}: the file must be as `save` writes it, got {brief(error)}. Fit again.") from error
+        raise ValueError(f"{path}: the file must be as `save` writes it, got {summary(error)}. Fit again.") from error
     return detector if device is None else detector.to(device)
 
 
@@ -132,7 +133,7 @@ def read(path: str | Path) -> tuple[dict[str, Node], dict[str, Tensor]]:
     try:
         record = json.loads(content(file))
     except (ValueError, RecursionError) as error:
-        raise ValueError(f"{file}: must be JSON as `save` writes it, got {brief(error)}. Fit again.") from error
+        raise ValueError(f"{file}: must be JSON as `save` writes it, got {summary(error)}. Fit again.") from error
     if not isinstance(record, dict) or record.get("format") != FORMAT:
         found = record.get("format") if isinstance(record, dict) else type(record).__name__
         raise ValueError(f"{file}: must be a detector of format {FORMAT}, got {found}. Another version may read it.")
@@ -140,7 +141,7 @@ def read(path: str | Path) -> tuple[dict[str, Node], dict[str, Tensor]]:
     try:
         tensors = from_bytes(content(file))
     except SafetensorError as error:
-        raise ValueError(f"{file}: must be a safetensors file, got {brief(error)}. Fit again.") from error
+        raise ValueError(f"{file}: must be a safetensors file, got {summary(error)}. Fit again.") from error
     for key, tensor in tensors.items():
         if digest(tensor) != key:
             raise ValueError(f"{file}: tensors must be named by their sha256, got {key!r}. It is damaged: fit again.")
@@ -152,7 +153,7 @@ def content(file: Path) -> bytes:
     try:
         return file.read_bytes()
     except OSError as error:
-        raise ValueError(f"{file}: must be a file that can be read, got {brief(error)}. Check the path.") from error
+        raise ValueError(f"{file}: must be a file that can be read, got {summary(error)}. Check the path.") from error
 
 
 def ended(path: str | Path, ending: str) -> Path:
@@ -160,8 +161,3 @@ def ended(path: str | Path, ending: str) -> Path:
     path = Path(path)
     stem = path.stem if path.suffix in (".json", ".safetensors") else path.name
     return path.with_name(stem + ending)
-
-
-def brief(error: BaseException) -> str:
-    """An exception in one line."""
-    return f"{type(error).__name__}: {' '.join(str(error).split())[:200]}".rstrip(".: ")

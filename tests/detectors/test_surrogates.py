@@ -14,7 +14,7 @@ from oodattack.detectors.gaia_a import GaiaA, SmoothAverages
 from oodattack.detectors.gaia_z import GaiaZ
 from oodattack.detectors.si_a import SIA
 from oodattack.detectors.si_z import SIZ
-from oodattack.detectors.smooth_relu import SmoothRelu, smooth_relu
+from oodattack.detectors.smooth_relu import SmoothRelu
 from oodattack.detectors.soft_density import SoftDensity
 from oodattack.models.small import SmallResNet
 
@@ -67,13 +67,16 @@ def rank_correlation(a, b):
 @given(VALUES)
 def test_smooth_relu_keeps_values_to_the_last_bit(values):
     for z in (torch.tensor(values), double(*values)):
-        assert torch.equal(smooth_relu(z, 5.0), z.clamp(min=0))
+        with SmoothRelu(5.0):
+            assert torch.equal(relu(z), z.clamp(min=0))
 
 
 def test_derivatives_of_smooth_relu_by_hand():
     # first: s = sigmoid(beta z); second: beta s (1 - s). At 0: 1/2 and 5/4; at log(3)/5: 3/4 and 5 * 3/16
     z = double(0.0, torch.tensor(3.0, dtype=torch.float64).log() / 5, -0.7, 1.3).requires_grad_()
-    (first,) = torch.autograd.grad(smooth_relu(z, 5.0).sum(), z, create_graph=True)
+    with SmoothRelu(5.0):
+        out = relu(z)
+    (first,) = torch.autograd.grad(out.sum(), z, create_graph=True)
     (second,) = torch.autograd.grad(first.sum(), z)
     torch.testing.assert_close(first[:2], double(0.5, 0.75))
     torch.testing.assert_close(second[:2], double(1.25, 0.9375))

@@ -10,13 +10,12 @@ from torch.nn.functional import normalize
 
 from oodattack.adapters.behind import Output, placed
 from oodattack.detector import Surrogate
-from oodattack.detectors.msp import LogOdds
+from oodattack.detectors.msp import LogOdds, log_odds_surrogate
 
 
 def of_maximum(stock: Any) -> Surrogate:
     """MaxSoftmax and TemperatureScaling: -max_k softmax_k(f(x) / t)."""
-    odds = LogOdds(Output(stock), torch.as_tensor(stock.t).item())
-    return Surrogate("log-odds of the largest softmax", odds, exact=True)
+    return log_odds_surrogate(Output(stock), temperature=torch.as_tensor(stock.t).item())
 
 
 def of_odin(stock: Any) -> Surrogate:
