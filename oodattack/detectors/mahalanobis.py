@@ -27,19 +27,6 @@ def gaussians_of(moments: ClassMoments) -> Gaussians:
     return Gaussians(moments.means, precision(moments))
 
 
-def fit_gaussians(z: Tensor, y: Tensor) -> Gaussians:
-    """`gaussians_of` features that are all there.
-
-    Args:
-        z: features, shape (N, D).
-        y: labels, shape (N,); every class 0..max(y) must occur.
-
-    Raises:
-        ValueError: as `class_moments` and `gaussians_of`.
-    """
-    return gaussians_of(class_moments([(z, y)]))
-
-
 def mahalanobis(z: Tensor, gaussians: Gaussians) -> Tensor:
     """min_k (z - mu_k)^T P (z - mu_k), eq. (2) of Lee et al. 2018 with the sign turned.
 

@@ -7,8 +7,9 @@ import torch
 from torch import nn
 
 from oodattack.detector import Classifier
-from oodattack.detectors.mahalanobis import Gaussians, Mahalanobis, fit_gaussians, fit_mahalanobis, mahalanobis
+from oodattack.detectors.mahalanobis import Gaussians, Mahalanobis, fit_mahalanobis, gaussians_of, mahalanobis
 from oodattack.detectors.mahalanobis_layers import MahalanobisLayers, fit_mahalanobis_layers
+from oodattack.detectors.moments import class_moments
 
 pytestmark = pytest.mark.usefixtures("any_pixels")
 
@@ -18,6 +19,10 @@ LABELS = torch.tensor([0, 0, 1, 1])
 
 def double(*values):
     return torch.tensor(values, dtype=torch.float64)
+
+
+def fit_gaussians(z, y):
+    return gaussians_of(class_moments([(z, y)]))
 
 
 def layered():

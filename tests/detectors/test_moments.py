@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from oodattack.detector import Classifier
-from oodattack.detectors.mahalanobis import fit_gaussians, fit_mahalanobis
+from oodattack.detectors.mahalanobis import fit_mahalanobis
 from oodattack.detectors.moments import batch_moments, class_moments, covariance, merged, precision
 
 pytestmark = pytest.mark.usefixtures("any_pixels")
@@ -110,7 +110,7 @@ def test_directions_that_are_rounding_alone_get_no_weight():
     z = torch.randn(60, 2, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     y = torch.arange(60) % 3
     z = torch.cat([z, z.sum(dim=1, keepdim=True)], dim=1)
-    exact, rounded = (fit_gaussians(part, y).precision for part in (z, z.float()))
+    exact, rounded = (precision(class_moments([(part, y)])) for part in (z, z.float()))
     torch.testing.assert_close(rounded, exact, rtol=1e-4, atol=1e-4)
     assert torch.linalg.matrix_rank(rounded, rtol=1e-9) == 2
 
@@ -126,7 +126,7 @@ def test_one_class_is_one_gaussian():
 
 def test_labels_may_be_of_any_whole_type_and_order():
     z, y = features(60, 4, 3)
-    wanted = fit_gaussians(z, y)
+    wanted = class_moments([(z, y)])
     for kind in (torch.int32, torch.uint8):
         found = class_moments((rows, labels.to(kind)) for rows, labels in in_batches(z, y, 8))
         torch.testing.assert_close(found.means, wanted.means)
@@ -157,10 +157,13 @@ NET, X = pixels(), torch.rand(4, 2, 1, 1, generator=torch.Generator().manual_see
             lambda: fit_mahalanobis(NET, X * float("nan"), torch.arange(4) % 2),
             r"`x` must be images in \[0, 1\], got \[nan",
         ),
-        (lambda: fit_gaussians(X[:, :, 0, 0] / 0, torch.arange(4) % 2), "features must be finite"),
-        (lambda: fit_gaussians(X[:, :, 0, 0], torch.zeros(4)), r"`y` must be classes 0, 1, 2, ..., got torch.float32"),
-        (lambda: fit_gaussians(X[:, :, 0, 0], torch.zeros(4, 1)), r"got shape \(4, 1\) of labels for 4 rows"),
-        (lambda: fit_gaussians(X[:0, :, 0, 0], torch.arange(0)), "got 0 rows"),
+        (lambda: class_moments([(X[:, :, 0, 0] / 0, torch.arange(4) % 2)]), "features must be finite"),
+        (
+            lambda: class_moments([(X[:, :, 0, 0], torch.zeros(4))]),
+            r"`y` must be classes 0, 1, 2, ..., got torch.float32",
+        ),
+        (lambda: class_moments([(X[:, :, 0, 0], torch.zeros(4, 1))]), r"got shape \(4, 1\) of labels for 4 rows"),
+        (lambda: class_moments([(X[:0, :, 0, 0], torch.arange(0))]), "got 0 rows"),
     ],
 )
 def test_wrong_use_is_named(fit, message):
