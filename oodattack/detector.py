@@ -112,7 +112,9 @@ class Classifier(nn.Module):
         self.network = network
         self.head = last_linear(network) if head is None else head
         if self.head not in dict(network.named_modules()):
-            raise ValueError(f"`head` must be the name of a module of the network, got {head!r}.")
+            raise ValueError(
+                f"`head` must be the name of a module of the network, got {head!r}. See `named_modules()`."
+            )
         self.register_buffer("mean", shift, persistent=False)
         self.register_buffer("std", scale, persistent=False)
         self.training = network.training  # not `train()`: submodules may differ, as frozen norms do
@@ -126,7 +128,9 @@ class Classifier(nn.Module):
         logits = self.network(self.normalised(x))
         if not isinstance(logits, Tensor) or logits.ndim != 2:
             found = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
-            raise ValueError(f"the network must return logits of shape (B, K), got {found}.")
+            raise ValueError(
+                f"the network must return logits of shape (B, K), got {found}. Wrap it in a module that does."
+            )
         return logits
 
     def normalised(self, x: Tensor) -> Tensor:
@@ -232,9 +236,14 @@ class Classifier(nn.Module):
             hooks.enter_context(removing(modules[self.head].register_forward_pre_hook(keep_features)))
             logits = self(x)
         if missing := [name for name in (*watch, *replace) if name not in outputs]:
-            raise ValueError(f"layer {missing[0]!r} must be called in a forward pass, but it was not.")
+            raise ValueError(
+                f"layer {missing[0]!r} must be called in a forward pass, but it was not. Name another layer."
+            )
         if len(features) != 1:
-            raise ValueError(f"`head` must be called once in a forward pass, got {len(features)} calls.")
+            raise ValueError(
+                f"`head` must be called once in a forward pass, got {len(features)} calls. "
+                "Name another with `head=...`."
+            )
         return Pass(logits, features[0].flatten(1), outputs)
 
     def norm_layers(self) -> list[str]:
@@ -245,7 +254,9 @@ class Classifier(nn.Module):
         """
         names = [name for name, module in self.network.named_modules() if isinstance(module, NORM_LAYERS)]
         if not names:
-            raise ValueError("the network must have normalisation layers for this detector, got none.")
+            raise ValueError(
+                "the network must have normalisation layers for this detector, got none. Take another detector."
+            )
         return names
 
     def late_norm_layers(self) -> list[str]:
@@ -282,15 +293,21 @@ def normalisation(mean: Sequence[float] | None, std: Sequence[float] | None) -> 
     try:
         shift, scale = (None if part is None else torch.as_tensor(part, dtype=torch.float32) for part in (mean, std))
     except (TypeError, ValueError, RuntimeError):
-        raise ValueError(f"`mean` and `std` must have one number a channel each, got {mean} and {std}.") from None
+        raise ValueError(
+            f"`mean` and `std` must have one number a channel each, got {mean} and {std}. "
+            "Give both as lists of one length, or neither."
+        ) from None
     if shift is None and scale is None:
         shift, scale = torch.tensor([0.0]), torch.tensor([1.0])
     if shift is None or scale is None or shift.ndim != 1 or shift.shape != scale.shape or not len(shift):
-        raise ValueError(f"`mean` and `std` must have one number a channel each, got {mean} and {std}.")
+        raise ValueError(
+            f"`mean` and `std` must have one number a channel each, got {mean} and {std}. "
+            "Give both as lists of one length, or neither."
+        )
     if not (scale.isfinite().all() and scale.min() > 0):
-        raise ValueError(f"`std` must be > 0, got {std}.")
+        raise ValueError(f"`std` must be > 0, got {std}. Take that of the training images.")
     if not shift.isfinite().all():
-        raise ValueError(f"`mean` must be finite, got {mean}.")
+        raise ValueError(f"`mean` must be finite, got {mean}. Take that of the training images.")
     return shift.view(1, -1, 1, 1), scale.view(1, -1, 1, 1)
 
 
@@ -309,7 +326,10 @@ def normalised(x: Tensor, mean: Tensor, std: Tensor) -> Tensor:
         ValueError: images with other channels than `mean`.
     """
     if mean.shape[1] not in (1, x.shape[1]):  # would broadcast one channel to many
-        raise ValueError(f"`x` must have {mean.shape[1]} channels as `mean` has, got {x.shape[1]}.")
+        raise ValueError(
+            f"`x` must have {mean.shape[1]} channels as `mean` has, got {x.shape[1]}. "
+            "Convert the images, or give other statistics."
+        )
     return (x - mean) / std
 
 

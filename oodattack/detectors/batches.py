@@ -39,7 +39,10 @@ def batches(
             raise ValueError(f"`x` must be images in [0, 1], got {ends}. Divide by 255, or move mean/std inside.")
         if labels is not None and labels.shape != rows.shape[:1]:
             got = len(labels) if labels.ndim == 1 else f"shape {tuple(labels.shape)} of"
-            raise ValueError(f"`y` must have one label an image, got {got} labels for {len(rows)} images.")
+            raise ValueError(
+                f"`y` must have one label an image, got {got} labels for {len(rows)} images. "
+                "Pass those of the same images."
+            )
         yield rows.to(device), None if labels is None else labels.to(device)
     if not found:
         raise ValueError("`x` must have images to fit on, got 0. Pass ID images, as a tensor or a DataLoader.")
@@ -48,10 +51,13 @@ def batches(
 def _pairs(x: Images, y: Tensor | None, batch_size: int) -> Iterator[tuple[Tensor, Tensor | None]]:
     if isinstance(x, Tensor):
         if batch_size < 1:
-            raise ValueError(f"`batch_size` must be >= 1, got {batch_size}.")
+            raise ValueError(f"`batch_size` must be >= 1, got {batch_size}. Leave it out for the default.")
         y = None if y is None else torch.as_tensor(y)
         if y is not None and len(y) != len(x):
-            raise ValueError(f"`y` must have one label an image, got {len(y)} labels for {len(x)} images.")
+            raise ValueError(
+                f"`y` must have one label an image, got {len(y)} labels for {len(x)} images. "
+                "Pass those of the same images."
+            )
         for start in range(0, len(x), batch_size):
             end = start + batch_size
             yield x[start:end], None if y is None else y[start:end]

@@ -31,7 +31,10 @@ class DICE(nn.Module):
         super().__init__()
         wanted = tuple(head_of(net).weight.shape)
         if tuple(mask.shape) != wanted:
-            raise ValueError(f"`mask` must have the shape {wanted} of the head's weight, got {tuple(mask.shape)}.")
+            raise ValueError(
+                f"`mask` must have the shape {wanted} of the head's weight, got {tuple(mask.shape)}. "
+                "`fit_dice` makes one."
+            )
         if not mask.any():
             raise ValueError("`mask` must keep a weight, got none. Lower the percentile.")
         self.net = net

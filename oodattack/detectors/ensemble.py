@@ -58,7 +58,7 @@ class DeepEnsemble(nn.Module):
     def __init__(self, nets: Sequence[Classifier]) -> None:
         super().__init__()
         if not len(nets):
-            raise ValueError("`nets` must have at least one classifier, got none.")
+            raise ValueError("`nets` must have at least one classifier, got none. Pass a list of them.")
         self.nets = list(nets)
         self.members = nn.ModuleList(nets)  # so that they move with the detector
         self.surrogate = Surrogate("log of the entropy", self.log_entropy, exact=True)
@@ -69,7 +69,9 @@ class DeepEnsemble(nn.Module):
         found = [net.logits(x) for net in self.nets]
         if len({logits.shape[1] for logits in found}) > 1 or found[0].shape[1] < 2:
             classes = [logits.shape[1] for logits in found]
-            raise ValueError(f"`nets` must have the same classes, two at least, got {classes} logits.")
+            raise ValueError(
+                f"`nets` must have the same classes, two at least, got {classes} logits. Train them on the same ones."
+            )
         return torch.stack(found, dim=1)
 
     def latent(self, x: Tensor) -> Tensor:

@@ -40,7 +40,9 @@ def kept_features(net: Classifier, keep: float) -> Tensor:
     """
     head = dict(net.network.named_modules())[net.head]
     if not isinstance(head, nn.Linear) and not (isinstance(head, nn.Conv2d) and head.weight[0, 0].numel() == 1):
-        raise ValueError(f"the head must be an `nn.Linear` for this detector, got {type(head).__name__}.")
+        raise ValueError(
+            f"the head must be an `nn.Linear` for this detector, got {type(head).__name__}. Name it with `head=...`."
+        )
     weight = head.weight.flatten(1).sum(dim=0)
     mask = torch.zeros_like(weight)
     mask[weight.topk(max(1, int(keep * len(weight)))).indices] = 1

@@ -88,7 +88,9 @@ def fit_glow(
         FloatingPointError: the loss is not finite in the end.
     """
     if epochs < 1 or lr <= 0:
-        raise ValueError(f"`epochs` must be >= 1 and `lr` > 0, got {epochs} and {lr:g}.")
+        raise ValueError(
+            f"`epochs` must be >= 1 and `lr` > 0, got {epochs} and {lr:g}. Leave them out for the defaults."
+        )
     first, _ = next(batches(x, net=nn.Identity(), batch_size=batch_size))
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)

@@ -49,7 +49,7 @@ class Glow(nn.Module):
         super().__init__()
         for name, value in (("channels", channels), ("levels", levels), ("steps", steps), ("hidden", hidden)):
             if value < 1:
-                raise ValueError(f"`{name}` must be >= 1, got {value}.")
+                raise ValueError(f"`{name}` must be >= 1, got {value}. Make it larger.")
         if not 1 <= n_bits <= 8:
             raise ValueError(f"`n_bits` must be in 1..8, got {n_bits}. The authors of the attack take 5.")
         self.channels, self.levels, self.steps, self.hidden = channels, levels, steps, hidden
@@ -131,7 +131,10 @@ def bits_per_dim(flow: Glow, x: Tensor, *, noise: Tensor | float = MIDDLE, smoot
         ValueError: images that are not of the flow's channels.
     """
     if x.ndim != 4 or x.shape[1] != flow.channels:
-        raise ValueError(f"`x` must have shape (B, {flow.channels}, H, W) as the flow has, got {tuple(x.shape)}.")
+        raise ValueError(
+            f"`x` must have shape (B, {flow.channels}, H, W) as the flow has, got {tuple(x.shape)}. "
+            "Convert the images, or fit on such ones."
+        )
     scaled = 255 * padded(x, flow.levels)
     if smooth:
         v = (scaled + 0.5) / 256 - 0.5  # as far from the bin's lower end as the 8-bit values in it are on average

@@ -49,7 +49,9 @@ class Gram(nn.Module):
     ) -> None:
         super().__init__()
         if len(layers) != len(bands):
-            raise ValueError(f"`bands` must be one per layer, got {len(bands)} for {len(layers)} layers.")
+            raise ValueError(
+                f"`bands` must be one per layer, got {len(bands)} for {len(layers)} layers. `fit_gram` makes them."
+            )
         check_powers(powers)
         self.net, self.layers, self.powers = net, tuple(layers), tuple(powers)
         self.scales = [band.scale for band in bands]
@@ -126,7 +128,7 @@ def fit_gram(
     """
     check_powers(powers)
     if not 0 < held_out <= 0.5:
-        raise ValueError(f"`held_out` must be in (0, 0.5], got {held_out}.")
+        raise ValueError(f"`held_out` must be in (0, 0.5], got {held_out}. Leave it out for a tenth.")
     if layers is None:
         layers = gram_layers(net, next(batches(x, net=net, batch_size=batch_size))[0][:1])
     halves = partial(kept_and_held, net, x, every=round(1 / held_out), batch_size=batch_size)
@@ -163,7 +165,7 @@ def mean_deviations(plain: Gram, held_out: Iterable[Tensor], marks: Sequence[Ten
             with torch.no_grad():
                 found.append(plain.latent(rows).double() * confidence(plain.net, rows)[:, None])
     if not found:
-        raise ValueError("`x` must have at least 2 images, got 1.")
+        raise ValueError("`x` must have at least 2 images, got 1. Add images.")
     return torch.cat(found).mean(dim=0)
 
 

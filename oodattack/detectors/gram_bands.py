@@ -109,4 +109,4 @@ def pixel_sums(x: Tensor) -> Tensor:
 def check_powers(powers: Sequence[int]) -> None:
     """Raise ValueError unless there are powers, all whole numbers >= 1."""
     if not powers or any(p < 1 or int(p) != p for p in powers):
-        raise ValueError(f"`powers` must be whole numbers >= 1, got {list(powers)}.")
+        raise ValueError(f"`powers` must be whole numbers >= 1, got {list(powers)}. Leave them out for 1 to 5.")

@@ -44,7 +44,10 @@ class LINe(nn.Module):
         wanted = tuple(head_of(net).weight.shape)
         if tuple(contributions.shape) != wanted:
             found = tuple(contributions.shape)
-            raise ValueError(f"`contributions` must have the shape {wanted} of the head's weight, got {found}.")
+            raise ValueError(
+                f"`contributions` must have the shape {wanted} of the head's weight, got {found}. "
+                "`fit_line` makes them."
+            )
         self.net, self.clip = net, clip
         self.register_buffer("contributions", contributions)
         self.register_buffer("neuron_edges", neuron_edges)
@@ -133,9 +136,13 @@ def class_means(net: Classifier, x: Images, y: Tensor | None, batch_size: int) -
     for i, (images, labels) in enumerate(labelled(x, y, net=net, batch_size=batch_size)):
         if len(labels) and not 0 <= int(labels.min()) <= int(labels.max()) < classes:
             found = f"{int(labels.min())}..{int(labels.max())}"
-            raise ValueError(f"`y` must be classes 0..{classes - 1} of the head, got {found}.")
+            raise ValueError(
+                f"`y` must be classes 0..{classes - 1} of the head, got {found}. Number the classes as the head does."
+            )
         total.index_add_(0, labels, features_of(net, images, check=not i).double())
         rows += labels.bincount(minlength=classes)
     if not rows.all():
-        raise ValueError(f"every class must have images to fit on, got none of class {int(rows.argmin())}.")
+        raise ValueError(
+            f"every class must have images to fit on, got none of class {int(rows.argmin())}. Pass images of each."
+        )
     return total / rows[:, None]

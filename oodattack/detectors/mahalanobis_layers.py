@@ -48,11 +48,17 @@ class MahalanobisLayers(nn.Module):
     ) -> None:
         super().__init__()
         if len(layers) != len(gaussians):
-            raise ValueError(f"`gaussians` must be one per layer, got {len(gaussians)} for {len(layers)} layers.")
+            raise ValueError(
+                f"`gaussians` must be one per layer, got {len(gaussians)} for {len(layers)} layers. "
+                "`fit_mahalanobis_layers` makes them."
+            )
         if magnitude < 0:
-            raise ValueError(f"`magnitude` must be >= 0, got {magnitude}.")
+            raise ValueError(f"`magnitude` must be >= 0, got {magnitude}. Give 0 for no step.")
         if weights is not None and (weights.shape != (len(layers),) or not weights.isfinite().all()):
-            raise ValueError(f"`weights` must be one finite number a layer, {len(layers)}, got {weights.tolist()}.")
+            raise ValueError(
+                f"`weights` must be one finite number a layer, {len(layers)}, got {weights.tolist()}. "
+                "`fit_layer_weights` finds them."
+            )
         self.net = net
         self.layers = list(layers)
         self.magnitude = magnitude

@@ -38,7 +38,9 @@ def batch_moments(z: Tensor, y: Tensor) -> ClassMoments:
     """
     if y.ndim != 1 or len(y) != len(z):
         found = len(y) if y.ndim == 1 else f"shape {tuple(y.shape)} of"
-        raise ValueError(f"`y` must have one label a feature row, got {found} labels for {len(z)} rows.")
+        raise ValueError(
+            f"`y` must have one label a feature row, got {found} labels for {len(z)} rows. Pass those of the same rows."
+        )
     if y.is_floating_point() or y.is_complex() or y.min() < 0:
         kind = y.dtype if y.is_floating_point() or y.is_complex() else int(y.min())
         raise ValueError(f"`y` must be classes 0, 1, 2, ..., got {kind}. Leave out rows without a class.")
@@ -87,7 +89,10 @@ def class_moments(batches: Iterable[tuple[Tensor, Tensor]]) -> ClassMoments:
     expected = torch.arange(len(found.labels), dtype=found.labels.dtype)
     if (gap := found.labels != expected).any():
         missing = int(expected[gap][0])
-        raise ValueError(f"every class must have samples to fit on, got none of class {missing}.")
+        raise ValueError(
+            f"every class must have samples to fit on, got none of class {missing}. "
+            "Pass images of each, or number the classes without gaps."
+        )
     return found
 
 

@@ -42,7 +42,10 @@ class MOOD(nn.Module):
         super().__init__()
         check_exits(net)
         if len(edges) != len(means) - 1 or list(edges) != sorted(edges):
-            raise ValueError(f"`edges` must be {len(means) - 1} ascending numbers, one fewer than exits, got {edges}.")
+            raise ValueError(
+                f"`edges` must be {len(means) - 1} ascending numbers, one fewer than exits, got {edges}. "
+                "Leave them out for equal steps."
+            )
         self.net, self.edges = net, tuple(edges)
         self.register_buffer("means", means)
         self.training = net.training
@@ -56,7 +59,10 @@ class MOOD(nn.Module):
         exit_ = self.chosen(x)
         logits = all_exits(self.net, x)
         if len(logits) != len(self.means):
-            raise ValueError(f"`net` must have {len(self.means)} exits as `means` has, got {len(logits)}.")
+            raise ValueError(
+                f"`net` must have {len(self.means)} exits as `means` has, got {len(logits)}. "
+                "Take the network that they were measured with."
+            )
         rows = torch.arange(len(x), device=x.device)
         return logits[exit_, rows] + self.means.to(x)[exit_, None]
 

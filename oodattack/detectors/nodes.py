@@ -60,7 +60,9 @@ def node_of(value: Any, where: str, stock: Stock) -> Node:
         return {"kind": "dict", "items": pairs}
     if isinstance(value, (list, tuple)):
         return sequence_node(value, where, stock)
-    raise ValueError(f"{where} must be of a kind that can be saved, got {type(value).__name__}.")
+    raise ValueError(
+        f"{where} must be of a kind that can be saved, got {type(value).__name__}. Save it in your own way."
+    )
 
 
 def sequence_node(value: list[Any] | tuple[Any, ...], where: str, stock: Stock) -> Node:
@@ -80,7 +82,10 @@ def module_node(module: Any, where: str, stock: Stock) -> Node:
     arguments = {}
     for key in constructor_arguments(type(module)):
         if not hasattr(module, key):
-            raise ValueError(f"{where} must keep the argument {key!r} of {name} as an attribute to be saved.")
+            raise ValueError(
+                f"{where} must keep the argument {key!r} of {name} as an attribute to be saved. "
+                "Set it in the constructor."
+            )
         arguments[key] = getattr(module, key)
     nodes = {key: node_of(value, f"{where}.{key}", stock) for key, value in arguments.items()}
     state = {key: stocked(t, stock) for key, t in own_state(module, arguments).items()}
@@ -126,7 +131,7 @@ def constructor_arguments(kind: type) -> list[str]:
         return []
     found = inspect.signature(kind).parameters.values()
     if any(a.kind in (a.VAR_POSITIONAL, a.VAR_KEYWORD) for a in found):
-        raise ValueError(f"{kind.__name__} must name its arguments to be saved, got * or **.")
+        raise ValueError(f"{kind.__name__} must name its arguments to be saved, got * or **. Write them out.")
     return [a.name for a in found]
 
 
@@ -198,12 +203,18 @@ def module_of(node: Node, stock: Stock, used: set[str]) -> nn.Module:
     kind = class_of(node["class"], nn.Module)
     arguments = {key: value_of(item, stock, used) for key, item in node["arguments"].items()}
     if arguments.keys() != set(constructor_arguments(kind)):
-        raise ValueError(f"{node['class']} must have arguments {constructor_arguments(kind)}, got {[*arguments]}.")
+        raise ValueError(
+            f"{node['class']} must have arguments {constructor_arguments(kind)}, got {[*arguments]}. "
+            "Another version may know them."
+        )
     module: nn.Module = kind(**arguments)
     state = {key: tensor_of(item, stock, used) for key, item in node["state"].items()}
     wanted = own_state(module, arguments)
     if {key: t.shape for key, t in wanted.items()} != {key: t.shape for key, t in state.items()}:
-        raise ValueError(f"{node['class']} must have the state {sorted(wanted)} in its shapes, got {sorted(state)}.")
+        raise ValueError(
+            f"{node['class']} must have the state {sorted(wanted)} in its shapes, got {sorted(state)}. "
+            "Another version may know it."
+        )
     module.load_state_dict(state, strict=False, assign=True)  # keeps the types of what was saved
     stands_on_net = any(isinstance(part, Classifier) for part in module.modules())
     for name, part in own_parts(module, arguments).items():

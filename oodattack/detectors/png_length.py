@@ -78,7 +78,9 @@ def encoded(image: Any, mode: str) -> int:
 def check_channels(x: Tensor) -> None:
     """Raise ValueError for images that are neither grey nor RGB."""
     if x.ndim != 4 or x.shape[1] not in MODES:
-        raise ValueError(f"`x` must have shape (B, 1 or 3, H, W) to be written as PNG, got {tuple(x.shape)}.")
+        raise ValueError(
+            f"`x` must have shape (B, 1 or 3, H, W) to be written as PNG, got {tuple(x.shape)}. Convert the images."
+        )
 
 
 def residual_bits(x: Tensor) -> Tensor:

@@ -68,10 +68,12 @@ class PNML(nn.Module):
         super().__init__()
         head = head_of(net)
         if head.out_features < 2:
-            raise ValueError("`net` must have at least 2 classes, got 1.")
+            raise ValueError("`net` must have at least 2 classes, got 1. Take another network.")
         if whitening.ndim != 2 or len(whitening) != head.in_features:
             found = tuple(whitening.shape)
-            raise ValueError(f"`whitening` must have the shape ({head.in_features}, rank), got {found}.")
+            raise ValueError(
+                f"`whitening` must have the shape ({head.in_features}, rank), got {found}. `fit_pnml` makes it."
+            )
         self.net = net
         self.register_buffer("whitening", whitening)
         self.surrogate = Surrogate("log(exp(regret) - 1)", self.log_regret, exact=True)
@@ -107,7 +109,7 @@ def fit_pnml(net: Classifier, x: Images, *, rcond: float = 1e-10, batch_size: in
     feature that rounds to another value than 0 would then outweigh all others.
     """
     if not 0 <= rcond < 1:
-        raise ValueError(f"`rcond` must be in [0, 1), got {rcond}.")
+        raise ValueError(f"`rcond` must be in [0, 1), got {rcond}. Leave it out for 1e-10.")
     weight = head_of(net).weight
     moment = torch.zeros(weight.shape[1], weight.shape[1], dtype=torch.float64, device=weight.device)
     with torch.no_grad():

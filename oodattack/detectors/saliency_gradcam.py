@@ -52,4 +52,6 @@ def default_layer(net: Classifier) -> str:
     try:
         return net.stages()[-1]
     except ValueError:
-        raise ValueError("`layer` must be named for a network without `layer1`, `layer2`, ..., got None.") from None
+        raise ValueError(
+            "`layer` must be named for a network without `layer1`, `layer2`, ..., got None. See `named_modules()`."
+        ) from None

@@ -45,7 +45,7 @@ class SIA(GaiaA):
     ) -> None:
         check_steps(steps, step_size)
         if not 0 < keep <= 1:
-            raise ValueError(f"`keep` must be in (0, 1], got {keep}.")
+            raise ValueError(f"`keep` must be in (0, 1], got {keep}. The paper takes 0.9.")
         super().__init__(net, layers=layers)
         kept_features(net, keep)
         self.steps, self.step_size, self.keep, self.delta_weighted = steps, step_size, keep, delta_weighted

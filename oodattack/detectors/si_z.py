@@ -47,7 +47,9 @@ class SIZ(GaiaZ):
     ) -> None:
         check_steps(steps, step_size)
         if count not in COUNTS:
-            raise ValueError(f"`count` must be one of {', '.join(COUNTS)}, got {count!r}.")
+            raise ValueError(
+                f"`count` must be one of {', '.join(COUNTS)}, got {count!r}. Leave it out for that of the authors."
+            )
         super().__init__(net, layers=layers)
         self.steps, self.step_size, self.count, self.delta_weighted = steps, step_size, count, delta_weighted
         self.path = SignPath(steps, step_size, delta_weighted=delta_weighted, per_step=count == "per_step")
@@ -56,6 +58,6 @@ class SIZ(GaiaZ):
 def check_steps(steps: int, step_size: float) -> None:
     """Raise ValueError unless T >= 1 and eta > 0."""
     if steps < 1:
-        raise ValueError(f"`steps` must be >= 1, got {steps}.")
+        raise ValueError(f"`steps` must be >= 1, got {steps}. The default is 2.")
     if step_size <= 0:
-        raise ValueError(f"`step_size` must be > 0, got {step_size}.")
+        raise ValueError(f"`step_size` must be > 0, got {step_size}. The default is 0.001.")

@@ -41,7 +41,10 @@ def coordinates(x: Tensor, metric: Metric) -> Tensor:
         ValueError: another number of numbers a row.
     """
     if (found := x.shape[1:].numel()) != len(metric.centre):
-        raise ValueError(f"`x` must have {len(metric.centre)} numbers an image as the metric has, got {found}.")
+        raise ValueError(
+            f"`x` must have {len(metric.centre)} numbers an image as the metric has, got {found}. "
+            "Pass images of the size that it was fitted on."
+        )
     return (x.flatten(1).double() - metric.centre.double()) @ metric.axes.double()
 
 

@@ -103,7 +103,10 @@ def network_sha256(net: Classifier) -> str:
 def check_networks(saved: Sequence[str], nets: Sequence[Classifier], *, any_network: bool) -> None:
     """Raise ValueError unless the networks are as many as those that were fitted on and, if asked, the same."""
     if len(saved) != len(nets):
-        raise ValueError(f"`net` must be the network or networks of the detector, {len(saved)}, got {len(nets)}.")
+        raise ValueError(
+            f"`net` must be the network or networks of the detector, {len(saved)}, got {len(nets)}. "
+            "Pass them in their order."
+        )
     for sha256, net in zip(saved, nets, strict=True):
         if not any_network and (found := network_sha256(net)) != sha256:
             raise ValueError(
@@ -117,7 +120,9 @@ def check_rest(record: Mapping[str, Node], detector: nn.Module, *, unused: Set[s
     if unused:
         raise ValueError(f"the tensors must be those of the JSON file, got {min(unused)!r} too. Fit again.")
     if record["name"] != (name := str(getattr(detector, "name", ""))):
-        raise ValueError(f"`name` must be {name!r}, that of {record['detector']['class']}, got {record['name']!r}.")
+        raise ValueError(
+            f"`name` must be {name!r}, that of {record['detector']['class']}, got {record['name']!r}. Fit again."
+        )
 
 
 def read(path: str | Path) -> tuple[dict[str, Node], dict[str, Tensor]]:

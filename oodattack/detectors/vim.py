@@ -51,9 +51,11 @@ class ViM(nn.Module):
         width = head_of(net).in_features
         if tuple(origin.shape) != (width,) or residual.ndim != 2 or len(residual) != width:
             found = f"{tuple(origin.shape)} and {tuple(residual.shape)}"
-            raise ValueError(f"`origin` and `residual` must be ({width},) and ({width}, D - dim), got {found}.")
+            raise ValueError(
+                f"`origin` and `residual` must be ({width},) and ({width}, D - dim), got {found}. `fit_vim` makes them."
+            )
         if not abs(alpha) < float("inf"):
-            raise ValueError(f"`alpha` must be finite, got {alpha}.")
+            raise ValueError(f"`alpha` must be finite, got {alpha}. `fit_vim` finds it.")
         self.net, self.alpha = net, alpha
         self.register_buffer("origin", origin)
         self.register_buffer("residual", residual)
@@ -104,7 +106,9 @@ def fit_vim(net: Classifier, x: Images, *, dim: int | None = None, batch_size: i
     width = head_of(net).in_features
     dim = default_dim(width) if dim is None else dim
     if not 1 <= dim < width:
-        raise ValueError(f"`dim` must be in 1..{width - 1}, below the number of features, got {dim}.")
+        raise ValueError(
+            f"`dim` must be in 1..{width - 1}, below the number of features, got {dim}. Leave it out for the default."
+        )
     with torch.no_grad():
         origin = origin_of(net)
         moment = torch.zeros(width, width, dtype=torch.float64, device=origin.device)

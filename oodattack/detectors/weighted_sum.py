@@ -159,10 +159,11 @@ def scale(name: str, scores: Tensor) -> tuple[float, float]:
 def check_scales(parts: Mapping[str, Detector], means: Sequence[float], stds: Sequence[float]) -> None:
     """Raise ValueError unless there are parts, with one mean and one positive std each."""
     if not parts:
-        raise ValueError("`parts` must have at least one detector, got none.")
+        raise ValueError("`parts` must have at least one detector, got none. Add one.")
     if not len(parts) == len(means) == len(stds):
         raise ValueError(
-            f"`means` and `stds` must have one number a part, got {len(means)} and {len(stds)} for {len(parts)}."
+            f"`means` and `stds` must have one number a part, got {len(means)} and {len(stds)} for {len(parts)}. "
+            "`fit_weighted_sum` measures them."
         )
     if min(stds) <= 0:
-        raise ValueError(f"`stds` must be > 0, got {list(stds)}.")
+        raise ValueError(f"`stds` must be > 0, got {list(stds)}. `fit_weighted_sum` measures them.")
