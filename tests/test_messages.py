@@ -8,9 +8,7 @@ from pathlib import Path
 import oodattack
 
 PACKAGE = Path(oodattack.__file__).parent
-RULE = re.compile(
-    r"must\b.*\. (\S.*[.?]|\{\})$", re.DOTALL
-)  # after the sentence with "must" comes another; {}: a value
+RULE = re.compile(r"must\b.*\. (\S.*[.?]|\{\})$", re.DOTALL)  # the sentence with "must", then another
 WITHOUT_REMEDY = {  # files that do not keep the rule yet; two lines of threat/model.py are parts of a message
     "attack.py",
     "attacks/adamax.py",
