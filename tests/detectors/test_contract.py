@@ -109,7 +109,7 @@ def test_every_source_says_where_in_the_paper_or_in_whose_code(name):
 
 @every([name for name, row in DETECTORS.items() if row.tunes])
 def test_tuned_detectors_want_validation_images(name):
-    with pytest.raises(ValueError, match=r"`ood` must be OOD validation images for a tuned detector, got none"):
+    with pytest.raises(ValueError, match=r"`ood_val` must be OOD images for a tuned detector, got none"):
         ROWS[name].build(Classifier(network_for(name, 1)).double().eval(), Fit(images(12), torch.arange(12) % 3))
 
 
