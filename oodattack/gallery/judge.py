@@ -8,7 +8,6 @@ import torch
 from torch import Tensor
 
 from oodattack.report import Result
-from oodattack.report.record import label
 
 USUAL = 0.95  # share of ID images that a judge takes for what they are
 MOST = 1000  # ID images whose nearest neighbours tell what is usual
@@ -34,7 +33,7 @@ class Judge(NamedTuple):
 
     def is_independent(self, result: Result) -> bool:
         """Whether the attack of a cell was after something else: another detector on other networks."""
-        mine, attacked = self.detector, label(result.detector, result.network)
+        mine, attacked = self.detector, result.name
         if mine is None:
             return True
         shared = set(mine.partition("@")[2].split(",")) & set(result.network.split(",")) - {""}

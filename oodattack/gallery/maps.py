@@ -7,8 +7,8 @@ from torch import Tensor
 
 from oodattack.detectors import SalAgg
 from oodattack.gallery.saved import Function, Saved, computed
-from oodattack.report.page import Key, key
 from oodattack.report.page_maps import Maps
+from oodattack.report.record import Key
 from oodattack.runs.evidence import Cell
 
 IMAGES = 6  # a cell, evenly spaced, so that nobody picked them
@@ -23,7 +23,7 @@ def maps_of(run: Saved, detectors: Mapping[str, Function] | None = None) -> dict
         detectors: by name; without them there are no maps.
     """
     mine = [(r, c, f) for r, c in run.cells if isinstance(f := (detectors or {}).get(c.detector), SalAgg)]
-    found = {key(result): maps_of_cell(run, cell, f) for result, cell, f in mine[:MOST_CELLS]}
+    found = {result.key: maps_of_cell(run, cell, f) for result, cell, f in mine[:MOST_CELLS]}
     return {name: maps for name, maps in found.items() if maps is not None}
 
 

@@ -7,7 +7,8 @@ from urllib.parse import quote
 from oodattack.gallery.maps import maps_of
 from oodattack.gallery.saved import Function, rows_of, saved
 from oodattack.report import Report
-from oodattack.report.page import MOST_SHEETS, Key, Sheet, key, page
+from oodattack.report.page import MOST_SHEETS, Sheet, page
+from oodattack.report.record import Key
 from oodattack.report.sheet import sheet_path
 from oodattack.whole_file import write_file
 
@@ -45,5 +46,5 @@ def sheets_of(folder: Path, report: Report) -> dict[Key, Sheet]:
         link = quote(path.relative_to(folder).as_posix())
         png = path.read_bytes() if i in chosen and path.stat().st_size <= left else None
         left -= len(png or b"")
-        found[key(result)] = Sheet(link, png)
+        found[result.key] = Sheet(link, png)
     return found

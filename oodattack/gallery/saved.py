@@ -10,7 +10,8 @@ from torch import Tensor
 
 from oodattack.lookup import summary
 from oodattack.report import Report, Result, read_report
-from oodattack.report.page import Key, Rows, key
+from oodattack.report.page import Rows
+from oodattack.report.record import Key
 from oodattack.runs.evidence import INDEX, Cell, Evidence, Side
 from oodattack.runs.images import Inputs
 from oodattack.runs.plan import read_plan
@@ -55,9 +56,9 @@ def saved(folder: Path) -> Saved:
     except ValidationError as error:
         raise ValueError(f"{path}: must be as it was written, got {summary(error)}. Run again.") from None
     report, plan = read_report(folder / "report.json"), read_plan(folder)
-    index = {(c.detector, c.threat, c.ood): c for c in evidence.cells}
+    index = {c.key: c for c in evidence.cells}
     try:
-        cells = [(r, index[key(r)]) for r in report.results]
+        cells = [(r, index[r.key]) for r in report.results]
     except KeyError as error:
         raise ValueError(f"{path}: must have every cell of the report, got none for {error}. Run again.") from None
     return Saved(
@@ -94,7 +95,7 @@ def rows_of(run: Saved, detectors: Mapping[str, Function] | None = None) -> dict
         ]
         mape = column(run, sides[ood], "mape") if ood in sides and result.mape is not None else None
         f = (detectors or {}).get(cell.detector)
-        found[key(result)] = Rows(
+        found[result.key] = Rows(
             before=(before[0].tolist(), before[1].tolist()),
             after=(after[0].tolist(), after[1].tolist()),
             mape=None if mape is None else mape.tolist(),

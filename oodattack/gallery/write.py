@@ -17,7 +17,6 @@ from oodattack.gallery.picked import Picked, picked
 from oodattack.gallery.saved import Function, Saved, id_images, saved
 from oodattack.report.page import read, render
 from oodattack.report.page_words import MARK
-from oodattack.report.record import label
 from oodattack.report.sheet import contact_sheet, sheet_path
 from oodattack.whole_file import write_file
 
@@ -95,7 +94,6 @@ def gallery(
         class_=class_,
         remark=remark,
         mark=MARK,
-        label=label,
     )
     write_file(page, text.encode())
     return page
@@ -147,5 +145,5 @@ def notes(rows: Picked, said: list[str] | None) -> Iterator[tuple[str, list[str]
 
 def reference_scores(run: Saved, rows: Picked, which: Tensor) -> Tensor:
     """Scores of the nearest ID images; those that are targets have none in the evidence."""
-    known = run.inputs.clean(label(rows.result.detector, rows.result.network), "id")
+    known = run.inputs.clean(rows.result.name, "id")
     return torch.where(which < len(known), known[which.clamp(max=len(known) - 1)], torch.nan)

@@ -6,7 +6,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from oodattack.gate.ranks import Ranked, Rows
-from oodattack.report.record import Share, Source
+from oodattack.report.record import Key, Share, Source
 from oodattack.whole_file import write_file
 
 Verdict = Literal["broken", "holds", "inconclusive"]
@@ -45,6 +45,16 @@ class Cell(Record):
     clean: Area
     attacked: Area
     verdict: Verdict
+
+    @property
+    def key(self) -> Key:
+        """What it is known by."""
+        return self.detector, self.threat, self.ood
+
+    @property
+    def where(self) -> str:
+        """The same in words, such as "energy@greg, linf-8-255 on svhn"."""
+        return f"{self.detector}, {self.threat} on {self.ood}"
 
 
 class Baseline(Record):

@@ -10,6 +10,7 @@ from oodattack.gate.baseline import Area, Baseline, Cell
 from oodattack.gate.delong import hanley_mcneil, placed
 from oodattack.gate.family import adjusted, hurdle, power
 from oodattack.gate.same_spec import check_spec
+from oodattack.report.record import Key
 
 CLEAN = "clean"  # in the place of a threat
 POWER = 0.95  # how often a true drop of twice the margin should be caught
@@ -111,17 +112,17 @@ def compare(new: Baseline, old: Baseline, *, max_drop: float, alpha: float) -> C
             pairs.items(), found, ps, powers, fails, strict=True
         )
     ]
-    known = {key_of(c) for c in old.cells}
-    return Comparison(checks, [c for c in new.cells if key_of(c) not in known], max_drop, alpha, new, old)
+    known = {c.key for c in old.cells}
+    return Comparison(checks, [c for c in new.cells if c.key not in known], max_drop, alpha, new, old)
 
 
-def paired_areas(new: Baseline, old: Baseline) -> Iterator[tuple[tuple[str, str, str], tuple[Area, Area]]]:
+def paired_areas(new: Baseline, old: Baseline) -> Iterator[tuple[Key, tuple[Area, Area]]]:
     """(detector, threat, OOD set) -> AUROC then and now; a detector's clean one on a set comes once for all threats."""
-    now = {key_of(cell): cell for cell in new.cells}
+    now = {cell.key: cell for cell in new.cells}
     for was in old.cells:
-        here = now[key_of(was)]
+        here = now[was.key]
         yield (was.detector, CLEAN, was.ood), (was.clean, here.clean)
-        yield key_of(was), (was.attacked, here.attacked)
+        yield was.key, (was.attacked, here.attacked)
 
 
 def error_of(new: Baseline, old: Baseline, detector: str, was: Area, now: Area) -> tuple[float, bool]:
@@ -134,8 +135,3 @@ def error_of(new: Baseline, old: Baseline, detector: str, was: Area, now: Area) 
         for area, rows in ((was, then), (now, here))
     ]
     return math.hypot(*alone), False
-
-
-def key_of(cell: Cell) -> tuple[str, str, str]:
-    """What a cell is known by."""
-    return cell.detector, cell.threat, cell.ood

@@ -9,7 +9,6 @@ from oodattack.gate.ranks import ranked
 from oodattack.gate.scores import Scores, clean_name, scores_of_run
 from oodattack.lookup import summary
 from oodattack.report import Metrics, Report, Result, read_report
-from oodattack.report.record import label
 
 REPORT = "report.json"
 CLOSE = 1e-6  # between the AUROC of a report and that of its scores
@@ -80,7 +79,7 @@ def from_report(report: Report, scores: Scores | None = None) -> Baseline:
         networks=spec.networks,
         versions=report.versions,
         cells=[cell_of(result, known) for result in report.results],
-        skipped={f"{label(s.detector, s.network)}, {s.threat} on {s.ood}": s.reason for s in report.skipped},
+        skipped={s.where: s.reason for s in report.skipped},
         scores={name: ranked(vectors) for name, vectors in known.vectors.items()},
     )
     return check_areas(found)
@@ -88,18 +87,16 @@ def from_report(report: Report, scores: Scores | None = None) -> Baseline:
 
 def cell_of(result: Result, scores: Scores) -> Cell:
     """One cell, with the names of its scores."""
-    detector = label(result.detector, result.network)
-    cell = (detector, result.threat, result.ood)
-    known = scores.vectors.get(detector, {})
+    known = scores.vectors.get(result.name, {})
 
     def area(metrics: Metrics, names: tuple[str, str]) -> Area:
         id_, ood = names if set(names) <= known.keys() else (None, None)
         return Area(auroc=metrics.auroc, n_id=metrics.n_id, n_ood=metrics.n_ood, id=id_, ood=ood)
 
     clean = area(result.clean, (clean_name("id"), clean_name(f"ood/{result.ood}")))
-    attacked = area(result.attacked, scores.names(cell))
+    attacked = area(result.attacked, scores.names(result.key))
     return Cell(
-        detector=detector,
+        detector=result.name,
         threat=result.threat,
         ood=result.ood,
         clean=clean,
@@ -120,7 +117,7 @@ def check_areas(found: Baseline) -> Baseline:
             auroc = area.auroc if rows is None else float(placed(*rows).auroc)
             if abs(auroc - area.auroc) > CLOSE:
                 raise ValueError(
-                    f"`{kind}.auroc` of {cell.detector}, {cell.threat} on {cell.ood} must be that of its scores, "
+                    f"`{kind}.auroc` of {cell.where} must be that of its scores, "
                     f"{auroc:.6f}, got {area.auroc:.6f}. Run again."
                 )
     return found

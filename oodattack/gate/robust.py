@@ -14,8 +14,7 @@ from oodattack.gate.compare import compare
 from oodattack.gate.formats import text
 from oodattack.gate.measured import from_report, read_baseline
 from oodattack.gate.scores import Scores
-from oodattack.report import Report, Result
-from oodattack.report.record import label
+from oodattack.report import Report
 from oodattack.threat import Suite, Sweep, Threat, ThreatModel, read_threat
 
 SANITY = "sanity-full-box"  # without it, nobody knows whether a search that finds nothing works at all
@@ -96,15 +95,15 @@ def at_least(min_auroc: float, *, accept_inconclusive: bool) -> Callable[[Report
     """Every attacked AUROC must be that high, and the attack on it must not look as if it had failed."""
 
     def judge(report: Report, _scores: Scores, threats: list[str]) -> list[str]:
-        asked = [r for r in report.results if r.threat.rpartition("@")[0] in threats or r.threat in threats]
+        asked = [r for r in report.results if r.sweep in threats or r.threat in threats]
         low = [
-            f"{name_of(r)}: AUROC must be >= {min_auroc:g}, got {r.attacked.auroc:.3f} "
+            f"{r.where}: AUROC must be >= {min_auroc:g}, got {r.attacked.auroc:.3f} "
             f"({r.attacked.auroc_low:.3f} to {r.attacked.auroc_high:.3f}); clean {r.clean.auroc:.3f}"
             for r in asked
             if r.attacked.auroc < min_auroc
         ]
         unsure = [
-            f"{name_of(r)}: AUROC {r.attacked.auroc:.3f} is no evidence, the attack is inconclusive: {r.reason}"
+            f"{r.where}: AUROC {r.attacked.auroc:.3f} is no evidence, the attack is inconclusive: {r.reason}"
             for r in asked
             if r.verdict == "inconclusive" and r.attacked.auroc >= min_auroc and not accept_inconclusive
         ]
@@ -115,18 +114,13 @@ def at_least(min_auroc: float, *, accept_inconclusive: bool) -> Callable[[Report
 
 def not_attacked(report: Report, threats: list[str]) -> list[str]:
     """Detectors and threats without a single result, and why."""
-    done = {(label(r.detector, r.network), t) for r in report.results for t in (r.threat, radius_of(r.threat))}
+    done = {(r.name, t) for r in report.results for t in (r.threat, r.sweep)}
     lines = []
     for detector in report.spec.detectors:
         for threat in [t for t in threats if (detector, t) not in done]:
-            why = [s.reason for s in report.skipped if label(s.detector, s.network) == detector]
+            why = [s.reason for s in report.skipped if s.name == detector]
             lines.append(f"{detector}, {threat}: nothing was attacked{': ' + why[0] if why else ''}")
     return lines
-
-
-def radius_of(threat: str) -> str:
-    """The sweep that a result is a radius of, by name."""
-    return threat.rpartition("@")[0]
 
 
 def no_worse(
@@ -137,21 +131,16 @@ def no_worse(
     Nor may an attack that was evidence there look now as if it had failed.
     """
     old = read_baseline(path)
-    evidence = {(c.detector, c.threat, c.ood) for c in old.cells if c.verdict != "inconclusive"}
+    evidence = {c.key for c in old.cells if c.verdict != "inconclusive"}
 
     def judge(report: Report, scores: Scores, _threats: list[str]) -> list[str]:
         found = compare(from_report(report, scores), old, max_drop=max_drop, alpha=alpha)
         unsure = [
-            f"{name_of(r)}: AUROC {r.attacked.auroc:.3f} is no evidence, the attack is inconclusive and was not in "
+            f"{r.where}: AUROC {r.attacked.auroc:.3f} is no evidence, the attack is inconclusive and was not in "
             f"the baseline: {r.reason}"
             for r in report.results
-            if r.verdict == "inconclusive" and (label(r.detector, r.network), r.threat, r.ood) in evidence
+            if r.verdict == "inconclusive" and r.key in evidence
         ]
         return [*(text(found) if found.regressions else []), *([] if accept_inconclusive else unsure)]
 
     return judge
-
-
-def name_of(result: Result) -> str:
-    """Such as "energy@greg, linf-8-255 on svhn"."""
-    return f"{label(result.detector, result.network)}, {result.threat} on {result.ood}"

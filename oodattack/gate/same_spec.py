@@ -45,10 +45,9 @@ def fields(new: Baseline, old: Baseline) -> Iterator[Field]:
         yield Field(f"spec.threats.{name}", digest, new.threats.get(name, "none of that name"))
     for name in old.detectors:
         yield Field(f"spec.detectors.{name}", name, name if name in new.detectors else "none of that name")
-    cells = {(c.detector, c.threat, c.ood): c for c in new.cells}
+    cells = {c.key: c for c in new.cells}
     for cell in old.cells:
-        here = cells.get((cell.detector, cell.threat, cell.ood))
-        name = f"{cell.detector}, {cell.threat} on {cell.ood}"
+        here, name = cells.get(cell.key), cell.where
         missing = f"none: {new.skipped[name]}" if name in new.skipped else "none"
         yield Field(f"results: {name}", "a result", missing if here is None else "a result")
         if here is not None:

@@ -7,6 +7,7 @@ from pydantic import ValidationError
 
 from oodattack.gate.ranks import Rows
 from oodattack.lookup import summary
+from oodattack.report.record import Key
 from oodattack.runs.evidence import INDEX, Evidence, Side, inside
 
 
@@ -20,13 +21,13 @@ class Scores:
 
     def __init__(self) -> None:
         self.vectors: dict[str, dict[str, Rows]] = {}
-        self.attacked: dict[tuple[str, str, str], dict[str, str]] = {}
+        self.attacked: dict[Key, dict[str, str]] = {}
 
     def clean(self, detector: str, images: str, scores: Rows) -> None:
         """Add a detector's scores of a set before any attack."""
         self.vectors.setdefault(detector, {})[clean_name(images)] = scores
 
-    def side(self, cell: tuple[str, str, str], images: str, scores: Rows) -> None:
+    def side(self, cell: Key, images: str, scores: Rows) -> None:
         """Add one attacked side of a cell; where another cell has the same scores they are kept once."""
         detector, threat, ood = cell
         mine = self.vectors.setdefault(detector, {})
@@ -36,7 +37,7 @@ class Scores:
         mine[name] = scores
         self.attacked.setdefault(cell, {})[images] = name
 
-    def names(self, cell: tuple[str, str, str]) -> tuple[str, str]:
+    def names(self, cell: Key) -> tuple[str, str]:
         """Names of the ID and the OOD scores of an attacked cell: clean ones for a side that was left alone."""
         sides, ood = self.attacked.get(cell, {}), f"ood/{cell[2]}"
         return sides.get("id", clean_name("id")), sides.get(ood, clean_name(ood))
@@ -66,7 +67,7 @@ def scores_of_run(folder: Path) -> Scores | None:
             scores.clean(detector, images, scores_in(folder, file))
     for cell in evidence.cells:
         for side in cell.sides:
-            scores.side((cell.detector, cell.threat, cell.ood), side.images, whole(folder, side))
+            scores.side(cell.key, side.images, whole(folder, side))
     return scores
 
 

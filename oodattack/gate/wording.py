@@ -63,17 +63,16 @@ def warnings(found: Comparison) -> Iterator[str]:
     """What makes the answer weaker than it looks."""
     if any(not c.paired for c in found.checks):
         yield test_used(found)
-    then = {(c.detector, c.threat, c.ood): c.verdict for c in found.old.cells}
+    then = {c.key: c.verdict for c in found.old.cells}
     for cell in found.new.cells:
-        key = (cell.detector, cell.threat, cell.ood)
-        if then.get(key, "inconclusive") != "inconclusive" and cell.verdict == "inconclusive":
+        if then.get(cell.key, "inconclusive") != "inconclusive" and cell.verdict == "inconclusive":
             yield (
-                f"{', '.join(key[:2])} on {cell.ood}: the attack is inconclusive now, and was not in the baseline; "
+                f"{cell.where}: the attack is inconclusive now, and was not in the baseline; "
                 "a higher AUROC may be a search that fails"
             )
     unsure = [c for c in found.new.cells if c.verdict == "inconclusive"]
-    if still := [c for c in unsure if then.get((c.detector, c.threat, c.ood), "inconclusive") == "inconclusive"]:
-        names = ", ".join(f"{c.detector}, {c.threat} on {c.ood}" for c in still[:3]) + (", ..." if still[3:] else "")
+    if still := [c for c in unsure if then.get(c.key, "inconclusive") == "inconclusive"]:
+        names = ", ".join(c.where for c in still[:3]) + (", ..." if still[3:] else "")
         yield (
             f"the attack is inconclusive in {len(still)} of {len(found.new.cells)} cells, as it was in the baseline or "
             f"new to it ({names}): what is compared there is no evidence of robustness"

@@ -4,7 +4,7 @@ import sys
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
-from oodattack.report.record import Metrics, Report, Result, label
+from oodattack.report.record import Metrics, Report, Result
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -19,8 +19,8 @@ def show(report: Report, console: "Console | None" = None) -> None:
     from rich.console import Console
 
     console = console or Console(file=sys.stdout)
-    swept = {c.threat for c in report.curves if c.against == "eps"}
-    single = [r for r in report.results if r.threat.rpartition("@")[0] not in swept]
+    swept = report.swept
+    single = [r for r in report.results if r.sweep not in swept]
     for ood in dict.fromkeys(r.ood for r in single):
         console.print(table(report, [r for r in single if r.ood == ood], intervals=console.width >= WIDE))
     for threat, ood in dict.fromkeys((c.threat, c.ood) for c in report.curves if c.against == "eps"):
@@ -44,11 +44,11 @@ def table(report: Report, results: list[Result], *, intervals: bool) -> "Table":
     out.add_column("clean", justify="right")
     for threat in threats:
         out.add_column(escape(threat), justify="right")
-    for name in dict.fromkeys((r.detector, r.network) for r in results):
-        mine = {r.threat: r for r in results if (r.detector, r.network) == name}
+    for name in dict.fromkeys(r.name for r in results):
+        mine = {r.threat: r for r in results if r.name == name}
         cells = [cell(mine.get(threat), intervals=intervals) for threat in threats]
         clean = next(iter(mine.values())).clean
-        out.add_row(escape(label(*name)), auroc(clean, intervals=intervals), *cells)
+        out.add_row(escape(name), auroc(clean, intervals=intervals), *cells)
     return out
 
 
@@ -64,7 +64,7 @@ def sweep(report: Report, threat: str, ood: str) -> "Table":
     for c in report.curves:
         if (c.threat, c.ood, c.against) == (threat, ood, "eps"):
             left = ",  ".join(f"{eps:.3g}:\u00a0{auroc:.3f}" for eps, auroc in c.points)
-            out.add_row(escape(label(c.detector, c.network)), "-" if c.eps50 is None else f"{c.eps50:.3g}", left)
+            out.add_row(escape(c.name), "-" if c.eps50 is None else f"{c.eps50:.3g}", left)
     return out
 
 
@@ -109,7 +109,7 @@ def notes(report: Report) -> Iterable[str]:
     surrogates: dict[str, list[str]] = {}
     for r in report.results:
         if r.surrogate:
-            surrogates.setdefault(r.surrogate, []).append(label(r.detector, r.network))
+            surrogates.setdefault(r.surrogate, []).append(r.name)
     for surrogate, names in surrogates.items():
         found = [
             value
@@ -120,18 +120,18 @@ def notes(report: Report) -> Iterable[str]:
         yield escape(
             f"{', '.join(dict.fromkeys(names))}: attacked through its {surrogate}{agree}; scored by the detector."
         )
-    swept = {c.threat for c in report.curves if c.against == "eps"}
+    swept = report.swept
     for r in report.results:
-        if r.verdict == "inconclusive" and r.threat.rpartition("@")[0] not in swept:
-            yield escape(f"{label(r.detector, r.network)} under {r.threat} on {r.ood} is inconclusive: {r.reason}.")
+        if r.verdict == "inconclusive" and r.sweep not in swept:
+            yield escape(f"{r.name} under {r.threat} on {r.ood} is inconclusive: {r.reason}.")
     bare: dict[str, list[str]] = {}
     for r in report.results:
         if r.uncertified:
-            bare.setdefault(r.uncertified.rstrip("."), []).append(f"{label(r.detector, r.network)} under {r.threat}")
+            bare.setdefault(r.uncertified.rstrip("."), []).append(f"{r.name} under {r.threat}")
     for reason, names in bare.items():
         yield escape(f"Not certified: {', '.join(dict.fromkeys(names))}: {reason}.")
     skipped: dict[tuple[str, str], list[str]] = {}
     for s in report.skipped:
-        skipped.setdefault((s.threat, s.reason), []).append(label(s.detector, s.network))
+        skipped.setdefault((s.threat, s.reason), []).append(s.name)
     for (threat, reason), names in skipped.items():
         yield escape(f"{threat} does not apply to {', '.join(dict.fromkeys(names))}: {reason}.")

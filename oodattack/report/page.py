@@ -13,9 +13,8 @@ from oodattack.report.charts import swatch
 from oodattack.report.charts_lines import Line, axis_of, line_chart
 from oodattack.report.page_maps import Maps, maps_png, maps_words
 from oodattack.report.page_words import MARK, headlines, metrics_rows, sanity
-from oodattack.report.record import Curve, Report, Result, label
+from oodattack.report.record import Curve, Key, Report, Result
 
-Key = tuple[str, str, str]  # detector@network, threat, OOD set
 MOST_SHEETS = 24  # that are part of the page; others are links
 
 
@@ -75,14 +74,12 @@ def page(
         headlines=headlines(report),
         sanity=sanity(report),
         figures=figures(report.curves),
-        cells=[(r, drawings(i, r, (rows or {}).get(key(r)))) for i, r in enumerate(report.results)],
+        cells=[(r, drawings(i, r, (rows or {}).get(r.key))) for i, r in enumerate(report.results)],
         sheets={k: (s, data_uri(s.png)) for k, s in (sheets or {}).items()},
         maps={k: (maps_words(m), data_uri(maps_png(m))) for k, m in (maps or {}).items()},
         certified=any(r.certified_auroc is not None for r in report.results),
         matched=any(r.mape is not None for r in report.results),
         mark=MARK,
-        label=label,
-        key=key,
         metrics=metrics_rows,
     )
 
@@ -98,11 +95,6 @@ def render(template: str, **fields: object) -> str:
 def read(name: str) -> str:
     """A file that the page is made of."""
     return files("oodattack.report").joinpath(name).read_text(encoding="utf-8")
-
-
-def key(result: Result) -> Key:
-    """What a cell is known by."""
-    return label(result.detector, result.network), result.threat, result.ood
 
 
 def figures(curves: Sequence[Curve]) -> list[Figure]:
@@ -125,7 +117,7 @@ def figures(curves: Sequence[Curve]) -> list[Figure]:
 def curve_name(curve: Curve) -> str:
     """A line of a legend."""
     radius = "" if curve.eps50 is None else f", 0.5 left at eps {curve.eps50:.3g}"
-    return label(curve.detector, curve.network) + ("" if curve.exact else " *") + radius
+    return curve.name + ("" if curve.exact else " *") + radius
 
 
 def drawings(i: int, result: Result, rows: Rows | None) -> list[tuple[str, Markup]]:

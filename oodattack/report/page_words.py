@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Literal, NamedTuple
 
-from oodattack.report.record import Metrics, Report, Result, label
+from oodattack.report.record import Metrics, Report, Result
 
 MARK = {"broken": "✗", "holds": "✓", "inconclusive": "?"}
 SANITY = "sanity-"  # threats of this name check the search: every detector must fall to them
@@ -22,15 +22,15 @@ def headlines(report: Report) -> list[Headline]:
     """One for each detector, in the order of the report."""
     found: dict[str, list[Result]] = {}
     for r in report.results:
-        found.setdefault(label(r.detector, r.network), []).append(r)
+        found.setdefault(r.name, []).append(r)
     return [headline(name, counted(report, results)) for name, results in found.items()]
 
 
 def counted(report: Report, results: list[Result]) -> list[Result]:
     """The results that a verdict counts: without sanity threats and single radii of a sweep, if others are left."""
-    swept = {c.threat for c in report.curves if c.against == "eps"}
+    swept = report.swept
     threats = [r for r in results if not r.threat.startswith(SANITY)]
-    return [r for r in threats if r.threat.rpartition("@")[0] not in swept] or threats or results
+    return [r for r in threats if r.sweep not in swept] or threats or results
 
 
 def headline(name: str, results: Sequence[Result]) -> Headline:

@@ -9,6 +9,7 @@ from oodattack.whole_file import replace_file
 
 Schema = Literal[1]  # raised when a field changes its meaning or goes
 Direction = Literal["hide", "raise", "both", "match", "quantile", "cross", "misclassify"]
+Key = tuple[str, str, str]  # detector@network, threat, OOD set
 Share = Annotated[float, Field(ge=0, le=1)]
 
 
@@ -89,13 +90,38 @@ class Certified(Record):
     seconds: float
 
 
-class Curve(Record):
-    """AUROC left against the queries spent, or against the radius."""
+class Named(Record):
+    """What is known by its detector, its threat and its OOD set."""
 
     detector: str
     network: str
     threat: str
     ood: str
+
+    @property
+    def name(self) -> str:
+        """detector@network, or the detector alone."""
+        return f"{self.detector}@{self.network}" if self.network else self.detector
+
+    @property
+    def key(self) -> Key:
+        """What it is known by."""
+        return self.name, self.threat, self.ood
+
+    @property
+    def where(self) -> str:
+        """The same in words, such as "energy@ce, linf-8-255 on svhn"."""
+        return f"{self.name}, {self.threat} on {self.ood}"
+
+    @property
+    def sweep(self) -> str:
+        """Name of the sweep whose threat models are called SWEEP@EPS, or none."""
+        return self.threat.rpartition("@")[0]
+
+
+class Curve(Named):
+    """AUROC left against the queries spent, or against the radius."""
+
     against: Literal["queries", "eps"]
     points: list[tuple[float, Share]]
     exact: bool = Field(description="false: AUROC of the surrogate that was searched on, not of the detector")
@@ -105,13 +131,9 @@ class Curve(Record):
     )
 
 
-class Result(Record):
+class Result(Named):
     """One detector x threat x OOD set."""
 
-    detector: str
-    network: str
-    threat: str
-    ood: str
     direction: Direction
     attack: str = Field(description="the search, in words")
     surrogate: str | None = Field(description="what was differentiated in place of the score, if anything")
@@ -140,13 +162,9 @@ class Result(Record):
     uncertified: str | None = Field(default=None, description="why there are no bounds, where they were asked for")
 
 
-class Skipped(Record):
+class Skipped(Named):
     """A cell that was not run, and why."""
 
-    detector: str
-    network: str
-    threat: str
-    ood: str
     reason: str
 
 
@@ -202,6 +220,11 @@ class Report(Record):
     skipped: list[Skipped]
     curves: list[Curve] = Field(default_factory=list)
 
+    @property
+    def swept(self) -> set[str]:
+        """Names of the sweeps that have a curve against eps."""
+        return {curve.threat for curve in self.curves if curve.against == "eps"}
+
     def table(self) -> None:
         """Print the table to the terminal."""
         from oodattack.report.console import show
@@ -223,11 +246,6 @@ class Report(Record):
             replace_file(path, self.json_text().encode())
         except OSError as error:
             raise ValueError(f"{path}: report must be writable, got {error.strerror}. Choose another place.") from None
-
-
-def label(detector: str, network: str) -> str:
-    """detector@network, or the detector alone."""
-    return f"{detector}@{network}" if network else detector
 
 
 def read_report(path: str | Path) -> Report:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from oodattack.report.record import Result, label
+from oodattack.report.record import Result
 from oodattack.whole_file import file_name
 
 if TYPE_CHECKING:
@@ -92,10 +92,7 @@ def contact_sheet(
 
 def title(result: Result) -> str:
     """Who was attacked how, and what was left."""
-    return (
-        f"{label(result.detector, result.network)}, {result.threat} on {result.ood}: "
-        f"AUROC {result.clean.auroc:.3f}, then {result.attacked.auroc:.3f}: {result.verdict}"
-    )
+    return f"{result.where}: AUROC {result.clean.auroc:.3f}, then {result.attacked.auroc:.3f}: {result.verdict}"
 
 
 def font(size: int) -> "FreeTypeFont | ImageFont":
@@ -117,6 +114,6 @@ def picture(image: Tensor) -> "Image":
 
 def sheet_path(result: Result, folder: Path) -> Path:
     """sheets/OOD/THREAT/DETECTOR@NETWORK.png, see `file_name`."""
-    parts = (result.ood, result.threat, label(result.detector, result.network))
+    parts = (result.ood, result.threat, result.name)
     ood, threat, name = (file_name(part) for part in parts)
     return folder / "sheets" / ood / threat / f"{name}.png"

@@ -5,6 +5,8 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from oodattack.report.record import Key
+
 AT_ONCE = 1024  # rows a file
 INDEX = "evidence.json"
 
@@ -34,6 +36,11 @@ class Cell(Record):
     threat: str
     ood: str
     sides: list[Side]
+
+    @property
+    def key(self) -> Key:
+        """What it is known by in a report."""
+        return self.detector, self.threat, self.ood
 
 
 class Evidence(Record):

@@ -54,7 +54,7 @@ class Shards:
         side = Side(images=attacked.images, shards=self._written[key])
         same = (attacked.detector, attacked.threat.name, attacked.ood)
         for cell in self.index.cells[-1:]:
-            if (cell.detector, cell.threat, cell.ood) == same:
+            if cell.key == same:
                 cell.sides.append(side)
                 return
         self.index.cells.append(Cell(detector=same[0], threat=same[1], ood=same[2], sides=[side]))

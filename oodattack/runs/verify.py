@@ -15,8 +15,7 @@ from oodattack.certificates import Certificates
 from oodattack.identity import sha256_of_file, sha256_of_images, sha256_of_networks
 from oodattack.lookup import summary
 from oodattack.numbers import eps_curves
-from oodattack.report import Curve, Report, Result, read_report
-from oodattack.report.record import label
+from oodattack.report import Report, Result, read_report
 from oodattack.runs.claims import of_bounds, of_cell
 from oodattack.runs.evidence import INDEX, Cell, Evidence, inside
 from oodattack.runs.images import Inputs
@@ -126,16 +125,11 @@ def of_curves(report: Report, sweeps: Sequence[Sweep]) -> Iterator[Line]:
     """AUROC against eps is what the cells say."""
     sets = dict.fromkeys(result.ood for result in report.results)
     cells = {ood: [result for result in report.results if result.ood == ood] for ood in sets}
-    again = {of_curve(c): c for sweep in sweeps for ood in sets for c in eps_curves(sweep, cells[ood])}
-    claimed = {of_curve(curve): curve for curve in report.curves if curve.against == "eps"}
+    again = {c.where: c for sweep in sweeps for ood in sets for c in eps_curves(sweep, cells[ood])}
+    claimed = {curve.where: curve for curve in report.curves if curve.against == "eps"}
     yield told("curves against eps", sorted(claimed), sorted(again))
     for where in sorted(claimed.keys() & again.keys()):
         yield told(f"{where}: curve", claimed[where].model_dump(), again[where].model_dump())
-
-
-def of_curve(curve: Curve) -> str:
-    """Such as "energy@ce, linf-sweep on photos"."""
-    return f"{label(curve.detector, curve.network)}, {curve.threat} on {curve.ood}"
 
 
 def of_one(
@@ -148,8 +142,7 @@ def of_one(
     seen: set[tuple[str, ...]],
 ) -> Iterator[Line]:
     """One cell: its rows, unless another cell had the same, and then every number that the report gives."""
-    name = label(result.detector, result.network)
-    where = f"{name}, {result.threat} on {result.ood}"
+    name, where = result.name, result.where
     yield told(f"{where}: cell", where, f"{cell.detector}, {cell.threat} on {cell.ood}")
     if result.threat not in limits or name not in detectors:
         yield Line(f"{where}: plan", "known", "no such threat or detector in the plan", False)

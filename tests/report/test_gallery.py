@@ -17,7 +17,7 @@ from oodattack.gallery.picked import picked
 from oodattack.gallery.run_page import sheets_of, write_page
 from oodattack.gallery.saved import column, id_images, pool_of, rows_of, saved
 from oodattack.gallery.write import gallery
-from oodattack.report.page import MOST_SHEETS, key
+from oodattack.report.page import MOST_SHEETS
 from oodattack.report.sheet import BOTTOM, GAP, LEFT, LINE, TILE, TOP
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "runs"))  # for small_run.py
@@ -251,7 +251,7 @@ def test_rows_are_those_of_the_report(run):
 
     rows = rows_of(run, {"mine:bright": bright})
     for result in run.report.results:
-        mine = rows[key(result)]
+        mine = rows[result.key]
         for metrics, pair in ((result.clean, mine.before), (result.attacked, mine.after)):
             scores = [torch.tensor(side, dtype=torch.float64) for side in pair]
             assert auroc(*scores) == pytest.approx(metrics.auroc)

@@ -18,7 +18,7 @@ from oodattack.report import Curve, Overlap
 from oodattack.report.charts import STYLES, even, swatch
 from oodattack.report.charts_lines import eps_axis, queries_axis
 from oodattack.report.charts_rows import BINS, ends, latent_scatter, mape_histogram, middle, score_histograms, shares_of
-from oodattack.report.page import Rows, Sheet, key, page
+from oodattack.report.page import Rows, Sheet, page
 from oodattack.report.page_maps import Maps
 from oodattack.report.page_words import headlines, tally
 from oodattack.threat import ThreatModel
@@ -73,7 +73,7 @@ def named(report, name: str):
 def rows(report) -> dict:
     scores = ([0.1, 0.2, 0.3], [0.4, 0.5])
     return {
-        key(r): Rows(scores, ([0.1, 0.2, 0.3], [0.2, 0.25]), [0.01, 0.02], ([1, 2], [1, 2.5])) for r in report.results
+        r.key: Rows(scores, ([0.1, 0.2, 0.3], [0.2, 0.25]), [0.01, 0.02], ([1, 2], [1, 2.5])) for r in report.results
     }
 
 
@@ -84,10 +84,10 @@ def wide_picture() -> bytes:
 
 
 def full(report) -> str:
-    sheets = {key(r): Sheet(f"sheets/{i}.png", wide_picture() if i else None) for i, r in enumerate(report.results)}
+    sheets = {r.key: Sheet(f"sheets/{i}.png", wide_picture() if i else None) for i, r in enumerate(report.results)}
     x = torch.rand(2, 3, 8, 8, generator=torch.Generator().manual_seed(0))
     maps = Maps("a map", x, x[:, 0], torch.arange(2.0), x, x[:, 1], torch.arange(2.0))
-    return page(report, rows(report), sheets, {key(r): maps for r in report.results[:2]})
+    return page(report, rows(report), sheets, {r.key: maps for r in report.results[:2]})
 
 
 class Balanced(HTMLParser):
@@ -131,7 +131,7 @@ def test_same_report_same_bytes(report):
 def test_everything_is_there(report):
     text = full(report)
     for result in report.results:
-        for words in (key(result)[0], result.threat, result.ood, result.attack, f"{result.attacked.auroc:.3f}"):
+        for words in (result.key[0], result.threat, result.ood, result.attack, f"{result.attacked.auroc:.3f}"):
             assert words in text
         assert result.reason.replace("'", "&#39;") in text
     assert "AUROC certified" in text and ">0.125<" in text
