@@ -13,7 +13,7 @@ from oodattack.report import Report, Result, read_report
 from oodattack.report.page import Rows
 from oodattack.report.record import Key
 from oodattack.runs.evidence import INDEX, Cell, Evidence, Side
-from oodattack.runs.images import Inputs
+from oodattack.runs.images import Inputs, dtype_of
 from oodattack.runs.plan import read_plan
 from oodattack.threat import Suite, ThreatModel, each_radius, members_of
 
@@ -64,7 +64,7 @@ def saved(folder: Path) -> Saved:
     return Saved(
         folder=folder,
         report=report,
-        inputs=Inputs(folder, evidence, torch.float64 if plan.job.get("dtype") == "float64" else torch.float32),
+        inputs=Inputs(folder, evidence, dtype_of(plan.job.get("dtype"))),
         threats={t.name: t for dump in plan.threats.values() for t in each_radius(dump.threat())},
         cells=cells,
         batch_size=plan.batch_size,

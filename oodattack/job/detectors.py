@@ -2,7 +2,7 @@
 
 import inspect
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import nn
@@ -19,38 +19,50 @@ from oodattack.train import RECIPES
 OWN = (nn.Module, PytorchOOD, OpenOOD)  # what can be moved to a device, and is a detector as it is
 
 
-def split_name(name: str, job: Job) -> tuple[str, str | None]:
-    """(detector, network) of "energy@ce" or "energy", or "ensemble@ce,gq"; None for what has no network of ours.
+class Wanted(NamedTuple):
+    """A detector by its name in the table, or user code, and the names of the networks that it looks at.
 
-    Those are user code, and detectors of the table that look at the images alone.
+    User code has no network of ours, nor have detectors of the table that look at the images alone.
+    """
+
+    detector: str
+    networks: tuple[str, ...] = ()
+
+    @property
+    def name(self) -> str:
+        """What the report calls it: "ensemble@ce,gq", or the detector alone."""
+        return f"{self.detector}@{','.join(self.networks)}" if self.networks else self.detector
+
+
+def split_name(name: str, job: Job) -> Wanted:
+    """What "energy@ce" or "energy", "ensemble@ce,gq" or "pkg.mod:callable" asks for.
 
     Raises:
         ValueError: an unknown detector or network, or the wrong number of networks.
     """
     detector, _, network = name.partition("@")
     if ":" in detector:
-        return name, None
+        return Wanted(name)
     if detector not in DETECTORS:
         raise unknown("--detector", detector, [*DETECTORS, "pkg.mod:callable"])
     if DETECTORS[detector].bare:
         if "@" in name:
             raise ValueError(f"`--detector` {detector} must have no network, got {network!r}. Drop it and the @.")
-        return detector, None
+        return Wanted(detector)
     if job.model is None and job.id != "digits":
         raise ValueError(
             f"`--model` must name a network for {detector!r} on {job.id!r}, got none. Add it and --weights."
         )
     known = model_names(job) if job.model is not None else list(RECIPES)
     several = DETECTORS[detector].several
-    default = ",".join(known) if several else known[0]
-    found = (network or default).split(",")
+    found = network.split(",") if network else known if several else known[:1]
     for one in found:
         if one not in known:
             raise unknown("network", one, known)
     if several != (len(found) > 1):
         rule = "several networks, as in ensemble@ce,gq" if several else "one network"
-        raise ValueError(f"`--detector` {detector} must have {rule}, got {network or default!r}. Name them after an @.")
-    return detector, ",".join(found)
+        raise ValueError(f"`--detector` {detector} must have {rule}, got {','.join(found)!r}. Name them after an @.")
+    return Wanted(detector, tuple(found))
 
 
 def build_detector(

@@ -17,13 +17,14 @@ from oodattack.detectors import DETECTORS, store
 from oodattack.evaluation import Progress, Provenance, automatic, evaluate
 from oodattack.gallery.run_page import write_page
 from oodattack.job.ask import DEFAULT_DETECTORS, DEFAULT_THREATS, ON_A_MODEL, Job
-from oodattack.job.detectors import build_detector, split_name
+from oodattack.job.detectors import Wanted, build_detector, split_name
 from oodattack.job.device import checked_device
 from oodattack.job.folder import Interrupted, forget, how_to_go_on, run_directory, write_sheet
 from oodattack.job.images import Loaded, fit_images, load_images
 from oodattack.job.networks import Network, learnt_by, load_networks
 from oodattack.job.planned import checked_before, checked_now, job_of, plan_of
 from oodattack.report import Report, read_report
+from oodattack.runs.images import dtype_of
 from oodattack.runs.keeper import RunKeeper
 from oodattack.runs.manifest import MANIFEST, write_manifest
 from oodattack.runs.plan import Plan, read_plan
@@ -37,14 +38,14 @@ class Asked(NamedTuple):
     Attributes:
         job: itself.
         threats: read.
-        wanted: name of the report -> (detector, networks or None).
+        wanted: detectors, each once.
         device: of this process.
         ranks: the processes of the run.
     """
 
     job: Job
     threats: list[Threat]
-    wanted: dict[str, tuple[str, str | None]]
+    wanted: list[Wanted]
     device: torch.device
     ranks: Ranks
 
@@ -99,10 +100,8 @@ def understood(job: Job) -> Asked:
     threats = [read_threat(t) for t in job.threats or DEFAULT_THREATS]
     if job.model is None and (job.weights or job.mean or job.std):
         raise ValueError("`--weights`, `--mean`, `--std` must come with --model, got no model. Add it, or drop them.")
-    wanted = {}
-    for name in dict.fromkeys(job.detectors or (ON_A_MODEL if job.model else DEFAULT_DETECTORS)):
-        detector, network = split_name(name, job)
-        wanted[name if network is None else f"{detector}@{network}"] = (detector, network)
+    names = job.detectors or (ON_A_MODEL if job.model else DEFAULT_DETECTORS)
+    wanted = list(dict.fromkeys(split_name(name, job) for name in names))
     ranks = join()
     device = checked_device(job.device, ranks)
     return Asked(job, threats, wanted, device, ranks)
@@ -156,16 +155,16 @@ def prepare(asked: Asked, room: Room, progress: Progress | None) -> Ready:
     """Load images and networks, fit detectors; `room` is for images that are many."""
     job, device = replace(asked.job, device=str(asked.device)), asked.device
     images = load_images(job, asked.threats, room)
-    names = [n for _, some in asked.wanted.values() for n in (some or "").split(",") if n]
+    names = [n for wanted in asked.wanted for n in wanted.networks]
     networks = load_networks(names, job, images.id, progress)
-    dtype = torch.float64 if job.dtype == "float64" else torch.float32
-    rows = [DETECTORS[d] for d, _ in asked.wanted.values() if d in DETECTORS]
+    dtype = dtype_of(job.dtype)
+    rows = [DETECTORS[d] for d, _ in asked.wanted if d in DETECTORS]
     fit = fit_images(job, tunes=any(row.tunes for row in rows)) if any(row.fits for row in rows) else None
     fit = fit and fit.to(device, dtype)
     detectors: dict[str, Detector] = {}
-    for name, (detector, network) in asked.wanted.items():
-        nets = [] if network is None else [networks[n].seen_by(detector).to(dtype) for n in network.split(",")]
-        detectors[name] = build_detector(detector, nets, fit, device, dtype)
+    for wanted in asked.wanted:
+        nets = [networks[n].seen_by(wanted.detector).to(dtype) for n in wanted.networks]
+        detectors[wanted.name] = build_detector(wanted.detector, nets, fit, device, dtype)
     learnt = learnt_by(names, job) | (fit.sets() if fit else {})
     return Ready(images.to(device, dtype, room), networks, detectors, learnt)
 

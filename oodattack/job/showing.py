@@ -53,7 +53,7 @@ def loaded(folder: Path) -> tuple[dict[str, Function], dict[str, Function]]:
     run, job = opened(folder), job_of(read_plan(folder))
     detectors: dict[str, Function] = dict(load_detectors(run, job))
     wanted = {name: split_name(name, job) for name in detectors}
-    single = {name: network for name, (_, network) in wanted.items() if network and "," not in network}
+    single = {name: some[0] for name, (_, some) in wanted.items() if len(some) == 1}
     x = saved(folder).inputs.block("id", 0)
     networks = load_networks(list(single.values()), job, Images(job.id, x, None, ""), None)
-    return detectors, {name: networks[net].seen_by(wanted[name][0]).to(x.dtype) for name, net in single.items()}
+    return detectors, {name: networks[net].seen_by(wanted[name].detector).to(x.dtype) for name, net in single.items()}

@@ -7,13 +7,13 @@ import torch
 
 from oodattack.data import Images
 from oodattack.detector import Detector
-from oodattack.detectors import store
+from oodattack.detectors import DETECTORS, store
 from oodattack.job.ask import Job
 from oodattack.job.detectors import split_name, user_detector
 from oodattack.job.networks import load_networks
 from oodattack.job.planned import files_of, job_of
 from oodattack.lookup import summary
-from oodattack.runs.images import Inputs
+from oodattack.runs.images import Inputs, dtype_of
 from oodattack.runs.line import Line, told
 from oodattack.runs.verify import Opened, of_files, of_run, opened
 
@@ -38,17 +38,17 @@ def verify(folder: Path) -> Iterator[Line]:
 
 def load_detectors(run: Opened, job: Job) -> dict[str, Detector]:
     """The detectors that a report names: as they were saved, on their networks, or user code."""
-    device, dtype = torch.device(job.device), torch.float64 if job.dtype == "float64" else torch.float32
+    device, dtype = torch.device(job.device), dtype_of(job.dtype)
     inputs = Inputs(run.folder, run.evidence, dtype)
     x = inputs.block("id", 0)
     wanted = {name: split_name(name, job) for name in run.report.spec.detectors}
-    names = [n for _, some in wanted.values() for n in (some or "").split(",") if n]
+    names = [n for _, some in wanted.values() for n in some]
     networks = load_networks(names, job, Images(job.id, x, None, ""), None)
     found: dict[str, Detector] = {}
-    for name, (detector, network) in wanted.items():
-        if ":" in detector:
+    for name, (detector, some) in wanted.items():
+        if detector not in DETECTORS:
             found[name] = user_detector(detector, device, dtype)
             continue
-        nets = [networks[n].seen_by(detector).to(dtype) for n in (network or "").split(",") if n]
+        nets = [networks[n].seen_by(detector).to(dtype) for n in some]
         found[name] = store.load(run.folder / "detectors" / name, nets).to(device)
     return found

@@ -53,6 +53,11 @@ class Inputs:
         return from_file(self.folder, file)
 
 
+def dtype_of(word: object) -> torch.dtype:
+    """The number type of a run by its name in the plan."""
+    return torch.float64 if word == "float64" else torch.float32
+
+
 def from_file(folder: Path, name: str) -> dict[str, Tensor]:
     """The tensors of a file of evidence.
 

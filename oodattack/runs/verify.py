@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-import torch
 from pydantic import ValidationError
 from torch import Tensor
 
@@ -18,7 +17,7 @@ from oodattack.numbers import eps_curves
 from oodattack.report import Report, Result, read_report
 from oodattack.runs.claims import of_bounds, of_cell
 from oodattack.runs.evidence import INDEX, Cell, Evidence, inside
-from oodattack.runs.images import Inputs
+from oodattack.runs.images import Inputs, dtype_of
 from oodattack.runs.line import Line, told
 from oodattack.runs.manifest import MANIFEST, files_in, read_manifest
 from oodattack.runs.plan import Plan, read_plan
@@ -89,8 +88,7 @@ def of_run(run: Opened, detectors: Detectors, fingerprints: Mapping[str, str | N
         yield told(f"threat {name}", digest, plan.threats[name].sha256 if known else None)
     limits = {t.name: t for threat in threats.values() for t in each_radius(threat)}
     yield told("weights", spec.networks, sha256_of_networks(detectors))
-    dtype = torch.float64 if plan.job.get("dtype") == "float64" else torch.float32
-    inputs = Inputs(run.folder, run.evidence, dtype)
+    inputs = Inputs(run.folder, run.evidence, dtype_of(plan.job.get("dtype")))
     yield from of_inputs(run, inputs)
     for name, detector in detectors.items():
         yield from of_scores(inputs, name, detector, plan.batch_size)

@@ -68,8 +68,8 @@ def test_full_sized_rows_on_images_of_a_few_pixels(name):
 
 @pytest.mark.parametrize("name", ["auto-encoder", "glow", "glow-png"])
 def test_detectors_of_images_alone_take_no_network(name):
-    assert split_name(name, Job()) == (name, None)
-    assert split_name(name, Job(id="npz:x.npz")) == (name, None)  # which others want --model for
+    assert split_name(name, Job()) == (name, ())
+    assert split_name(name, Job(id="npz:x.npz")) == (name, ())  # which others want --model for
     with pytest.raises(ValueError, match=f"`--detector` {name} must have no network, got 'ce'. Drop it and the @"):
         split_name(f"{name}@ce", Job())
     with pytest.raises(ValueError, match="`--model` must name a network for 'ccu'"):
