@@ -9,9 +9,6 @@ from oodattack.cli.names import names
 from oodattack.cli.options import data_root, device, id_, mean, precision, seed, std
 from oodattack.cli.progress import bars_on_stderr
 
-NUMBERS = (  # of a recipe
-    "epochs", "lr", "batch_size", "weight", "weight_decay", "penalty", "margin_id", "margin_aux", "sampler",
-)  # fmt: skip
 EXAMPLE = "Example: oodattack train --objective greg+ --out greg-plus.safetensors"
 
 
@@ -83,9 +80,9 @@ def train(id_: str, out: Path, **options: Any) -> None:
     interrupted, however hard, the same command goes on from the last checkpoint and ends with the same weights.
     """
     from oodattack import job
-    from oodattack.job.training import Training
+    from oodattack.job.training import FLAGS, Training
 
-    numbers = {name: options.pop(name) for name in NUMBERS}
+    numbers = {name: options.pop(name) for name in FLAGS}
     with bars_on_stderr() as progress:
         done = job.train(Training(id=id_, out=out, numbers=numbers, **options), progress=progress)
     click.echo(f"{out}: {done.objective}, accuracy {done.accuracy:.4f} on held-out {done.held_out}")

@@ -17,30 +17,14 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 
-def read_npz(path: str | Path) -> Images:
-    """All images of an .npz file.
-
-    Args:
-        path: the file, or the file and the name of an array as PATH#KEY. Nothing in it is ever unpickled.
-
-    Returns:
-        Images named `npz:PATH`, layout as `to_images`, with labels where the file has them; see `open_npz`.
-
-    Raises:
-        ValueError: the file is missing, no .npz, holds objects, or holds no images; the message starts with its path.
-    """
-    found = open_npz(path)
-    return found.take(torch.arange(found.total), ())
-
-
 def open_npz(path: str | Path) -> Opened:
     """The array KEY of PATH#KEY; without a key, `images` or the only array besides `labels`.
 
     Labels: `labels`; with a key, `train_labels` for `train_images` and `y_train` for `x_train`. Large arrays that were
-    not compressed stay on disk; see `map_array`.
+    not compressed stay on disk; see `map_array`. Nothing is ever unpickled.
 
     Raises:
-        ValueError: as `read_npz`.
+        ValueError: the file is missing, no .npz, holds objects, or holds no images; the message starts with its path.
     """
     name, (file, key) = f"npz:{path}", split_key(path)
     if not file.exists():

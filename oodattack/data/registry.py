@@ -86,6 +86,11 @@ def kind_of(name: str) -> str:
     return next((kind for kind in FILES if kind.partition(":")[0] == word), "pkg.mod:callable")
 
 
+def part_to_fit(name: str) -> str:
+    """The part of a set that one trains on: "train" where there is one."""
+    return "train" if "train" in DATASETS[kind_of(name)].parts else "test"
+
+
 def find_root(root: str | Path | None) -> Path | None:
     """--data-root as a folder that exists."""
     if root is None:

@@ -5,14 +5,12 @@ from pathlib import Path
 from typing import NamedTuple
 
 import torch
-from pydantic import ValidationError
 from torch import Tensor
 
-from oodattack.lookup import summary
 from oodattack.report import Report, Result, read_report
 from oodattack.report.page import Rows
 from oodattack.report.record import Key
-from oodattack.runs.evidence import INDEX, Cell, Evidence, Side
+from oodattack.runs.evidence import INDEX, Cell, Side, read_evidence
 from oodattack.runs.images import Inputs, dtype_of
 from oodattack.runs.plan import read_plan
 from oodattack.threat import Suite, ThreatModel, each_radius, members_of
@@ -48,19 +46,15 @@ def saved(folder: Path) -> Saved:
     Raises:
         ValueError: one of them is missing, or not as it was written.
     """
-    path = folder / INDEX
-    try:
-        evidence = Evidence.model_validate_json(path.read_bytes())
-    except OSError as error:
-        raise ValueError(f"{path}: a finished run must have evidence, got {error.strerror}. Finish the run.") from None
-    except ValidationError as error:
-        raise ValueError(f"{path}: must be as it was written, got {summary(error)}. Run again.") from None
+    evidence = read_evidence(folder)
     report, plan = read_report(folder / "report.json"), read_plan(folder)
     index = {c.key: c for c in evidence.cells}
     try:
         cells = [(r, index[r.key]) for r in report.results]
     except KeyError as error:
-        raise ValueError(f"{path}: must have every cell of the report, got none for {error}. Run again.") from None
+        raise ValueError(
+            f"{folder / INDEX}: must have every cell of the report, got none for {error}. Run again."
+        ) from None
     return Saved(
         folder=folder,
         report=report,

@@ -3,12 +3,11 @@
 from pathlib import Path
 
 import numpy as np
-from pydantic import ValidationError
 
 from oodattack.gate.ranks import Rows
 from oodattack.lookup import summary
 from oodattack.report.record import Key
-from oodattack.runs.evidence import INDEX, Evidence, Side, inside
+from oodattack.runs.evidence import INDEX, Side, inside, read_evidence
 
 
 class Scores:
@@ -54,14 +53,9 @@ def scores_of_run(folder: Path) -> Scores | None:
     Raises:
         ValueError: the evidence is not as it was written.
     """
-    path = folder / INDEX
-    if not path.exists():
+    if not (folder / INDEX).exists():
         return None
-    try:
-        evidence = Evidence.model_validate_json(path.read_bytes())
-    except (OSError, ValidationError) as error:
-        raise ValueError(f"{path}: must be as it was written, got {summary(error)}. Run again.") from None
-    scores = Scores()
+    evidence, scores = read_evidence(folder), Scores()
     for detector, sets in evidence.clean.items():
         for images, file in sets.items():
             scores.clean(detector, images, scores_in(folder, file))

@@ -9,7 +9,7 @@ from oodattack import data
 from oodattack.data import Images
 from oodattack.data.auxiliary import auxiliary
 from oodattack.data.disk import Room, moved
-from oodattack.data.registry import kind_of
+from oodattack.data.registry import part_to_fit
 from oodattack.detectors import Fit
 from oodattack.job.ask import DEFAULT_ID, DEFAULT_OOD, DEFAULT_OOD_EACH, Job
 from oodattack.threat import Threat, members_of
@@ -84,8 +84,7 @@ def fit_images(job: Job, *, tunes: bool) -> Fit:
     if tunes and job.ood_validation is None and job.id != "digits":
         raise ValueError("`--ood-validation` must name OOD images for this detector, got none. Add npz:PATH.")
     name = job.fit or "digits"
-    part = "train" if "train" in data.DATASETS[kind_of(name)].parts else "test"
-    images = data.load(name, part=part, seed=job.seed, root=job.data_root)
+    images = data.load(name, part=part_to_fit(name), seed=job.seed, root=job.data_root)
     if images.y is None:
         raise ValueError(f"`--fit` must have labels, got none in {images.name!r}. Store them under the key `labels`.")
     known, strange = (

@@ -11,23 +11,34 @@ from oodattack.job.device import checked_device
 from oodattack.job.training_data import training_data
 from oodattack.lookup import unknown
 from oodattack.models.weights import read_weights
-from oodattack.train import PAPERS, RECIPES, Recipe, Setting, Trained, check_recipe, curve_png, trained, write_network
+from oodattack.train import (
+    PAPERS,
+    RECIPES,
+    Recipe,
+    Setting,
+    Trained,
+    check_recipe,
+    curve_png,
+    find_recipe,
+    trained,
+    write_network,
+)
 from oodattack.train.files import weights_of
 from oodattack.train.loop import Progress
 from oodattack.whole_file import replace_file
 
 FIELD = re.compile(r"`(\w+)`")
-FLAGS = {"penalty": "--gradient-term"}
-OPTIONS = (
-    "epochs",
-    "lr",
-    "batch_size",
-    "weight",
-    "weight_decay",
-    "margin_id",
-    "margin_aux",
-    "sampler",
-)  # of the command
+FLAGS = {  # field of a recipe -> the option that changes it
+    "epochs": "--epochs",
+    "lr": "--lr",
+    "batch_size": "--batch-size",
+    "weight": "--weight",
+    "weight_decay": "--weight-decay",
+    "penalty": "--gradient-term",
+    "margin_id": "--margin-id",
+    "margin_aux": "--margin-aux",
+    "sampler": "--sampler",
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -131,12 +142,9 @@ def chosen_recipe(asked: Training) -> Recipe:
     """
     if asked.objective is None and asked.recipe is None:
         raise ValueError("`--objective` or `--recipe` must be given, got neither. See `oodattack list objectives`.")
-    known = {**RECIPES, **PAPERS}
     if asked.objective is not None and asked.objective not in RECIPES:
         raise unknown("--objective", asked.objective, [*RECIPES])
-    if asked.recipe is not None and asked.recipe not in known:
-        raise unknown("--recipe", asked.recipe, [*known])
-    recipe = known[asked.recipe or asked.objective or ""]
+    recipe = RECIPES[asked.objective or ""] if asked.recipe is None else find_recipe(asked.recipe, "--recipe")
     if asked.objective not in (None, recipe.objective):
         raise ValueError(
             f"`--recipe` must be one of {asked.objective}, got {asked.recipe!r}, which is one of {recipe.objective}. "
@@ -149,7 +157,7 @@ def chosen_recipe(asked: Training) -> Recipe:
     try:
         check_recipe(recipe)
     except ValueError as error:
-        raise ValueError(FIELD.sub(lambda found: f"`{flag(found[1])}`", str(error))) from None
+        raise ValueError(FIELD.sub(lambda found: f"`{FLAGS.get(found[1], found[1])}`", str(error))) from None
     return recipe
 
 
@@ -161,11 +169,6 @@ def recipes() -> list[dict[str, str]]:
         words = f"{recipe.objective}, {recipe.epochs} epochs, {recipe.optimiser} at {recipe.lr:g}{start}"
         rows.append({"name": name, "description": words, "source": recipe.source})
     return rows
-
-
-def flag(field: str) -> str:
-    """The option that changes a field of a recipe; the field itself where there is none."""
-    return FLAGS.get(field, f"--{field.replace('_', '-')}" if field in OPTIONS else field)
 
 
 def write(asked: Training, done: Trained, shared: Sequence[tuple[str, str, int]]) -> list[str]:

@@ -9,7 +9,7 @@ import torch
 from oodattack import data
 from oodattack.data import Images
 from oodattack.data.auxiliary import auxiliary
-from oodattack.data.registry import kind_of
+from oodattack.data.registry import kind_of, part_to_fit
 from oodattack.train import HeldOut, TrainingSet
 
 AUXILIARY = 2400  # outliers that the default networks train with
@@ -90,7 +90,7 @@ def labelled(name: str, *, root: Path | None, seed: int) -> tuple[Images, Images
         ValueError: there are no labels, or too few images.
     """
     parts = data.DATASETS[kind_of(name)].parts
-    train = data.load(name, part="train" if "train" in parts else "test", seed=seed, root=root)
+    train = data.load(name, part=part_to_fit(name), seed=seed, root=root)
     if train.y is None:
         raise ValueError(f"`--id` must have labels to train with, got none in {name!r}. Store them as `labels`.")
     if name == "digits":
@@ -117,12 +117,11 @@ def like(name: str, train: Images, *, root: Path | None, seed: int) -> Images:
     Raises:
         ValueError: a set that cannot be loaded, or of another format.
     """
-    dataset = data.DATASETS[kind_of(name)]
     _, channels, size, width = train.x.shape
     found = data.load(
         name,
-        part="train" if "train" in dataset.parts else "test",
-        samples=len(train.x) if dataset.afresh else None,
+        part=part_to_fit(name),
+        samples=len(train.x) if data.DATASETS[kind_of(name)].afresh else None,
         channels=channels,
         size=size,
         seed=seed,

@@ -3,8 +3,9 @@
 from pathlib import Path
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from oodattack.lookup import summary
 from oodattack.report.record import Key
 
 AT_ONCE = 1024  # rows a file
@@ -56,6 +57,21 @@ class Evidence(Record):
     inputs: dict[str, list[str]] = Field(default_factory=dict)
     clean: dict[str, dict[str, str]] = Field(default_factory=dict)
     cells: list[Cell] = Field(default_factory=list)
+
+
+def read_evidence(folder: Path) -> Evidence:
+    """Read the index of a run directory.
+
+    Raises:
+        ValueError: there is none, or it is not as it was written.
+    """
+    path = folder / INDEX
+    try:
+        return Evidence.model_validate_json(path.read_bytes())
+    except OSError as error:
+        raise ValueError(f"{path}: a finished run must have evidence, got {error.strerror}. Finish the run.") from None
+    except ValidationError as error:
+        raise ValueError(f"{path}: must be as it was written, got {summary(error)}. Run again.") from None
 
 
 def part_name(first: int) -> str:

@@ -18,11 +18,10 @@ class Journal:
     Attributes:
         folder: made if missing.
         plan: SHA-256 of the plan; blocks of another plan have other names.
-        damaged: number of files that did not hold what they should, and were passed over.
     """
 
     def __init__(self, folder: Path, plan: str) -> None:
-        self.folder, self.plan, self.damaged = folder, plan, 0
+        self.folder, self.plan = folder, plan
         try:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -44,7 +43,6 @@ class Journal:
         except OSError as error:
             raise ValueError(f"{path}: must be a file that can be read, got {error.strerror}. Check it.") from None
         if data[:HASH] != seal(path.stem, data[HASH:]):
-            self.damaged += 1
             return None
         tensors = load(data[HASH:])
         return Found(**{name: tensors.get(name) for name in Found._fields})  # type: ignore[arg-type]

@@ -49,8 +49,8 @@ def of_side(
         size: images a forward pass.
     """
     limits = members_of(threat)[0]
-    name = next(key for key in inputs.evidence.clean if key == cell.detector)
-    clean, where = inputs.clean(name, side.images), f"{where}, {side.images}"
+    name, where = cell.detector, f"{where}, {side.images}"
+    clean = inputs.clean(name, side.images)
     yield told(f"{where}: files", -(-inputs.count(side.images) // AT_ONCE), len(side.shards))
     known = torch.cat([clean, inputs.clean(name, "id"), inputs.clean(name, f"ood/{cell.ood}")])
     accepted = id_threshold(inputs.clean(name, "id"), tpr=TPR) if limits.aim == "cross" else None

@@ -7,16 +7,14 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from pydantic import ValidationError
 from torch import Tensor
 
 from oodattack.certificates import Certificates
 from oodattack.identity import sha256_of_file, sha256_of_images, sha256_of_networks
-from oodattack.lookup import summary
 from oodattack.numbers import eps_curves
 from oodattack.report import Report, Result, read_report
 from oodattack.runs.claims import of_bounds, of_cell
-from oodattack.runs.evidence import INDEX, Cell, Evidence, inside
+from oodattack.runs.evidence import Cell, Evidence, inside, read_evidence
 from oodattack.runs.images import Inputs, dtype_of
 from oodattack.runs.line import Line, told
 from oodattack.runs.manifest import MANIFEST, files_in, read_manifest
@@ -55,15 +53,7 @@ def opened(folder: Path) -> Opened:
     Raises:
         ValueError: one of them is missing, or not as it was written.
     """
-    path = folder / INDEX
-    try:
-        evidence = Evidence.model_validate_json(path.read_bytes())
-    except OSError as error:
-        raise ValueError(
-            f"{path}: a finished run must have evidence, got {error.strerror}. Check the folder."
-        ) from None
-    except ValidationError as error:
-        raise ValueError(f"{path}: must be as it was written, got {summary(error)}. Run again.") from None
+    evidence = read_evidence(folder)
     return Opened(folder, read_plan(folder), read_report(folder / "report.json"), evidence)
 
 

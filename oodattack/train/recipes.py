@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 
+from oodattack.lookup import unknown
 from oodattack.train.recipe import Recipe
 
 RECIPES: dict[str, Recipe] = {
@@ -156,13 +157,13 @@ PAPERS: dict[str, Recipe] = {
 }
 
 
-def find_recipe(name: str) -> Recipe:
-    """The recipe of that name.
+def find_recipe(name: str, argument: str = "recipe") -> Recipe:
+    """The recipe of that name; errors call it `argument`.
 
     Raises:
         ValueError: there is none.
     """
     known = {**RECIPES, **PAPERS}
     if name not in known:
-        raise ValueError(f"`recipe` must be one of {', '.join(known)}, got {name!r}. Pick one of them.")
+        raise unknown(argument, name, [*known])
     return known[name]

@@ -2,7 +2,8 @@ import numpy as np
 import pytest
 import torch
 
-from oodattack.data.arrays import read_npz, to_images
+from oodattack.data import load
+from oodattack.data.arrays import to_images
 
 RNG = np.random.default_rng(0)
 GREY = RNG.random((5, 6, 7), dtype=np.float32)
@@ -95,7 +96,7 @@ def test_broken_files_get_one_line_that_starts_with_the_path(write, message, tmp
     path = tmp_path / "a.npz"
     write(path)
     with pytest.raises(ValueError) as error:
-        read_npz(path)
+        load(f"npz:{path}", seed=0)
     assert str(error.value).startswith(f"`npz:{path}` must ")
     assert message in str(error.value)
     assert "\n" not in str(error.value)
@@ -104,7 +105,7 @@ def test_broken_files_get_one_line_that_starts_with_the_path(write, message, tmp
 def test_images_and_labels_are_read(tmp_path):
     path = tmp_path / "a.npz"
     np.savez(path, other=FLOATS, images=GREY, labels=np.arange(5, dtype=np.uint8))
-    images = read_npz(path)
+    images = load(f"npz:{path}", seed=0)
     assert images.name == f"npz:{path}"
     assert torch.equal(images.x[:, 0], torch.from_numpy(GREY))
     assert images.y.dtype == torch.int64
@@ -113,6 +114,6 @@ def test_images_and_labels_are_read(tmp_path):
 
 def test_a_single_array_needs_no_name(tmp_path):
     np.savez_compressed(tmp_path / "a.npz", GREY)
-    images = read_npz(str(tmp_path / "a.npz"))
+    images = load(f"npz:{tmp_path / 'a.npz'}", seed=0)
     assert torch.equal(images.x[:, 0], torch.from_numpy(GREY))
     assert images.y is None

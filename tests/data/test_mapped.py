@@ -7,7 +7,6 @@ import pytest
 import torch
 
 from oodattack.data import load, mapped
-from oodattack.data.arrays import read_npz
 from oodattack.data.mapped import map_array
 
 X = np.random.default_rng(0).integers(0, 256, (9, 8, 10, 3), dtype=np.uint8)
@@ -46,7 +45,7 @@ def test_a_shape_that_lies(tmp_path):
     with pytest.raises(
         ValueError, match=r"a\.npz` must hold plain, whole arrays, got: arr_0\.npy is not as long as its"
     ):
-        read_npz(tmp_path / "a.npz")
+        load(f"npz:{tmp_path / 'a.npz'}", seed=0)
 
 
 @pytest.mark.parametrize("save", [np.savez, np.savez_compressed])
