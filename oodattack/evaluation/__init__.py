@@ -14,7 +14,6 @@ from oodattack.adapters import adapted
 from oodattack.detector import Detector
 from oodattack.detectors.store import fingerprint
 from oodattack.evaluation.batch import Batch, automatic
-from oodattack.evaluation.cell import Shown
 from oodattack.evaluation.check import check_detector, check_disjoint, check_images
 from oodattack.evaluation.keeper import Attacked, Keeper
 from oodattack.evaluation.outcome import to_8_bits
@@ -23,6 +22,7 @@ from oodattack.evaluation.run import Run
 from oodattack.evaluation.setup import Precision, Progress, Setup
 from oodattack.identity import sha256_of_networks, versions
 from oodattack.report import Report, Spec
+from oodattack.report.sheet import Shown
 from oodattack.threat import Suite, Sweep, Threat, ThreatModel, file_hash, limits_of, members_of, read_threat
 
 __all__ = [

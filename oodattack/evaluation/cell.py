@@ -1,9 +1,6 @@
 """One cell, detector x threat x OOD set: from scores before and after to a record of the report."""
 
-from typing import NamedTuple
-
 import torch
-from torch import Tensor
 
 from oodattack.attack import STOPPED
 from oodattack.diagnose import Indicators, verdict
@@ -44,20 +41,6 @@ def indicators(outcome: Outcome, *, matching: bool, floors: Floors, subject: Sub
         repeatable=subject.repeatable,
         row_independent=subject.row_independent,
     )
-
-
-class Shown(NamedTuple):
-    """A few rows of one cell, for a contact sheet. Images (k, C, H, W), the rest (k,)."""
-
-    result: Result
-    reference: Tensor  # the matched target; else an ID image for comparison
-    start: Tensor
-    x_adv: Tensor
-    reference_scores: Tensor
-    start_scores: Tensor
-    x_adv_scores: Tensor
-    mape: Tensor | None
-    side: str  # "ood" or "id": which set the rows are from
 
 
 def record(

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from oodattack.certificates import Certificates
-from oodattack.evaluation.cell import Shown, certified, indicators, record
+from oodattack.evaluation.cell import certified, indicators, record
 from oodattack.evaluation.check import check_images
 from oodattack.evaluation.curves import queries_curve, search_curve
 from oodattack.evaluation.floors import floors_of
@@ -21,6 +21,7 @@ from oodattack.evaluation.sides import attack_id, attack_ood, attack_twice
 from oodattack.metrics import rank_correlation
 from oodattack.numbers import eps_curves, numbers
 from oodattack.report import Curve, Result, Skipped
+from oodattack.report.sheet import Shown
 from oodattack.threat import Suite, Sweep, Threat, ThreatModel, each_radius, limits_of, members_of, shares_queries
 
 ID = "id"  # name of the ID rows

@@ -17,7 +17,7 @@ from oodattack.gallery.picked import Picked, picked
 from oodattack.gallery.saved import Function, Saved, id_images, saved
 from oodattack.report.page import read, render
 from oodattack.report.page_words import MARK
-from oodattack.report.sheet import contact_sheet, sheet_path
+from oodattack.report.sheet import Shown, contact_sheet, sheet_path
 from oodattack.whole_file import write_file
 
 FOLDER, PAGE = "gallery", "gallery.html"  # in the run directory
@@ -110,8 +110,8 @@ def entry(run: Saved, rows: Picked, judge: Judge, x_id: Tensor) -> Entry:
     else:
         reference = rows.target
         known = torch.full((k,), torch.nan) if rows.target_scores is None else rows.target_scores
-    sheet = contact_sheet(
-        rows.result,
+    shown = Shown(
+        result=rows.result,
         reference=reference,
         start=rows.start,
         x_adv=rows.x_adv,
@@ -120,9 +120,8 @@ def entry(run: Saved, rows: Picked, judge: Judge, x_id: Tensor) -> Entry:
         x_adv_scores=rows.x_adv_scores,
         mape=rows.mape,
         side=rows.side,
-        reference_name="nearest ID image",
-        notes=dict(notes(rows, said)),
     )
+    sheet = contact_sheet(shown, reference_name="nearest ID image", notes=dict(notes(rows, said)))
     place = run.folder / FOLDER
     path, data = sheet_path(rows.result, place), io.BytesIO()
     sheet.save(data, format="PNG")

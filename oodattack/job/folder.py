@@ -7,8 +7,7 @@ from datetime import datetime
 from pathlib import Path
 from shutil import rmtree
 
-from oodattack.evaluation import Shown
-from oodattack.report.sheet import contact_sheet, sheet_path
+from oodattack.report.sheet import Shown, contact_sheet, sheet_path
 from oodattack.runs.evidence import INDEX
 from oodattack.runs.manifest import MANIFEST
 from oodattack.runs.plan import PLAN
@@ -81,8 +80,7 @@ def forget(folder: Path) -> bool:
 def write_sheet(shown: Shown, out: Path) -> None:
     """Write one cell's contact sheet below the run directory."""
     path = sheet_path(shown.result, out)
-    fields = shown._asdict()
-    sheet = contact_sheet(fields.pop("result"), **fields)
+    sheet = contact_sheet(shown)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         sheet.save(path)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import torch
 from torch import Tensor
 
-from oodattack.report.sheet import GAP, INK, LEFT, LINE, PALE, PAPER, TILE, font, picture
+from oodattack.report.sheet import GAP, INK, LEFT, PALE, PAPER, TILE, font, grid, picture
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -48,16 +48,12 @@ def maps_png(maps: Maps) -> bytes:
     sheet = Image.new("RGB", (LEFT + max(len(before), 3) * (TILE + GAP) + GAP, below + SCORES + BAR + GAP), PAPER)
     draw = ImageDraw.Draw(sheet)
     draw.text((GAP, 8), f"{maps.method}: magnitude", INK, font=font(13))
-    for i, (name, images) in enumerate(zip(ROWS, (maps.start, before, maps.x_adv, after), strict=True)):
-        y = TOP + i * (TILE + GAP)
-        draw.text((GAP, y + TILE // 2 - 8), name, INK, font=font(12))
-        for j, image in enumerate(images):
-            tile = picture(image) if image.ndim == 3 else coloured(image / (largest or 1.0))
-            sheet.paste(tile, (LEFT + j * (TILE + GAP), y))
-    for i, (name, scores) in enumerate({"score of start": maps.start_scores, "after": maps.x_adv_scores}.items()):
-        draw.text((GAP, below + LINE * i), name, INK, font=font(11))
-        for j, score in enumerate(scores.tolist()):
-            draw.text((LEFT + j * (TILE + GAP), below + LINE * i), f"{score:.4g}", INK, font=font(11))
+    rows = [
+        (name, [picture(image) if image.ndim == 3 else coloured(image / (largest or 1.0)) for image in images])
+        for name, images in zip(ROWS, (maps.start, before, maps.x_adv, after), strict=True)
+    ]
+    scores = {"score of start": maps.start_scores, "after": maps.x_adv_scores}
+    grid(sheet, TOP, rows, {name: [f"{v:.4g}" for v in some.tolist()] for name, some in scores.items()})
     scale = coloured(torch.linspace(0, 1, TILE).expand(1, TILE)).resize((TILE, BAR))
     sheet.paste(scale, (LEFT, below + SCORES))
     draw.text((GAP, below + SCORES - 1), "scale of the maps", INK, font=font(11))

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from oodattack.evaluation import evaluate
-from oodattack.report.sheet import BOTTOM, GAP, LEFT, TILE, TOP, contact_sheet, picture, sheet_path
+from oodattack.report.sheet import BOTTOM, GAP, LEFT, TILE, TOP, Shown, contact_sheet, picture, sheet_path
 from oodattack.threat import ThreatModel
 
 LIMITS = ThreatModel(
@@ -31,7 +31,7 @@ def images(k: int, channels: int = 1, size: int = 32, seed: int = 1) -> torch.Te
 
 def sheet(result, start, x_adv, *, mape=None, side="ood", reference=None):
     k = len(start)
-    return contact_sheet(
+    shown = Shown(
         result,
         reference=images(k, start.shape[1], start.shape[2], seed=2) if reference is None else reference,
         start=start,
@@ -42,6 +42,7 @@ def sheet(result, start, x_adv, *, mape=None, side="ood", reference=None):
         mape=mape,
         side=side,
     )
+    return contact_sheet(shown)
 
 
 def tile(sheet, row: int, column: int) -> np.ndarray:
