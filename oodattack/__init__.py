@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from oodattack.detector import Classifier, Detector, Surrogate
     from oodattack.evaluation import evaluate
     from oodattack.report import Report, read_report
-    from oodattack.threat import Suite, ThreatModel, read_threat
+    from oodattack.threat import Suite, Sweep, ThreatModel, read_threat
 
 __version__ = "0.1.0"
 
@@ -29,6 +29,7 @@ _HOMES = {
     "read_report": "oodattack.report",
     "ThreatModel": "oodattack.threat",
     "Suite": "oodattack.threat",
+    "Sweep": "oodattack.threat",
     "read_threat": "oodattack.threat",
 }
 _ROOMS = ("adapters", "bounds", "detectors", "objectives")
@@ -39,6 +40,7 @@ __all__ = [
     "Report",
     "Suite",
     "Surrogate",
+    "Sweep",
     "ThreatModel",
     "adapters",
     "bounds",
@@ -48,6 +50,11 @@ __all__ = [
     "read_report",
     "read_threat",
 ]
+
+
+def __dir__() -> list[str]:
+    """The public names, imported yet or not: for completion and `help`."""
+    return [*__all__, "__version__"]
 
 
 def __getattr__(name: str) -> object:

@@ -167,6 +167,7 @@ def test_import_costs_next_to_nothing_on_top_of_torch():
 def test_public_names_resolve():
     assert set(oodattack.__all__) == set(oodattack._HOMES) | set(oodattack._ROOMS)
     assert all(getattr(oodattack, name) is not None for name in oodattack.__all__)
+    assert {*dir(oodattack)} == {*oodattack.__all__, "__version__"}
     with pytest.raises(AttributeError, match="no attribute 'nonsense'"):
         oodattack.nonsense  # noqa: B018
 
