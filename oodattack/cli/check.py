@@ -10,7 +10,11 @@ EXAMPLE = "Example: oodattack check my-run --baseline baseline.json --junit chec
 @click.command(epilog=EXAMPLE)
 @click.argument("report", type=click.Path(path_type=Path), metavar="REPORT")
 @click.option(
-    "--baseline", type=click.Path(path_type=Path), required=True, metavar="FILE", help="What --update wrote earlier."
+    "--baseline",
+    type=click.Path(path_type=Path),
+    required=True,
+    metavar="FILE",
+    help="Baseline to compare with, or to write with --update.",
 )
 @click.option(
     "--max-drop",
@@ -18,7 +22,7 @@ EXAMPLE = "Example: oodattack check my-run --baseline baseline.json --junit chec
     default=0.02,
     show_default=True,
     metavar="X",
-    help="Largest drop of an AUROC that is let pass.",
+    help="Largest drop of an AUROC that passes.",
 )
 @click.option(
     "--alpha",
@@ -28,9 +32,14 @@ EXAMPLE = "Example: oodattack check my-run --baseline baseline.json --junit chec
     metavar="X",
     help="How often noise alone may fail the check.",
 )
-@click.option("--junit", type=click.Path(path_type=Path), metavar="FILE", help="Write JUnit XML too.")
+@click.option("--junit", type=click.Path(path_type=Path), metavar="FILE", help="Write the result as JUnit XML, too.")
 @click.option(
-    "--format", "as_", type=click.Choice(["text", "github"]), default="text", show_default=True, help="Of the output."
+    "--format",
+    "as_",
+    type=click.Choice(["text", "github"]),
+    default="text",
+    show_default=True,
+    help="Format of the output.",
 )
 @click.option("--update", is_flag=True, help="Make REPORT the baseline, and compare nothing.")
 def check(
@@ -38,9 +47,9 @@ def check(
 ) -> None:
     """Is a report worse than the baseline by more than noise? Exit code 1 if it is.
 
-    REPORT is a run directory, or a report.json: inside its run directory, where the scores of single images are, the
-    test is paired. A clean or attacked AUROC fails when it is lower by more than --max-drop and noise does not explain
-    it, with the number of AUROCs taken into account.
+    REPORT is a run directory or a report.json. Where the report lies in its run directory, with the scores of single
+    images, the test is paired. A clean or attacked AUROC fails when it lost more than --max-drop and noise does not
+    explain the loss, with the number of AUROCs taken into account.
     """
     from oodattack import gate
 

@@ -10,9 +10,9 @@ EXAMPLE = "Example: oodattack list threats --json"
 
 @click.command("list", epilog=EXAMPLE)
 @click.argument("what", type=click.Choice(KINDS))
-@click.option("--json", "as_json", is_flag=True, help="A JSON list of objects.")
+@click.option("--json", "as_json", is_flag=True, help="Print a JSON list of objects.")
 def list_(what: str, as_json: bool) -> None:
-    """What there is to choose from, with its source."""
+    """List what there is to choose from, with its source."""
     rows = rows_of(what)
     if as_json:
         import json

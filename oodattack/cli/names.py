@@ -1,7 +1,7 @@
 """What completes an option that takes a name.
 
 Names come from names.json beside this file: the tables they are in need torch, and nobody waits seconds for a Tab.
-`python docs/build.py` writes it anew, and a test says when that is due.
+`python -m docs.build` writes it anew, and a test says when that is due.
 """
 
 import json

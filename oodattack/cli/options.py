@@ -18,19 +18,28 @@ def _numbers(_context: click.Context, option: click.Parameter, value: str | None
         raise click.BadParameter(f"must be numbers with commas between, got {value!r}", param=option) from None
 
 
-mean = click.option("--mean", callback=_numbers, metavar="A,B,C", help="What it subtracts a channel, [0, 1] units.")
-std = click.option("--std", callback=_numbers, metavar="A,B,C", help="What it divides by.")
+mean = click.option(
+    "--mean",
+    callback=_numbers,
+    metavar="A,B,C",
+    help="Per-channel mean that the network subtracts from images in [0, 1].",
+)
+std = click.option(
+    "--std", callback=_numbers, metavar="A,B,C", help="Per-channel standard deviation that it divides by."
+)
 data_root = click.option(
     "--data-root", type=click.Path(path_type=Path), metavar="DIR", help="Folder of downloaded data sets."
 )
 id_ = partial(
     click.option, "--id", "id_", default="digits", show_default=True, metavar="NAME", shell_complete=names("datasets")
 )
-seed = partial(click.option, "--seed", type=SEED, default=0, show_default=True)
+seed = partial(click.option, "--seed", type=SEED, default=0, show_default=True, metavar="N")
 precision = partial(
     click.option, "--precision", type=click.Choice(["full", "bfloat16"]), default="full", show_default=True
 )
-device = click.option("--device", default="cpu", show_default=True, help="Where to compute: cpu, cuda, cuda:1, mps.")
+device = click.option(
+    "--device", default="cpu", show_default=True, metavar="NAME", help="Where to compute: cpu, cuda, cuda:1, mps."
+)
 
 
 def alone(*allowed: str) -> None:

@@ -23,7 +23,8 @@ EXAMPLE = "Example: oodattack run --detector energy@greg --ood far-mix --threat 
     multiple=True,
     metavar="NAME",
     shell_complete=on_networks,
-    help="Detector, NAME@NETWORK, pkg.mod:callable, or the address of a server that scores. Repeatable.",
+    help="Detector: NAME or NAME@NETWORK, see `oodattack list detectors`; pkg.mod:callable; or the address of a server "
+    "that scores. Repeatable.",
 )
 @click.option(
     "--threat",
@@ -31,23 +32,25 @@ EXAMPLE = "Example: oodattack run --detector energy@greg --ood far-mix --threat 
     multiple=True,
     metavar="NAME",
     shell_complete=names("threats", or_file=True),
-    help="Threat model, or a .toml file. Repeatable.",
+    help="Threat model: a name, see `oodattack list threats`, or a .toml file. Repeatable.",
 )
-@id_(help="In-distribution images.")
+@id_(help="In-distribution (ID) images: see `oodattack list datasets`.")
 @click.option(
     "--ood",
     multiple=True,
     metavar="NAME",
     shell_complete=names("datasets"),
-    help="OOD images: a name, a group such as near, npz:PATH or pkg.mod:callable. Repeatable.",
+    help="Out-of-distribution (OOD) images: a name, a group such as near, npz:PATH or pkg.mod:callable. Repeatable.",
 )
-@click.option("--model", metavar="NAME", shell_complete=names("models"), help="Network: see `oodattack list models`.")
+@click.option(
+    "--model", metavar="NAME", shell_complete=names("models"), help="Network to use: see `oodattack list models`."
+)
 @click.option(
     "--weights",
     type=click.Path(path_type=Path),
     multiple=True,
     metavar="FILE",
-    help="Its weights: .safetensors, .pt or .pth. Repeatable, for an ensemble.",
+    help="Weights of the network: .safetensors, .pt or .pth. Repeatable, for an ensemble.",
 )
 @mean
 @std
@@ -70,22 +73,29 @@ EXAMPLE = "Example: oodattack run --detector energy@greg --ood far-mix --threat 
 @click.option(
     "--samples", type=click.IntRange(min=2), metavar="N", help="Images per set.  [default: 200 OOD, up to 500 ID]"
 )
-@seed(help="Of the searches and of what is drawn.")
+@seed(help="Seed of the searches and of what is drawn.")
 @click.option(
     "--batch-size", type=click.IntRange(min=1), metavar="N", help="Rows attacked at a time.  [default: what fits]"
 )
-@precision(help="Of the search; the result is always scored in full.")
+@precision(help="Precision of the search; the result is always scored in full.")
 @click.option(
-    "--dtype", type=click.Choice(["float32", "float64"]), default="float32", show_default=True, help="Of everything."
+    "--dtype",
+    type=click.Choice(["float32", "float64"]),
+    default="float32",
+    show_default=True,
+    help="Number type of the whole run.",
 )
 @click.option(
     "--certify",
     is_flag=True,
-    help="Bound the scores of linf and l2 threats too: what no attack can beat. A thousand scoring passes or so.",
+    help="Compute as well what no attack within linf and l2 threats can beat. Costs about a thousand scoring passes.",
 )
 @device
 @click.option(
-    "--out", type=click.Path(path_type=Path), metavar="DIR", help="Run directory.  [default: oodattack-runs/TIME]"
+    "--out",
+    type=click.Path(path_type=Path),
+    metavar="DIR",
+    help="Run directory to write.  [default: oodattack-runs/TIME]",
 )
 @click.option(
     "--resume",

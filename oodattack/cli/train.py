@@ -14,15 +14,18 @@ EXAMPLE = "Example: oodattack train --objective greg+ --out greg-plus.safetensor
 
 @click.command(epilog=EXAMPLE)
 @click.option(
-    "--objective", metavar="NAME", shell_complete=names("objectives"), help="See `oodattack list objectives`."
+    "--objective",
+    metavar="NAME",
+    shell_complete=names("objectives"),
+    help="What to train for: see `oodattack list objectives`.",
 )
 @click.option(
     "--recipe",
     metavar="NAME",
     shell_complete=names("recipes"),
-    help="See `oodattack list recipes`.  [default: that named like the objective]",
+    help="How to train: see `oodattack list recipes`.  [default: the one named after the objective]",
 )
-@id_(help="Labelled ID images.")
+@id_(help="Labelled in-distribution (ID) images.")
 @click.option(
     "--aux",
     metavar="NAME",
@@ -33,30 +36,37 @@ EXAMPLE = "Example: oodattack train --objective greg+ --out greg-plus.safetensor
     "--model",
     metavar="NAME",
     shell_complete=names("models"),
-    help="See `oodattack list models`.  [default: small; plain for ibp-oe]",
+    help="Architecture: see `oodattack list models`.  [default: small; plain for ibp-oe]",
 )
-@click.option("--weights", type=click.Path(path_type=Path), metavar="FILE", help="Fine-tune these.")
+@click.option("--weights", type=click.Path(path_type=Path), metavar="FILE", help="Weights to start from.")
 @mean
 @std
 @data_root
-@click.option("--samples", type=click.IntRange(min=1), metavar="N", help="ID images to train on.  [default: all]")
-@click.option("--epochs", type=int, metavar="N", help="This and what follows: in place of the recipe's.")
+@click.option(
+    "--samples", type=click.IntRange(min=1), metavar="N", help="ID images to train on, at most.  [default: all]"
+)
+@click.option(
+    "--epochs",
+    type=int,
+    metavar="N",
+    help="Number of epochs. This and the options to --sampler replace values of the recipe.",
+)
 @click.option("--lr", type=float, metavar="X", help="Highest learning rate.")
-@click.option("--batch-size", type=int, metavar="N", help="ID images a step.")
+@click.option("--batch-size", type=int, metavar="N", help="ID images per step.")
 @click.option("--weight", type=float, metavar="X", help="Factor of the objective's own term.")
-@click.option("--weight-decay", type=float, metavar="X", help="Of the optimiser.")
+@click.option("--weight-decay", type=float, metavar="X", help="Weight decay of the optimiser.")
 @click.option("--gradient-term", "penalty", type=float, metavar="X", help="Factor of GReg's gradient term.")
-@click.option("--margin-id", type=float, metavar="X", help="m_in of the energy losses.")
-@click.option("--margin-aux", type=float, metavar="X", help="m_aux of the energy losses.")
+@click.option("--margin-id", type=float, metavar="X", help="Margin m_in of the energy losses.")
+@click.option("--margin-aux", type=float, metavar="X", help="Margin m_aux of the energy losses.")
 @click.option(
     "--sampler",
     metavar="NAME",
     shell_complete=names("samplers"),
-    help="What picks outliers: random, greedy, dos, energy or greg+.",
+    help="Way to pick outliers: random, greedy, dos, energy or greg+.",
 )
-@seed(help="Of weights, order, shifts and outliers.")
+@seed(help="Seed of weights, order, shifts and outliers.")
 @device
-@precision(help="Of the passes through the network.")
+@precision(help="Precision of the passes through the network.")
 @click.option(
     "--checkpoint-every",
     "every",
@@ -64,20 +74,20 @@ EXAMPLE = "Example: oodattack train --objective greg+ --out greg-plus.safetensor
     default=300,
     show_default=True,
     metavar="SECONDS",
-    help="Within an epoch; after each there is one anyway.",
+    help="Time between checkpoints within an epoch; after each epoch there is one anyway.",
 )
 @click.option(
     "--out",
     type=click.Path(path_type=Path),
     required=True,
     metavar="FILE",
-    help="Where to put the weights (.safetensors).",
+    help="File to write the weights to (.safetensors).",
 )
 def train(id_: str, out: Path, **options: Any) -> None:
     """Train a network with one of the objectives; by default the small one on digits 0-5.
 
-    Beside the weights come a JSON with everything about them and the training curve as a picture. When it was
-    interrupted, however hard, the same command goes on from the last checkpoint and ends with the same weights.
+    Beside the weights come a JSON with everything about them and the training curve as a picture. After an
+    interruption, however hard, the same command goes on from the last checkpoint and ends with the same weights.
     """
     from oodattack import job
     from oodattack.job.training import FLAGS, Training

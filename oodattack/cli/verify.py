@@ -12,8 +12,9 @@ EXAMPLE = "Example: oodattack verify my-run"
 def verify(folder: Path) -> None:
     """Compute the report of a finished run again from its saved images, without the attacks.
 
-    Hashes of all files; images in the box and within the radius; scores by the detectors loaded afresh, of the images
-    exact and in 8 bits; every metric. Prints claimed against recomputed, and ends with 1 at the first difference.
+    Checks hashes of all files; images in the box and within the radius; scores by the detectors loaded afresh, of the
+    images exact and in 8 bits; every metric. Prints claimed against recomputed, and stops with exit code 1 at the
+    first difference.
     """
     from oodattack import job
 

@@ -54,7 +54,7 @@ def gallery(
 
     Args:
         folder: the directory of a finished run.
-        worst: rows a cell, those that score worst after the attack first.
+        worst: rows per cell, those that score worst after the attack first.
         class_: only rows whose adversarial image is predicted to be of this class.
         detectors: of the run by name, for the scores of targets.
         logits: of their networks, by the detector's name, for predicted classes.

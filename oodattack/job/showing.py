@@ -20,7 +20,7 @@ def gallery(folder: Path, *, worst: int = 8, class_: int | None = None, judge: s
 
     Args:
         folder: the directory of a finished run.
-        worst: rows a cell.
+        worst: rows per cell.
         class_: only rows whose adversarial image is predicted to be of this class.
         judge: a detector of the run that is to say what looks like an ID image; by default distances in pixels do.
 

@@ -53,8 +53,8 @@ class Training:
         aux: outliers to train with.
         model: architecture; None for the recipe's own.
         weights: file to start from, in place of the recipe's own start.
-        mean: the network subtracts it a channel, in [0, 1] units.
-        std: it divides by that.
+        mean: per channel, subtracted by the network, in [0, 1] units.
+        std: per channel, it divides by that.
         data_root: folder of downloaded sets.
         samples: ID images to train on, at most.
         seed: of everything random.
