@@ -1,7 +1,6 @@
 """The definitions that benchmarks rest on, with tiny random networks and no files of data."""
 
 import json
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -10,10 +9,6 @@ import torch
 from torch import nn
 
 import oodattack as oa
-from oodattack.metrics import auroc
-
-sys.path.insert(0, str(Path(__file__).parents[1]))  # benchmarks are scripts, no part of the package
-
 from benchmarks import (
     attack_strength,
     cifar_data,
@@ -25,6 +20,7 @@ from benchmarks import (
     tables,
 )
 from benchmarks.peers import NORMS, PEERS, Ball, TwoLogits, has_gradient
+from oodattack.metrics import auroc
 
 LINF = Ball("linf", 8 / 255)
 LIBRARY = {"torchattacks": "torchattacks", "foolbox": "foolbox", "advlib": "adv_lib"}

@@ -1,31 +1,27 @@
 """docs/ says what the package's tables and docstrings say, and reads well: formulas, links, signatures."""
 
 import re
-import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
 from markdown_it import MarkdownIt
 
-import oodattack  # before the root of the repository is on the path: the installed one is what is tested
+import oodattack
+from docs.build import files, stale
+from docs.pages.docstrings import parsed
+from docs.pages.formulas import marked
+from docs.pages.markdown import Anchors, prose, table
+from docs.pages.source import file_of, made_by, signature
+from oodattack import detectors
+from oodattack.attacks import ATTACKS
+from oodattack.data import DATASETS
+from oodattack.detectors import DETECTORS
+from oodattack.models import MODELS
+from oodattack.objectives import OBJECTIVES
+from oodattack.threat import ThreatModel, presets
 
 ROOT = Path(__file__).parent.parent
-sys.path.append(str(ROOT))  # docs/ is no part of the package
-
-from docs.build import files, stale  # noqa: E402
-from docs.pages.docstrings import parsed  # noqa: E402
-from docs.pages.formulas import marked  # noqa: E402
-from docs.pages.markdown import Anchors, prose, table  # noqa: E402
-from docs.pages.source import file_of, made_by, signature  # noqa: E402
-from oodattack import detectors  # noqa: E402
-from oodattack.attacks import ATTACKS  # noqa: E402
-from oodattack.data import DATASETS  # noqa: E402
-from oodattack.detectors import DETECTORS  # noqa: E402
-from oodattack.models import MODELS  # noqa: E402
-from oodattack.objectives import OBJECTIVES  # noqa: E402
-from oodattack.threat import ThreatModel, presets  # noqa: E402
-
 MADE = files()
 PAGES = {name: text for name, text in MADE.items() if name.endswith(".md")}
 

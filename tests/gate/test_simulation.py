@@ -1,12 +1,7 @@
 """The simulation of the gate: what it draws, and what its results say."""
 
-import sys
-from pathlib import Path
-
 import numpy as np
 import pytest
-
-sys.path.insert(0, str(Path(__file__).parents[2]))  # benchmarks are scripts, no part of the package
 
 from benchmarks import gate_simulation, json_lines
 from benchmarks.gate_simulation import N_ID, N_OOD, NOISES, RESULTS, TIMES, Noise, both, markdown, shift, simulate

@@ -10,7 +10,9 @@ from urllib.parse import unquote
 import numpy as np
 import pytest
 import torch
+from browser import CHROMIUM, LOOK_INSIDE, NO_BROWSER, browse
 from PIL import Image
+from small_run import RUN, fill
 
 from oodattack.gallery.judge import FAR, NEAR, WAS_NEAR, Judge, judge_by, nearest, pixel_judge
 from oodattack.gallery.picked import picked
@@ -19,11 +21,6 @@ from oodattack.gallery.saved import column, id_images, pool_of, rows_of, saved
 from oodattack.gallery.write import gallery
 from oodattack.report.page import MOST_SHEETS
 from oodattack.report.sheet import BOTTOM, GAP, LEFT, LINE, TILE, TOP
-
-sys.path.insert(0, str(Path(__file__).parent.parent / "runs"))  # for small_run.py
-sys.path.insert(0, str(Path(__file__).parent))  # for browser.py
-from browser import CHROMIUM, LOOK_INSIDE, NO_BROWSER, browse
-from small_run import RUN, fill
 
 
 @pytest.fixture(scope="module")

@@ -3,11 +3,11 @@
 import io
 import re
 import sys
-from pathlib import Path
 
 import pytest
 import torch
 from PIL import Image
+from small_run import RUN, fill
 from torch import nn
 
 from oodattack.detector import Classifier
@@ -17,9 +17,6 @@ from oodattack.gallery.run_page import write_page
 from oodattack.gallery.saved import saved
 from oodattack.report.page_maps import RAMP, TOP, Maps, coloured, maps_png, maps_words, peak
 from oodattack.report.sheet import GAP, LEFT, TILE
-
-sys.path.insert(0, str(Path(__file__).parent.parent / "runs"))  # for small_run.py
-from small_run import RUN, fill
 
 
 def maps(before, after) -> Maps:

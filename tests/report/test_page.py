@@ -4,13 +4,12 @@ import base64
 import io
 import json
 import re
-import sys
 import xml.etree.ElementTree as ET
 from html.parser import HTMLParser
-from pathlib import Path
 
 import pytest
 import torch
+from browser import CHROMIUM, LOOK_INSIDE, NO_BROWSER, browse
 from PIL import Image
 
 from oodattack.evaluation import evaluate
@@ -22,9 +21,6 @@ from oodattack.report.page import Rows, Sheet, page
 from oodattack.report.page_maps import Maps
 from oodattack.report.page_words import headlines, tally
 from oodattack.threat import ThreatModel
-
-sys.path.insert(0, str(Path(__file__).parent))  # for browser.py
-from browser import CHROMIUM, LOOK_INSIDE, NO_BROWSER, browse
 
 EVIL = "<script>alert(1)</script>"
 FIELDS = dict(

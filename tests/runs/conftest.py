@@ -1,10 +1,6 @@
 import sys
-from pathlib import Path
 
 import pytest
-
-sys.path.insert(0, str(Path(__file__).parent))  # for small_run.py, which several files here share
-
 from small_run import RUN, fill
 
 from oodattack.cli import main

@@ -1,10 +1,6 @@
 """A run that is killed, again and again, ends as if nobody had."""
 
 import random
-import sys
-from pathlib import Path
-
-sys.path.insert(0, str(Path(__file__).parents[2]))  # benchmarks are scripts, no part of the package
 
 from benchmarks.kill_test import RESUME, WORDS, finish, kill, result
 

@@ -1,6 +1,5 @@
 """Files from strangers: read or refused in one line, at once, and nothing in them is executed."""
 
-import sys
 import time
 import zlib
 from pathlib import Path
@@ -9,13 +8,10 @@ import pytest
 import torch
 from small_run import LIMITS, RUN
 
+from benchmarks.fuzz import ENDINGS, fuzz
 from oodattack.cli import main
 from oodattack.report import read_report
 from oodattack.threat import read_threat
-
-sys.path.insert(0, str(Path(__file__).parents[2]))  # benchmarks are scripts, no part of the package
-
-from benchmarks.fuzz import ENDINGS, fuzz
 
 
 class Evil:
