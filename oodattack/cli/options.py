@@ -15,7 +15,9 @@ def _numbers(_context: click.Context, option: click.Parameter, value: str | None
     try:
         return None if value is None else tuple(float(part) for part in value.split(","))
     except ValueError:
-        raise click.BadParameter(f"must be numbers with commas between, got {value!r}", param=option) from None
+        raise click.BadParameter(
+            f"must be numbers with commas between, got {value!r}. Write them like 0.49,0.48,0.45", param=option
+        ) from None
 
 
 mean = click.option(

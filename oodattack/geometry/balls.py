@@ -194,6 +194,6 @@ def _wide(rows: Tensor) -> Tensor:
 
 def _check(*, norm: str = "linf", eps: float = 0.0) -> None:
     if norm not in ORDER:
-        raise ValueError(f"`norm` must be one of {sorted(ORDER)}, got {norm!r}.")
+        raise ValueError(f"`norm` must be one of {sorted(ORDER)}, got {norm!r}. Pick one of them.")
     if not eps >= 0:
         raise ValueError(f"`eps` must be >= 0, got {eps}. Give the radius in input units, such as 8/255.")

@@ -154,7 +154,7 @@ def ball(random: RowRandom, shape: Sequence[int], eps: float, norm: str) -> Tens
         signs = 2 * exact.integers(2, shape) - 1
         points = signs * sizes / _per_row(sizes.flatten(1).sum(dim=1) + rest, shape)
     else:
-        raise ValueError(f"`norm` must be one of ['l1', 'l2', 'linf'], got {norm!r}.")
+        raise ValueError(f"`norm` must be one of ['l1', 'l2', 'linf'], got {norm!r}. Pick one of them.")
     return (eps * points).to(random.device, random.dtype)
 
 

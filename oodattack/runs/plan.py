@@ -40,7 +40,9 @@ class Dump(BaseModel):
         try:
             found = KINDS[self.kind].model_validate_json(json.dumps(self.content))
         except ValidationError as error:
-            raise ValueError(f"`threats` must hold what a threat file does, got {summary(error)}.") from None
+            raise ValueError(
+                f"`threats` must hold what a threat file does, got {summary(error)}. Start a new run."
+            ) from None
         if file_hash(found) != self.sha256:
             raise ValueError(f"`threats` must have their hashes, got another for {found.name!r}. Start a new run.")
         return found

@@ -28,7 +28,9 @@ def pack(tree: Any, tensors: dict[str, Tensor], at: str = "state") -> Node:
         return {"list": [pack(value, tensors, f"{at}.{i}") for i, value in enumerate(tree)]}
     if tree is None or isinstance(tree, bool | int | float | str):
         return tree
-    raise TypeError(f"{at} must be made of tensors and plain values, got {type(tree).__name__}")
+    raise TypeError(
+        f"{at} must be made of tensors and plain values, got {type(tree).__name__}. Keep it out of the state."
+    )
 
 
 def unpack(node: Node, tensors: Mapping[str, Tensor]) -> Any:
