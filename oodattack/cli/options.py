@@ -40,7 +40,7 @@ precision = partial(
     click.option, "--precision", type=click.Choice(["full", "bfloat16"]), default="full", show_default=True
 )
 device = click.option(
-    "--device", default="cpu", show_default=True, metavar="NAME", help="Where to compute: cpu, cuda, cuda:1, mps."
+    "--device", default="cpu", show_default=True, metavar="DEVICE", help="Where to compute: cpu, cuda, cuda:1, mps."
 )
 
 

@@ -357,7 +357,7 @@ def test_as_a_process(name, workplace):
     command, words = BAD[name]
     before = tree(workplace)
     done = subprocess.run(
-        [sys.executable, "-m", "oodattack.cli", *command], capture_output=True, text=True, timeout=120
+        [sys.executable, "-m", "oodattack", *command], capture_output=True, text=True, timeout=120
     )
     assert done.returncode == 2
     checked(done.stdout, done.stderr, words)

@@ -151,7 +151,7 @@ def test_json_prints_exactly_the_report(workplace, capsys):
 
 
 def test_json_as_a_process(workplace):
-    command = [sys.executable, "-m", "oodattack.cli", *RUN, "--json"]
+    command = [sys.executable, "-m", "oodattack", *RUN, "--json"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
     assert json.loads(done.stdout)["results"][0]["detector"] == "mine:fine"
     assert done.stdout == (workplace / "out" / "report.json").read_text(encoding="utf-8")

@@ -208,7 +208,7 @@ class TestInAShell:
     @pytest.mark.parametrize(
         ("typed", "words"),
         [
-            ("run --threat sanity-f\t", ["run", "--threat", "sanity-full-box"]),
+            ("run --threat sanity-r\t", ["run", "--threat", "sanity-random"]),
             ("ru\t--detector odin@gq\t--see\t", ["run", "--detector", "odin@gq", "--seed"]),
             ("run --detector energy@op\t", ["run", "--detector", "energy@openmix"]),
             ("run --detector ensemble@ce,op\t", ["run", "--detector", "ensemble@ce,openmix"]),
@@ -223,7 +223,7 @@ class TestInAShell:
     @pytest.mark.parametrize(
         ("typed", "answers"),
         [
-            ("run --threat sanity-f", ["sanity-full-box"]),
+            ("run --threat sanity-r", ["sanity-random"]),
             ("run --detector ensemble@ce,gre", ["ensemble@ce,greg", "ensemble@ce,greg+"]),
         ],
     )

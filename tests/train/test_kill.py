@@ -62,7 +62,7 @@ def test_killed_at_random_moments(workplace, monkeypatch):
     straight = read_record(Path("straight.safetensors"))
     assert straight["resumed"] == []
     environment = {**os.environ, "OODATTACK_CACHE": str(workplace / "cache-b"), "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "-m", "oodattack.cli", *COMMAND, "--out", "killed.safetensors"]
+    command = [sys.executable, "-m", "oodattack", *COMMAND, "--out", "killed.safetensors"]
     chance, at = random.Random(0), []
     for least in sorted(chance.sample(range(2, STEPS - 10), 2)):
         process = subprocess.Popen(command, env=environment | {"SLOW": "0.02"}, stderr=subprocess.PIPE)
