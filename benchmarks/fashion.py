@@ -14,6 +14,7 @@ shorter than the papers'. Networks are kept in CACHE; lines that the file holds 
 """
 
 import argparse
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -123,7 +124,7 @@ def run(args: argparse.Namespace) -> None:
     """One line a method and OOD set and threat."""
     fed, held_out = training_data(args)
     x_id, ood = test_data(args)
-    for method in METHODS:
+    for method in chosen(METHODS, args):
         where = {"benchmark": "fashion", "method": method.title, "n": args.n, "seed": args.seed}
         if json_lines.find(json_lines.read(args.out), where | {"benchmark": "fashion_training"}):
             continue
@@ -204,11 +205,24 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--out", type=Path, help="JSON lines, appended to")
 
 
+def add_methods(parser: argparse.ArgumentParser) -> None:
+    """The option that leaves rows out."""
+    parser.add_argument(
+        "--methods", type=lambda text: text.split(";"), help="titles of rows, parted by ;  default: all"
+    )
+
+
+def chosen(methods: Iterable[Method], args: argparse.Namespace) -> list[Method]:
+    """The methods that were asked for."""
+    return [method for method in methods if method.title in (args.methods or [method.title])]
+
+
 def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--table", type=Path, help="print the table of these lines")
     parser.add_argument("--plot", type=Path, help="draw gradient norms of these lines, as PNG beside them")
     add_options(parser)
+    add_methods(parser)
     args = parser.parse_args(arguments)
     if args.table:
         print(table(json_lines.read(args.table)))

@@ -36,7 +36,7 @@ def run(args: argparse.Namespace) -> None:
     fed, held_out = fashion.training_data(args)
     x_id, ood = fashion.test_data(args)
     for eps in RADII:
-        for method in METHODS:
+        for method in fashion.chosen(METHODS, args):
             done = fashion.network_of(method, fed, held_out, args, model="plain", start=CE)
             detector = bounds.BUILD[method.score](done.network, None).eval()
             for name, x_ood in ood.items():
@@ -50,6 +50,7 @@ def run(args: argparse.Namespace) -> None:
 def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     fashion.add_options(parser)
+    fashion.add_methods(parser)
     args = parser.parse_args(arguments)
     if None in (args.data, args.cache, args.out):
         parser.error("--data, --cache and --out must be given")
