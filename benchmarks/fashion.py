@@ -208,7 +208,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 def add_methods(parser: argparse.ArgumentParser) -> None:
     """The option that leaves rows out."""
     parser.add_argument(
-        "--methods", type=lambda text: text.split(";"), help="titles of rows, parted by ;  default: all"
+        "--methods", type=lambda text: text.split(";"), help="titles of rows, parted by ; (default: all)"
     )
 
 
