@@ -8,6 +8,7 @@ from torch import Tensor
 
 from oodattack.certificates import Certificates
 from oodattack.diagnose import Indicators, verdict
+from oodattack.metrics import auroc
 from oodattack.numbers import crossing, deployed, matched, numbers
 from oodattack.report import Result
 from oodattack.runs.evidence import Cell
@@ -16,6 +17,8 @@ from oodattack.runs.line import Line, told
 from oodattack.threat import Suite, ThreatModel, members_of
 
 Shard = dict[str, Tensor]
+
+OFF = 0.002  # AUROC may be, by rounding in batches of another size
 
 
 def of_cell(where: str, inputs: Inputs, result: Result, cell: Cell, threat: ThreatModel | Suite) -> Iterator[Line]:
@@ -43,6 +46,20 @@ def of_cell(where: str, inputs: Inputs, result: Result, cell: Cell, threat: Thre
     unfit = sum(int((side["non_finite"] > 0).sum()) for side in rows)
     yield told(f"{where}: rows with numbers that were not finite", result.non_finite_rows, unfit)
     yield from of_indicators(where, result, rows, int(queries.sum()))
+
+
+def of_order(
+    where: str, result: Result, clean: tuple[Tensor, Tensor], own_id: Shard | None, ood: Shard | None
+) -> Iterator[Line]:
+    """AUROC as claimed is that of scores found afresh: each may be off by little, all of them not in one direction."""
+    for what, claimed, scores in (
+        ("clean", result.clean, clean),
+        ("attacked", result.attacked, pair(clean, own_id, ood, "scores")),
+        ("in 8 bits", result.attacked_8bit, pair(clean, own_id, ood, "scores_8bit")),
+    ):
+        again = auroc(*scores)
+        agree = abs(claimed.auroc - again) <= OFF
+        yield Line(f"{where}: {what} auroc afresh", f"{claimed.auroc:.6g}", f"{again:.6g}", agree)
 
 
 def of_bounds(

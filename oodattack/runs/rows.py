@@ -1,6 +1,7 @@
 """Row by row: images inside their limits, and what the detector says of them, computed again."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -14,15 +15,31 @@ from oodattack.runs.line import Line, told
 from oodattack.threat import Suite, ThreatModel, members_of
 
 Detector = Callable[[Tensor], Tensor]
+Scores = dict[str, Tensor]
 
 
-def of_scores(inputs: Inputs, name: str, detector: Detector, size: int) -> Iterator[Line]:
-    """A detector's scores of every set before any attack."""
+class Afresh(NamedTuple):
+    """What detectors say now; of those that use random numbers, what is claimed.
+
+    Attributes:
+        clean: detector -> set -> scores before any attack.
+        sides: whatever tells a side from others -> "scores" and "scores_8bit".
+    """
+
+    clean: dict[str, Scores]
+    sides: dict[tuple[str, ...], Scores]
+
+
+def of_scores(inputs: Inputs, name: str, detector: Detector, size: int) -> Generator[Line, None, Scores]:
+    """A detector's scores of every set before any attack; returns what it says now, by set."""
+    afresh = {}
     for images in inputs.evidence.clean[name]:
         claimed = inputs.clean(name, images)
         found = torch.cat([scores_of(detector, block, size) for block in inputs.blocks(images)])
         random = differ(found[:AT_ONCE], scores_of(detector, inputs.block(images, 0), size), found)
         yield compared(f"{name} on {images}: scores", claimed, found, claimed, random=random)
+        afresh[images] = claimed if random else found
+    return afresh
 
 
 def of_side(
@@ -35,8 +52,10 @@ def of_side(
     *,
     seed: int,
     size: int,
-) -> Iterator[Line]:
+) -> Generator[Line, None, Scores]:
     """One attacked side: limits of the threat, scores exact and in 8 bits, distances, targets.
+
+    Returns what the detector says now, by field.
 
     Args:
         where: what lines begin with.
@@ -53,6 +72,7 @@ def of_side(
     clean = inputs.clean(name, side.images)
     yield told(f"{where}: files", -(-inputs.count(side.images) // AT_ONCE), len(side.shards))
     known = torch.cat([clean, inputs.clean(name, "id"), inputs.clean(name, f"ood/{cell.ood}")])
+    afresh: dict[str, list[Tensor]] = {"scores": [], "scores_8bit": []}
     accepted = id_threshold(inputs.clean(name, "id"), tpr=TPR) if limits.aim == "cross" else None
     for first, file in zip(range(0, len(clean), AT_ONCE), side.shards, strict=False):
         shard, x = inputs.tensors(file), inputs.block(side.images, first)
@@ -64,10 +84,12 @@ def of_side(
         for field, images in (("scores", shard["x_adv"]), ("scores_8bit", shard["x_8bit"].to(x.dtype) / 255)):
             again = scores_of(detector, images, size)
             yield compared(f"{at}: {field}", shard[field], again, known, random=random)
+            afresh[field].append(shard[field] if random else again)
         if accepted is not None:
             yield of_crossing(at, shard, accepted, exact=not isinstance(threat, Suite))
         if limits.aim == "match":
             yield from of_targets(at, inputs, shard, limits, detector, cell.ood, first, seed=seed, size=size)
+    return {field: torch.cat(parts) for field, parts in afresh.items()}
 
 
 def of_limits(at: str, shard: dict[str, Tensor], x: Tensor, threat: ThreatModel | Suite) -> Iterator[Line]:

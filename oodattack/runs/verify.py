@@ -13,14 +13,14 @@ from oodattack.certificates import Certificates
 from oodattack.identity import sha256_of_file, sha256_of_images, sha256_of_networks
 from oodattack.numbers import eps_curves
 from oodattack.report import Report, Result, read_report
-from oodattack.runs.claims import of_bounds, of_cell
+from oodattack.runs.claims import of_bounds, of_cell, of_order
 from oodattack.runs.evidence import Cell, Evidence, inside, read_evidence
 from oodattack.runs.images import Inputs, dtype_of
 from oodattack.runs.line import Line, told
 from oodattack.runs.manifest import MANIFEST, files_in, read_manifest
 from oodattack.runs.plan import Plan, read_plan
-from oodattack.runs.rows import of_scores, of_side
-from oodattack.threat import Suite, Sweep, ThreatModel, each_radius, members_of
+from oodattack.runs.rows import Afresh, of_scores, of_side
+from oodattack.threat import Suite, Sweep, Threat, ThreatModel, each_radius, limits_of, members_of, shares_queries
 
 Detectors = Mapping[str, Callable[[Tensor], Tensor]]
 
@@ -68,7 +68,7 @@ def of_run(run: Opened, detectors: Detectors, fingerprints: Mapping[str, str | N
     spec, plan = run.report.spec, run.plan
     yield told("seed", spec.seed, plan.job.get("seed"))
     yield told("precision", spec.precision, plan.job.get("precision"))
-    yield told("detectors", ", ".join(spec.detectors), ", ".join(detectors))
+    yield told("detectors", ", ".join(spec.detectors), ", ".join(plan.detectors))
     for name in detectors:
         yield told(f"{name}: fitted to", spec.fingerprints.get(name), fingerprints[name])
     threats = {name: dump.threat() for name, dump in plan.threats.items()}
@@ -80,14 +80,14 @@ def of_run(run: Opened, detectors: Detectors, fingerprints: Mapping[str, str | N
     yield told("weights", spec.networks, sha256_of_networks(detectors))
     inputs = Inputs(run.folder, run.evidence, dtype_of(plan.job.get("dtype")))
     yield from of_inputs(run, inputs)
+    afresh = Afresh({}, {})
     for name, detector in detectors.items():
-        yield from of_scores(inputs, name, detector, plan.batch_size)
+        afresh.clean[name] = yield from of_scores(inputs, name, detector, plan.batch_size)
     yield from of_curves(run.report, [t for t in threats.values() if isinstance(t, Sweep)])
-    yield told("cells", len(run.report.results), len(run.evidence.cells))
-    seen: set[tuple[str, ...]] = set()
+    yield from of_cells(run, list(threats.values()))
     certificates = Certificates()
     for result, cell in zip(run.report.results, run.evidence.cells, strict=False):
-        yield from of_one(run, inputs, result, cell, limits, detectors, seen)
+        yield from of_one(run, inputs, result, cell, limits, detectors, afresh)
         if result.certified_auroc is not None or result.certified is not None:
             yield from of_bounds(inputs, result, cell, limits[result.threat], detectors[cell.detector], certificates)
 
@@ -109,6 +109,27 @@ def of_inputs(run: Opened, inputs: Inputs) -> Iterator[Line]:
         yield told(f"images {name}", source.sha256, found)
 
 
+def of_cells(run: Opened, threats: Sequence[Threat]) -> Iterator[Line]:
+    """Each detector of the plan has a cell at each radius of each threat on each OOD set, unless that was skipped."""
+    report, plan = run.report, run.plan
+    claimed = [result.key for result in report.results]
+    skipped = {one.key for one in report.skipped}
+    sets = [name.removeprefix("ood/") for name in plan.data if name.startswith("ood/")]
+    planned = []
+    for judged in (judged for threat in threats for judged in each_radius(threat)):
+        parts = [judged] if shares_queries(judged) else members_of(judged)  # a suite lasts while a member does
+        start = limits_of(judged).start
+        for ood in sets if start == "ood" else [start]:
+            for name in plan.detectors:
+                if not {(name, part.name, ood) for part in parts} <= skipped:
+                    planned.append((name, judged.name, ood))
+    for name, threat, ood in planned:
+        if (name, threat, ood) not in claimed:
+            yield Line(f"{name}, {threat} on {ood}: cell", "none", "in the plan", False)
+    yield told("cells", len(claimed), len(planned))
+    yield told("cells with evidence", len(run.evidence.cells), len(planned))
+
+
 def of_curves(report: Report, sweeps: Sequence[Sweep]) -> Iterator[Line]:
     """AUROC against eps is what the cells say."""
     sets = dict.fromkeys(result.ood for result in report.results)
@@ -127,7 +148,7 @@ def of_one(
     cell: Cell,
     limits: Mapping[str, ThreatModel | Suite],
     detectors: Detectors,
-    seen: set[tuple[str, ...]],
+    afresh: Afresh,
 ) -> Iterator[Line]:
     """One cell: its rows, unless another cell had the same, and then every number that the report gives."""
     name, where = result.name, result.where
@@ -137,11 +158,14 @@ def of_one(
         return
     threat = limits[result.threat]
     aimed = members_of(threat)[0].aim == "match"  # its targets are drawn by OOD set
+    sides = {}
     for side in cell.sides:
         key = (name, result.threat, result.ood if aimed else "", side.images, *side.shards)
-        if key not in seen:
-            seen.add(key)
-            yield from of_side(
+        if key not in afresh.sides:
+            afresh.sides[key] = yield from of_side(
                 where, inputs, side, threat, detectors[name], cell, seed=run.report.spec.seed, size=run.plan.batch_size
             )
+        sides[side.images] = afresh.sides[key]
     yield from of_cell(where, inputs, result, cell, threat)
+    clean, ood = afresh.clean[name], f"ood/{cell.ood}"
+    yield from of_order(where, result, (clean["id"], clean[ood]), sides.get("id"), sides.get(ood))

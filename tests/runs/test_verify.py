@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from small_run import CODE, RUN
+from small_run import CODE, RUN, fill
 
+from oodattack import diagnose, numbers
 from oodattack.cli import main
 from oodattack.runs.manifest import write_manifest
 from oodattack.runs.plan import read_plan
@@ -205,6 +206,71 @@ def test_scores_and_metrics_that_fit_each_other_are_caught_by_the_detector(run, 
     assert "scores" in capsys.readouterr().out.splitlines()[-1]
 
 
+BUNCHED = """
+def bunched(x):
+    bright = x.flatten(1).mean(1)
+    return (bright > 0.29).float() + 1e-4 * bright
+"""
+
+
+@pytest.fixture(scope="module")
+def bunched(tmp_path_factory):
+    """A run of a score with two heaps: the spread of all is a thousand times that of either."""
+    folder = tmp_path_factory.mktemp("bunched")
+    fill(folder)
+    (folder / "mine.py").write_text(CODE + BUNCHED)
+    words = [
+        "run",
+        "--detector",
+        "mine:bunched",
+        "--id",
+        "npz:id.npz",
+        "--ood",
+        "npz:ood.npz",
+        "--threat",
+        "quick.toml",
+    ]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        patch.setattr(sys, "path", [entry for entry in sys.path if entry])
+        assert main([*words, "--out", "out"]) == 0
+    sys.modules.pop("mine", None)
+    return folder
+
+
+@pytest.mark.parametrize("kind", ["clean", "attacked", "attacked_8bit"])
+def test_scores_that_are_all_a_little_off_in_one_direction_are_caught(place, bunched, capsys, kind):
+    """Each is within the slack, and every number of the report follows from them."""
+    (place / "mine.py").write_text(CODE + BUNCHED)
+    run = place / "out"
+    shutil.copytree(bunched / "out", run)
+    assert main(["verify", "out"]) == 0
+    field = {"clean": "clean", "attacked": "scores", "attacked_8bit": "scores_8bit"}[kind]
+    sides = [shard(run, "quick", side, "bunched") for side in ("id", "ood")]
+    edit(sides[0], lambda t: t[field].add_(9e-4))
+    if kind == "clean":
+        (path,) = (run / "clean" / "id").rglob("*.safetensors")
+        edit(path, lambda t: t["scores"].add_(9e-4))
+    on_id, on_ood = (load_file(path) for path in sides)
+
+    def fits(report):
+        (result,) = report["results"]
+        before = result[kind]["auroc"]
+        for name, of in (("clean", "clean"), ("attacked", "scores"), ("attacked_8bit", "scores_8bit")):
+            result[name] = numbers.numbers(on_id[of], on_ood[of]).model_dump()
+        result["deployed"] = numbers.deployed(on_id["clean"], on_id["scores"], on_ood["scores"]).model_dump()
+        found = diagnose.Indicators(**result["indicators"])
+        says = diagnose.verdict(result["clean"]["auroc"], result["attacked"]["auroc"], found)
+        result["verdict"], result["reason"] = says
+        assert abs(before - result[kind]["auroc"]) > 0.1
+
+    of_report(run, fits)
+    write_manifest(run)
+    capsys.readouterr()
+    assert main(["verify", "out"]) == 1
+    assert "auroc afresh" in capsys.readouterr().out.splitlines()[-1]
+
+
 def test_a_file_that_was_swapped_with_another_is_caught(run, capsys):
     one, two = shard(run, "quick"), shard(run, "shared")
     a, b = one.read_bytes(), two.read_bytes()
@@ -213,6 +279,50 @@ def test_a_file_that_was_swapped_with_another_is_caught(run, capsys):
     write_manifest(run)
     assert main(["verify", "out"]) == 1
     assert "DIFFERENT" in capsys.readouterr().out
+
+
+def without_a_cell(report, index):
+    gone = report["results"].pop(0)
+    assert (gone["detector"], gone["threat"]) == ("energy", "quick")
+    del index["cells"][0]
+
+
+def without_a_detector(report, index):
+    report["results"] = [result for result in report["results"] if result["detector"] != "mine:bright"]
+    index["cells"] = [cell for cell in index["cells"] if cell["detector"] != "mine:bright"]
+
+
+def without_a_trace_of_a_detector(report, index):
+    without_a_detector(report, index)
+    report["spec"]["detectors"].remove("mine:bright")
+    for of in (report["spec"]["networks"], report["spec"]["fingerprints"], index["clean"]):
+        of.pop("mine:bright", None)
+
+
+def without_a_set(report, index):
+    report["results"], index["cells"], report["spec"]["ood"] = [], [], []
+    for of in (index["inputs"], *index["clean"].values()):
+        of.pop("ood/npz:ood.npz")
+
+
+def twice(report, index):
+    report["results"][1], index["cells"][1] = report["results"][0], index["cells"][0]
+
+
+LEFT_OUT = {
+    f.__name__: f for f in (without_a_cell, without_a_detector, without_a_trace_of_a_detector, without_a_set, twice)
+}
+
+
+@pytest.mark.parametrize("what", LEFT_OUT)
+def test_a_cell_of_the_plan_that_is_left_out_everywhere_is_caught(run, capsys, what):
+    report, index = (json.loads((run / name).read_text()) for name in ("report.json", "evidence.json"))
+    LEFT_OUT[what](report, index)
+    (run / "report.json").write_text(json.dumps(report))
+    (run / "evidence.json").write_text(json.dumps(index))
+    write_manifest(run)
+    assert main(["verify", "out"]) == 1
+    assert capsys.readouterr().out.count("DIFFERENT") == 1
 
 
 def test_files_beside_or_missing_are_caught(run, capsys):
