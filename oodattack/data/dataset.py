@@ -87,16 +87,18 @@ def taken(found: Opened, rows: Tensor, steps: tuple[Step, ...], room: Room) -> I
     if len(rows) <= AT_ONCE:
         return first
     x = room(first.x.new_empty(()).expand(len(rows), *first.x.shape[1:]))
-    labels = []
+    labels = None if first.y is None else first.y.new_empty(len(rows))
     for part in pieces(len(rows)):
         images = found.take(rows[part], steps) if part.start else first
         check_one_size(((x.shape[2], x.shape[3]), (images.x.shape[2], images.x.shape[3])), images.name)
         if images.x.shape[1] > x.shape[1]:  # colour after nothing but grey
             x = copied(x.expand(-1, images.x.shape[1], -1, -1), room)
         x[part] = images.x
-        labels.append(images.y)
-    known = [y for y in labels if y is not None]
-    return first._replace(x=x, y=torch.cat(known) if len(known) == len(labels) else None)
+        if labels is not None and images.y is not None:
+            labels[part] = images.y  # a list of small tensors would keep the large ones' memory from being used again
+        else:
+            labels = None
+    return first._replace(x=x, y=labels)
 
 
 def drawn(name: str, source: str, description: str, make: Callable[..., Tensor]) -> Dataset:

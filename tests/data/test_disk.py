@@ -1,11 +1,14 @@
 """Images on disk: room, copies piece by piece, and sets that are read into it."""
 
+import weakref
+
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
-from oodattack.data import disk, load
+from oodattack.data import Images, disk, load
+from oodattack.data.dataset import Opened, taken
 from oodattack.data.disk import copied, forget_pages, moved, picked, put, room_on_disk
 
 X = torch.rand(600, 3, 4, 4, generator=torch.Generator().manual_seed(0))
@@ -70,6 +73,27 @@ def test_no_more_than_a_piece_of_an_archive_becomes_floats_at_once(room, tmp_pat
     monkeypatch.setattr(arrays, "to_images", lambda x, y, name: seen.append(len(x)) or real(x, y, name))
     load(f"npz:{tmp_path / 'a.npz'}", seed=0, room=room)
     assert seen == [256, 256, 88]
+
+
+def test_labels_of_a_piece_do_not_outlive_it(room):
+    alive = weakref.WeakSet()
+
+    def take(rows, _steps):
+        assert len(alive) <= 2  # of the first piece and of the last
+        y = rows.clone()
+        alive.add(y)
+        return Images("set", torch.zeros(len(rows), 1, 2, 2), y, "")
+
+    found = taken(Opened(2000, take), torch.arange(2000), (), room)
+    assert torch.equal(found.y, torch.arange(2000))
+
+
+@pytest.mark.parametrize("without", [0, 300])
+def test_a_set_has_labels_only_if_all_its_pieces_do(room, without):
+    def take(rows, _steps):
+        return Images("set", torch.zeros(len(rows), 1, 2, 2), None if without in rows else rows, "")
+
+    assert taken(Opened(600, take), torch.arange(600), (), room).y is None
 
 
 def pictures(folder, sizes_and_modes):
