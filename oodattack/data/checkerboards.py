@@ -9,7 +9,7 @@ import math
 import torch
 from torch import Generator, Tensor
 
-from oodattack.data.rows import draw_rows, uniform
+from oodattack.data.rows import Rows, draw_rows, uniform
 
 
 def checkerboard(
@@ -40,14 +40,14 @@ def checkerboard(
     return ((i + j) % 2).float().repeat(channels, 1, 1)
 
 
-def checkerboards(n: int, *, channels: int, size: int, seed: int) -> Tensor:
+def checkerboards(n: Rows, *, channels: int, size: int, seed: int) -> Tensor:
     """Different checkerboards: even rows 2 cells a side, odd rows 8.
 
     Each row draws its offset, its angle (within 15 degrees of upright), its dark level (0 to 0.2) and its light level
     (0.8 to 1).
 
     Args:
-        n: number of images, >= 1.
+        n: number of images, >= 1, or which rows.
         channels: any; all alike.
         size: pixels a side, >= 8.
         seed: row r depends on (seed, r) only.

@@ -4,7 +4,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
-import torch
 from torch import Tensor
 
 from oodattack.data.disk import AT_ONCE, Room, copied, pieces
@@ -102,11 +101,15 @@ def taken(found: Opened, rows: Tensor, steps: tuple[Step, ...], room: Room) -> I
 
 
 def drawn(name: str, source: str, description: str, make: Callable[..., Tensor]) -> Dataset:
-    """A set that `make(n, channels=, size=, seed=)` draws afresh for every seed."""
+    """A set that `make(rows, channels=, size=, seed=)` draws afresh for every seed, each row for itself."""
 
     def draw(ask: Request) -> Opened:
         n = DRAWN if ask.samples is None else ask.samples
-        x = make(n, channels=ask.channels or CHANNELS, size=ask.size or SIZE, seed=ask.seed)
-        return opened(Images(name, x, None, source))
+
+        def take(rows: Tensor, steps: tuple[Step, ...]) -> Images:
+            x = make(rows.tolist(), channels=ask.channels or CHANNELS, size=ask.size or SIZE, seed=ask.seed)
+            return Images(name, apply_steps(x, steps), None, source + told(steps))
+
+        return Opened(n, take)
 
     return Dataset(name, source, f"{description}; {AFRESH}", draw, afresh=True)

@@ -5,20 +5,20 @@ import math
 import torch
 from torch import Generator, Tensor, nn
 
-from oodattack.data.rows import draw_rows, uniform
+from oodattack.data.rows import Rows, draw_rows, uniform
 from oodattack.data.tones import as_channels
 
 SIDES = (64, 384)  # smallest and largest patch, in pixels of the 427 x 640 photographs
 TRIES = 3
 
 
-def photos(n: int, *, channels: int, size: int, seed: int) -> Tensor:
+def photos(n: Rows, *, channels: int, size: int, seed: int) -> Tensor:
     """Square patches of log-uniform side in 64..384, shrunk to `size`; even rows temple, odd rows flower.
 
     Of three random patches a row keeps the one with the largest standard deviation: plain sky shows nothing.
 
     Args:
-        n: number of patches, >= 1.
+        n: number of patches, >= 1, or which rows.
         channels: 1 for luminance, 3 for RGB.
         size: pixels a side.
         seed: row r depends on (seed, r) only.

@@ -1,10 +1,12 @@
 """One random generator a row, so that row r of a set does not depend on how many rows are drawn."""
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Generator, Tensor
+
+Rows = int | Sequence[int]  # as many, from row 0 on, or these
 
 
 def row_generator(seed: int, family: str, row: int) -> Generator:
@@ -16,11 +18,23 @@ def row_generator(seed: int, family: str, row: int) -> Generator:
     return Generator().manual_seed(int.from_bytes(digest, "big") >> 1)
 
 
-def draw_rows(n: int, family: str, seed: int, make: Callable[[int, Generator], Tensor]) -> Tensor:
-    """Stack make(r, generator of row r) for r = 0..n-1.
+def rows_of(n: Rows) -> Sequence[int]:
+    """Numbers of the rows.
+
+    Raises:
+        ValueError: there are none.
+    """
+    rows = n if isinstance(n, Sequence) else range(n)
+    if not rows:
+        raise ValueError(f"`n` must be >= 1, got {n}. Ask for at least one image.")
+    return rows
+
+
+def draw_rows(n: Rows, family: str, seed: int, make: Callable[[int, Generator], Tensor]) -> Tensor:
+    """Stack make(r, generator of row r) for r = 0..n-1, or for these r.
 
     Args:
-        n: number of rows, >= 1.
+        n: number of rows, >= 1, or which.
         family: keeps the rows of one family apart from those of another.
         seed: any integer.
         make: one image, shape (C, H, W).
@@ -31,9 +45,7 @@ def draw_rows(n: int, family: str, seed: int, make: Callable[[int, Generator], T
     Raises:
         ValueError: n < 1.
     """
-    if n < 1:
-        raise ValueError(f"`n` must be >= 1, got {n}. Ask for at least one image.")
-    return torch.stack([make(row, row_generator(seed, family, row)) for row in range(n)])
+    return torch.stack([make(row, row_generator(seed, family, row)) for row in rows_of(n)])
 
 
 def uniform(low: float, high: float, generator: Generator) -> float:

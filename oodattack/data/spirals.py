@@ -9,7 +9,7 @@ import math
 import torch
 from torch import Generator, Tensor
 
-from oodattack.data.rows import draw_rows, uniform
+from oodattack.data.rows import Rows, draw_rows, uniform
 from oodattack.data.tones import as_channels, stretch
 
 
@@ -46,14 +46,14 @@ def spiral(
     return stretch(as_channels(0.5 + 0.5 * torch.cos(2 * math.pi * (phase - lag)), channels))
 
 
-def spirals(n: int, *, channels: int, size: int, seed: int) -> Tensor:
+def spirals(n: Rows, *, channels: int, size: int, seed: int) -> Tensor:
     """Different spirals: even rows colour, odd rows grey.
 
     Each row draws its rotation, eye (within 0.4 of the middle), winding (1.2 to 2.8, either way), contrast (0.6 to 1)
     and brightness (what the contrast leaves room for).
 
     Args:
-        n: number of images, >= 1.
+        n: number of images, >= 1, or which rows.
         channels: 1 or 3.
         size: pixels a side.
         seed: row r depends on (seed, r) only.

@@ -2,9 +2,11 @@
 
 from collections.abc import Callable
 
+import torch
 from torch import Tensor
 
 from oodattack.data.checkerboards import checkerboard
+from oodattack.data.disk import Room, copied, pieces
 from oodattack.data.noise import noise
 from oodattack.data.pictures import picture
 from oodattack.data.spirals import spiral
@@ -20,7 +22,7 @@ START_PICTURES: dict[str, Callable[[int, int], Tensor]] = {
 }
 
 
-def start_images(kind: str, n: int, *, channels: int, size: int, seed: int) -> Tensor:
+def start_images(kind: str, n: int, *, channels: int, size: int, seed: int, room: Room = torch.empty_like) -> Tensor:
     """Images to start an attack from.
 
     Args:
@@ -29,9 +31,10 @@ def start_images(kind: str, n: int, *, channels: int, size: int, seed: int) -> T
         channels: 1 or 3.
         size: pixels a side, >= 8.
         seed: fixes the noise; the pictures do not depend on it.
+        room: where to put them.
 
     Returns:
-        Shape (n, channels, size, size), values in [0, 1].
+        Shape (n, channels, size, size), values in [0, 1]; rows have memory of their own.
 
     Raises:
         ValueError: an unknown kind, n < 1, an impossible format, or an unreadable picture.
@@ -40,11 +43,14 @@ def start_images(kind: str, n: int, *, channels: int, size: int, seed: int) -> T
     if n < 1:
         raise ValueError(f"`n` must be >= 1, got {n}. Ask for at least one image.")
     if kind == "noise":
-        return noise(n, channels=channels, size=size, seed=seed)
+        fresh = room(torch.empty(()).expand(n, channels, size, size))
+        for rows in pieces(n):
+            fresh[rows] = noise(range(rows.start, rows.stop), channels=channels, size=size, seed=seed)
+        return fresh
     if kind.startswith("picture:"):
         x = picture(kind.removeprefix("picture:"), channels=channels, size=size)
     elif kind in START_PICTURES:
         x = START_PICTURES[kind](channels, size)
     else:
         raise unknown("kind", kind, ["noise", *START_PICTURES, "picture:PATH"])
-    return x.repeat(n, 1, 1, 1)
+    return copied(x.expand(n, -1, -1, -1), room)

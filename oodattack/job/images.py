@@ -60,7 +60,7 @@ def load_images(job: Job, threats: list[Threat], room: Room | None = None) -> Lo
     n = job.samples or DEFAULT_OOD_EACH
     ood = [at_most(name, n, root=job.data_root, room=room, **look) for name in names]
     starts = dict.fromkeys(m.start for t in threats for m in members_of(t) if m.start not in ("ood", "id"))
-    made = {s: data.start_images(s, n, **look) for s in starts}
+    made = {s: data.start_images(s, n, room=room or torch.empty_like, **look) for s in starts}
     return Loaded(id_images, targets, ood, made)
 
 

@@ -7,9 +7,11 @@ import pytest
 import torch
 from PIL import Image
 
-from oodattack.data import Images, disk, load
-from oodattack.data.dataset import Opened, taken
+from oodattack.data import DATASETS, Images, disk, load
+from oodattack.data.dataset import Opened, Request, drawn, taken
 from oodattack.data.disk import copied, forget_pages, moved, picked, put, room_on_disk
+from oodattack.data.noise import noise
+from oodattack.data.starts import start_images
 
 X = torch.rand(600, 3, 4, 4, generator=torch.Generator().manual_seed(0))
 
@@ -94,6 +96,27 @@ def test_a_set_has_labels_only_if_all_its_pieces_do(room, without):
         return Images("set", torch.zeros(len(rows), 1, 2, 2), None if without in rows else rows, "")
 
     assert taken(Opened(600, take), torch.arange(600), (), room).y is None
+
+
+@pytest.mark.parametrize("name", [name for name, of in DATASETS.items() if of.afresh])
+def test_a_set_that_is_drawn_is_the_same_piece_by_piece(room, name):
+    look = {"samples": 300, "channels": 1, "size": 16, "seed": 3}
+    there, here = load(name, **look, room=room), load(name, **look)
+    assert room.asked == [(300, 1, 16, 16)]
+    assert torch.equal(there.x, here.x)
+
+
+def test_no_more_than_a_piece_is_drawn_at_once(room):
+    seen = []
+    dataset = drawn("mine", "here", "noise", lambda rows, **look: seen.append(len(rows)) or noise(rows, **look))
+    taken(dataset.load(Request("test", 600, 1, 8, 0)), torch.arange(600), (), room)
+    assert seen == [256, 256, 88]
+
+
+@pytest.mark.parametrize("kind", ["noise", "grey-spiral"])
+def test_start_images_are_put_into_room(room, kind):
+    there, here = (start_images(kind, 300, channels=1, size=8, seed=0, **how) for how in ({"room": room}, {}))
+    assert room.asked == [(300, 1, 8, 8)] and torch.equal(there, here)
 
 
 def pictures(folder, sizes_and_modes):
