@@ -3,7 +3,6 @@
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-import torch
 from torch import Tensor, nn
 
 from oodattack.detectors.auto_encoder import fit_auto_encoder
@@ -55,11 +54,6 @@ class Fit(NamedTuple):
     y: Tensor
     ood_val: Tensor | None = None
     id_val: Tensor | None = None
-
-    def to(self, device: torch.device, dtype: torch.dtype) -> "Fit":
-        """The same elsewhere, images in another precision."""
-        ood_val, id_val = (x if x is None else x.to(device, dtype) for x in (self.ood_val, self.id_val))
-        return Fit(self.x.to(device, dtype), self.y.to(device), ood_val, id_val)
 
     def sets(self) -> dict[str, Tensor]:
         """All images, by what they are called in a report."""

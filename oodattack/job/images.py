@@ -69,12 +69,13 @@ def at_most(name: str, samples: int, **look: Any) -> Images:
     return data.load(name, samples=samples, at_most=True, **look)
 
 
-def fit_images(job: Job, *, tunes: bool) -> Fit:
+def fit_images(job: Job, *, tunes: bool, room: Room | None = None) -> Fit:
     """Training images and labels for detectors that are fitted, and validation images.
 
     Args:
         job: what was asked for.
         tunes: whether a detector needs OOD validation images; on digits those are outliers made for training.
+        room: where to put many images.
 
     Raises:
         ValueError: none were named, they have no labels, or validation images are of another shape.
@@ -84,11 +85,11 @@ def fit_images(job: Job, *, tunes: bool) -> Fit:
     if tunes and job.ood_validation is None and job.id != "digits":
         raise ValueError("`--ood-validation` must name OOD images for this detector, got none. Add npz:PATH.")
     name = job.fit or "digits"
-    images = data.load(name, part=part_to_fit(name), seed=job.seed, root=job.data_root)
+    images = data.load(name, part=part_to_fit(name), seed=job.seed, root=job.data_root, room=room)
     if images.y is None:
         raise ValueError(f"`--fit` must have labels, got none in {images.name!r}. Store them under the key `labels`.")
     known, strange = (
-        None if named is None else validation(option, named, job, images)
+        None if named is None else validation(option, named, job, images, room)
         for option, named in (("--id-validation", job.id_validation), ("--ood-validation", job.ood_validation))
     )
     if strange is None and job.id == "digits":
@@ -96,14 +97,20 @@ def fit_images(job: Job, *, tunes: bool) -> Fit:
     return Fit(images.x, images.y, strange, known)
 
 
-def validation(option: str, name: str, job: Job, train: Images) -> Tensor:
+def fit_moved(fit: Fit, device: torch.device, dtype: torch.dtype, room: Room) -> Fit:
+    """The same elsewhere, images in another precision; see `moved`."""
+    ood_val, id_val = (x if x is None else moved(x, device, dtype, room) for x in (fit.ood_val, fit.id_val))
+    return Fit(moved(fit.x, device, dtype, room), fit.y.to(device), ood_val, id_val)
+
+
+def validation(option: str, name: str, job: Job, train: Images, room: Room | None) -> Tensor:
     """The images that an option names, in the format of the training images.
 
     Raises:
         ValueError: they are of another shape.
     """
     look: dict[str, Any] = {"channels": train.x.shape[1], "size": train.x.shape[2], "seed": job.seed}
-    x = data.load(name, root=job.data_root, **look).x
+    x = data.load(name, root=job.data_root, room=room, **look).x
     if x.shape[1:] != train.x.shape[1:]:
         wanted, found = tuple(train.x.shape[1:]), tuple(x.shape[1:])
         raise ValueError(f"`{option}` must have the shape {wanted} of --fit, got {found}. Resize them.")

@@ -20,7 +20,7 @@ from oodattack.job.ask import DEFAULT_DETECTORS, DEFAULT_THREATS, ON_A_MODEL, Jo
 from oodattack.job.detectors import Wanted, build_detector, split_name
 from oodattack.job.device import checked_device
 from oodattack.job.folder import Interrupted, forget, how_to_go_on, run_directory, write_sheet
-from oodattack.job.images import Loaded, fit_images, load_images
+from oodattack.job.images import Loaded, fit_images, fit_moved, load_images
 from oodattack.job.networks import Network, learnt_by, load_networks
 from oodattack.job.planned import checked_before, checked_now, job_of, plan_of
 from oodattack.report import Report, read_report
@@ -159,8 +159,9 @@ def prepare(asked: Asked, room: Room, progress: Progress | None) -> Ready:
     networks = load_networks(names, job, images.id, progress)
     dtype = dtype_of(job.dtype)
     rows = [DETECTORS[d] for d, _ in asked.wanted if d in DETECTORS]
-    fit = fit_images(job, tunes=any(row.tunes for row in rows)) if any(row.fits for row in rows) else None
-    fit = fit and fit.to(device, dtype)
+    fit = None
+    if any(row.fits for row in rows):
+        fit = fit_moved(fit_images(job, tunes=any(row.tunes for row in rows), room=room), device, dtype, room)
     detectors: dict[str, Detector] = {}
     for wanted in asked.wanted:
         nets = [networks[n].seen_by(wanted.detector).to(dtype) for n in wanted.networks]

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from oodattack.data.disk import room_on_disk
 from oodattack.job.device import checked_device
 from oodattack.job.training_data import training_data
 from oodattack.lookup import unknown
@@ -99,7 +100,7 @@ def train(asked: Training, *, progress: Progress | None = None) -> Done:
     Raises:
         ValueError: anything that the user can put right; one line.
     """
-    check_out(asked.out)
+    beside = check_out(asked.out)
     recipe = chosen_recipe(asked)
     checked_device(asked.device)
     weights = None if asked.weights is None else read_weights(asked.weights)
@@ -110,6 +111,7 @@ def train(asked: Training, *, progress: Progress | None = None) -> Done:
         root=asked.data_root,
         samples=asked.samples,
         seed=asked.seed,
+        room=lambda x: room_on_disk(x, beside),
     )
     done = trained(
         recipe,
@@ -188,8 +190,12 @@ def write(asked: Training, done: Trained, shared: Sequence[tuple[str, str, int]]
     return notes + ([f"Its score: {record['outlier_class']}"] if record["outlier_class"] else [])
 
 
-def check_out(out: Path) -> None:
-    """Raise ValueError unless a .safetensors file can be written there; better now than after hours."""
+def check_out(out: Path) -> Path:
+    """Raise ValueError unless a .safetensors file can be written there; better now than after hours.
+
+    Returns:
+        The folder above that there is already.
+    """
     if out.suffix != ".safetensors":
         raise ValueError(f"`--out` must end in .safetensors, got {str(out)!r}. Rename it.")
     folder = next(
@@ -203,6 +209,7 @@ def check_out(out: Path) -> None:
         probe.unlink()
     except OSError as error:
         raise not_writable(out, error) from None
+    return folder
 
 
 def not_writable(out: Path, error: OSError) -> ValueError:

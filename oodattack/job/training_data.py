@@ -2,13 +2,16 @@
 
 from functools import lru_cache
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
+from torch import Tensor
 
 from oodattack import data
 from oodattack.data import Images
 from oodattack.data.auxiliary import auxiliary
+from oodattack.data.disk import Room, picked
+from oodattack.data.images import choose
 from oodattack.data.registry import kind_of, part_to_fit
 from oodattack.train import HeldOut, TrainingSet
 
@@ -46,7 +49,14 @@ def held_out_digits() -> HeldOut:
 
 
 def training_data(
-    name: str, aux: str | None, *, needs_aux: bool, root: Path | None, samples: int | None, seed: int
+    name: str,
+    aux: str | None,
+    *,
+    needs_aux: bool,
+    root: Path | None,
+    samples: int | None,
+    seed: int,
+    room: Room = torch.empty_like,
 ) -> Fed:
     """ID images, held-out ones and outliers in their format.
 
@@ -58,6 +68,7 @@ def training_data(
         root: folder of downloaded sets.
         samples: ID images to train on, at most; None for all.
         seed: of all choices.
+        room: where to put many images.
 
     Raises:
         ValueError: sets that cannot be loaded, labels or outliers that are missing, or outliers without a use.
@@ -71,33 +82,40 @@ def training_data(
         raise ValueError(f"`--aux` must be left out for an objective without outliers, got {aux!r}. Drop it.")
     if name == "digits" and aux is None and samples is None:
         return default_data()
-    whole, held_out = labelled(name, root=root, seed=seed)
-    train = data.subset(whole, None if samples is None else min(samples, len(whole.x)), seed=seed)
-    assert whole.y is not None and train.y is not None and held_out.y is not None
-    if missing := sorted({*whole.y.tolist()} - {*train.y.tolist()}):
+    train, held_out, labels = labelled(name, samples=samples, root=root, seed=seed, room=room)
+    assert train.y is not None and held_out.y is not None
+    if samples is not None and (missing := sorted({*labels.tolist()} - {*train.y.tolist()})):
         raise ValueError(f"`--samples` must leave images of every class, got none of class {missing[0]}. Raise it.")
     outliers = auxiliary(AUXILIARY, train=train, seed=0) if aux is None and name == "digits" else None
     if aux is not None:
-        outliers = like(aux, train, root=root, seed=seed).x
+        outliers = like(aux, train, root=root, seed=seed, room=room).x
     words = "digits 0-5" if name == "digits" else name
     return Fed(TrainingSet(train.x, train.y, outliers), HeldOut(held_out.x, held_out.y), words)
 
 
-def labelled(name: str, *, root: Path | None, seed: int) -> tuple[Images, Images]:
-    """Images to train on and images to hold out, both with labels.
+def labelled(
+    name: str, *, samples: int | None, root: Path | None, seed: int, room: Room
+) -> tuple[Images, Images, Tensor]:
+    """Images to train on, images to hold out, both with labels, and labels of all classes.
+
+    Of a set with both parts no more is read than `samples`, so that its classes are those of what is held out.
 
     Raises:
         ValueError: there are no labels, or too few images.
     """
     parts = data.DATASETS[kind_of(name)].parts
-    train = data.load(name, part=part_to_fit(name), seed=seed, root=root)
+    look: dict[str, Any] = {"seed": seed, "root": root, "room": room}
+    apart = "train" in parts and "test" in parts
+    some: dict[str, Any] = {"samples": samples, "at_most": True} if apart else {}
+    train = data.load(name, part=part_to_fit(name), **some, **look)
     if train.y is None:
         raise ValueError(f"`--id` must have labels to train with, got none in {name!r}. Store them as `labels`.")
     if name == "digits":
         digits = held_out_digits()
-        return train, Images(name, digits.x, digits.y, train.source)
-    if "train" in parts and "test" in parts:
-        return train, data.load(name, part="test", seed=seed, root=root)
+        return train, Images(name, digits.x, digits.y, train.source), digits.y
+    if apart:
+        held_out = data.load(name, part="test", **look)
+        return train, held_out, train.y if held_out.y is None else held_out.y
     few = len(train.x) // HELD_OUT
     if few == 0:
         raise ValueError(
@@ -105,13 +123,15 @@ def labelled(name: str, *, root: Path | None, seed: int) -> tuple[Images, Images
         )
     order = torch.randperm(len(train.x), generator=torch.Generator().manual_seed(seed))
     away, stay = order[:few].sort().values, order[few:].sort().values
+    keep = stay[choose(len(stay), samples, seed=seed, name=name, at_most=True)]
     return (
-        train._replace(x=train.x[stay], y=train.y[stay]),
-        train._replace(x=train.x[away], y=train.y[away]),
+        train._replace(x=picked(train.x, keep, room), y=train.y[keep]),
+        train._replace(x=picked(train.x, away, room), y=train.y[away]),
+        train.y[stay],
     )
 
 
-def like(name: str, train: Images, *, root: Path | None, seed: int) -> Images:
+def like(name: str, train: Images, *, root: Path | None, seed: int, room: Room) -> Images:
     """Outliers in the format of the training images; as many as those where they are drawn afresh.
 
     Raises:
@@ -126,6 +146,7 @@ def like(name: str, train: Images, *, root: Path | None, seed: int) -> Images:
         size=size,
         seed=seed,
         root=root,
+        room=room,
     )
     if found.x.shape[1:] != train.x.shape[1:]:
         raise ValueError(

@@ -9,9 +9,11 @@ import pytest
 import torch
 
 from oodattack.cli import main
+from oodattack.data import load, subset
 from oodattack.data.idx import FAMILIES
 from oodattack.job import Job
-from oodattack.job.images import fit_images, load_images
+from oodattack.job.images import fit_images, fit_moved, load_images
+from oodattack.job.training_data import training_data
 from oodattack.threat import ThreatModel, read_threat
 
 CODE = """
@@ -90,6 +92,55 @@ def test_samples_are_drawn_and_fewer_are_all(sets, tmp_path):
     loaded = load_images(job, [THREAT])
     assert [len(loaded.id.x), *(len(i.x) for i in loaded.ood)] == [12, 12, 50]
     assert loaded.ood[1].x.shape[1:] == (1, 28, 28)
+
+
+@pytest.fixture
+def room(monkeypatch):
+    """Room that says for what it was asked; sets of five images are many."""
+    monkeypatch.setattr("oodattack.data.disk.AT_ONCE", 4)
+    monkeypatch.setattr("oodattack.data.dataset.AT_ONCE", 4)
+    asked = []
+
+    def make(like):
+        asked.append(tuple(like.shape))
+        return torch.empty_like(like)
+
+    make.asked = asked
+    return make
+
+
+def test_what_detectors_are_fitted_on_goes_into_room(sets, tmp_path, room):
+    named = {"fit": "mnist", "ood_validation": "kmnist", "id_validation": "mnist"}
+    job = Job(id="mnist", ood=("kmnist",), data_root=tmp_path / "sets", **named)
+    there, here = fit_images(job, tunes=True, room=room), fit_images(job, tunes=True)
+    assert room.asked == [(20, 1, 28, 28), (12, 1, 28, 28), (12, 1, 28, 28)]
+    assert all(torch.equal(a, b) for a, b in zip(there, here, strict=True))
+    double = fit_moved(there, torch.device("cpu"), torch.float64, room)
+    assert len(room.asked) == 6 and torch.equal(double.x, here.x.double()) and torch.equal(double.y, here.y)
+
+
+@pytest.mark.parametrize("samples", [None, 9, 50])
+@pytest.mark.parametrize("name", ["mnist", "npz:all.npz"])
+def test_what_networks_are_trained_on_goes_into_room(sets, tmp_path, room, name, samples):
+    np.savez(tmp_path / "all.npz", images=sets["mnist", "train"][..., None], labels=np.arange(20) % 2)
+    asked = {"needs_aux": True, "root": tmp_path / "sets", "seed": 3, "samples": samples}
+    there, here = (training_data(name, "kmnist", **asked, **how) for how in ({"room": room}, {}))
+    assert all(
+        torch.equal(a, b)
+        for a, b in zip([*there.training, *there.held_out], [*here.training, *here.held_out], strict=True)
+    )
+    n = min(samples or 20, 20 if name == "mnist" else 18)
+    if name == "mnist":  # no more is read than that
+        assert room.asked == [(n, 1, 28, 28), (12, 1, 28, 28), (20, 1, 28, 28)]
+        whole = load(name, part="train", seed=3, root=tmp_path / "sets")
+        assert torch.equal(there.training.x, subset(whole, n, seed=3).x)
+    else:
+        assert room.asked[:3] == [(20, 1, 28, 28), (n, 1, 28, 28), (2, 1, 28, 28)]
+
+
+def test_samples_without_a_class_are_refused(sets, tmp_path):
+    with pytest.raises(ValueError, match="`--samples` must leave images of every class, got none of class"):
+        training_data("mnist", None, needs_aux=False, root=tmp_path / "sets", seed=3, samples=2)
 
 
 RUN = ["run", "--detector", "mine:fine", "--threat", "quick.toml", "--id", "mnist", "--ood", "kmnist"]

@@ -15,7 +15,7 @@ from oodattack.detector import Classifier
 from oodattack.detectors import DETECTORS, Fit
 from oodattack.job import Job
 from oodattack.job.detectors import build_detector, split_name
-from oodattack.job.images import VALIDATION, fit_images
+from oodattack.job.images import VALIDATION, fit_images, fit_moved
 from oodattack.models.exits import ExitNet
 from oodattack.models.small import SmallResNet
 
@@ -148,7 +148,7 @@ def test_outside_digits_the_validation_images_must_be_named(tmp_path):
 
 @pytest.mark.parametrize("given", [Fit(images(4).double(), torch.arange(4)), Fit(*[images(4).double()] * 4)])
 def test_what_is_fitted_on_moves_as_one_and_is_listed_by_name(given):
-    moved = given.to(CPU, torch.float32)
+    moved = fit_moved(given, CPU, torch.float32, torch.empty_like)
     assert {x.dtype for x in moved.sets().values()} == {torch.float32} and moved.y.dtype == given.y.dtype
     assert list(moved.sets()) == [
         f"the {kind} images" for kind in ("training", "OOD validation", "ID validation")[: len(moved.sets())]
