@@ -356,9 +356,7 @@ def test_the_run_that_all_of_these_spoil_works(workplace, capsys):
 def test_as_a_process(name, workplace):
     command, words = BAD[name]
     before = tree(workplace)
-    done = subprocess.run(
-        [sys.executable, "-m", "oodattack", *command], capture_output=True, text=True, timeout=120
-    )
+    done = subprocess.run([sys.executable, "-m", "oodattack", *command], capture_output=True, text=True, timeout=120)
     assert done.returncode == 2
     checked(done.stdout, done.stderr, words)
     assert tree(workplace) == before
