@@ -5,6 +5,9 @@ arXiv:1703.09844: features of three resolutions side by side, each layer densely
 scale and to the next finer one, and classifiers on the coarsest scale.
 """
 
+from collections.abc import Callable
+from typing import Protocol
+
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
@@ -42,8 +45,8 @@ class MultiScaleLayer(nn.Module):
 class ExitNet(nn.Module):
     """Stem on patches of 4 x 4 pixels, three scales, one layer and one classifier an exit. For 28 to 64 pixels a side.
 
-    Every ReLU is a module of its own and none works in place. `exits_loss` trains all exits; a loss on what `forward`
-    returns trains the last one only.
+    Every ReLU is a module of its own and none works in place. `exits_loss` trains all exits, and so does `oodattack
+    train` with the objective ce; a loss on what `forward` returns trains the last one only.
 
     Args:
         channels: of the images.
@@ -102,7 +105,16 @@ def convolution(channels: int, out: int, *, stride: int = 1) -> nn.Sequential:
     return nn.Sequential(layer, nn.BatchNorm2d(out), nn.ReLU())
 
 
-def exits_loss(network: ExitNet, x: Tensor, y: Tensor) -> Tensor:
+class HasExits(Protocol):
+    """A network that classifies at several depths."""
+
+    @property
+    def exits(self) -> Callable[[Tensor], list[Tensor]]:
+        """Images -> logits of all exits, each of shape (B, classes)."""
+        ...
+
+
+def exits_loss(network: HasExits, x: Tensor, y: Tensor) -> Tensor:
     """Sum over the exits of the cross-entropy, arXiv:1703.09844 with equal weights.
 
     Args:

@@ -15,6 +15,7 @@ from oodattack.detector import Classifier
 from oodattack.identity import digest
 from oodattack.models.weights import load_weights
 from oodattack.train import checkpoint as checkpoints
+from oodattack.train.exits import check_exits
 from oodattack.train.files import weights_of
 from oodattack.train.loop import Progress, fit, identity_of
 from oodattack.train.measure import HeldOut, accuracy
@@ -94,6 +95,7 @@ def trained(
     check_recipe(recipe)
     check_data(data, needs_aux=recipe.needs_aux)
     network = build(recipe, data, setting)
+    check_exits(network, recipe)
     if weights is not None:
         load_weights(inner(network), weights, where="--weights")
     key = key_of(network, recipe, data, held_out, setting, own_start=weights is not None)

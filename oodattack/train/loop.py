@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from oodattack.detector import Classifier
 from oodattack.lookup import summary
 from oodattack.train import checkpoint as checkpoints
+from oodattack.train.exits import check_exits, exits_of
 from oodattack.train.files import architecture, sha256, tensor_bytes, weights_of
 from oodattack.train.losses import Logits
 from oodattack.train.measure import HeldOut, accuracy, energy_gradient
@@ -72,6 +73,7 @@ def fit(
     check_recipe(recipe)
     check_data(data, needs_aux=recipe.needs_aux)
     check_precision(precision)
+    check_exits(network, recipe)
     check_outputs(network, recipe, data)
     with own_randomness(next(network.parameters()).device, seed):
         identity = {} if checkpoint is None else identity_of(network, recipe, data, seed=seed, precision=precision)
@@ -148,6 +150,7 @@ def identity_of(
 ) -> dict[str, Any]:
     """What a checkpoint is of: two runs that differ here end with other weights."""
     scale = (network.mean, network.std) if isinstance(network, Classifier) else None
+    loss = {} if exits_of(network) is None else {"loss": "all exits"}
     return {
         "recipe": asdict(recipe),
         "seed": seed,
@@ -157,6 +160,7 @@ def identity_of(
         "network": architecture(network),
         "normalisation": None if scale is None else [part.flatten().tolist() for part in scale],
         "initial_weights": sha256(tensor_bytes(weights_of(network))),
+        **loss,
     }
 
 

@@ -13,7 +13,9 @@ from torch import Generator, Tensor
 from torch.nn.functional import cross_entropy
 
 from oodattack import objectives
+from oodattack.models.exits import exits_loss
 from oodattack.objectives.gradient_quotient import Denominator, Operand
+from oodattack.train.exits import Exits
 from oodattack.train.recipe import Quotient, Recipe
 
 SHARE_OF_MIXTURES = 10  # a of Beta(a, a), authors' code of OpenMix
@@ -39,12 +41,14 @@ def batch_terms(net: Logits, recipe: Recipe, batch: Batch, generator: Generator)
     """Cross-entropy "ce" and the recipe's own terms, weights included.
 
     Args:
-        net: images -> logits, in training mode.
+        net: images -> logits, in training mode; of `Exits` all are trained.
         recipe: of an objective that keeps no state of its own.
         batch: with outliers where the objective needs them.
         generator: of the share of OpenMix.
     """
     if recipe.objective == "ce":
+        if isinstance(net, Exits):
+            return {"ce": exits_loss(net, batch.x, batch.y)}
         return {"ce": cross_entropy(net(batch.x), batch.y)}
     if recipe.objective == "gq":
         x = batch.x.requires_grad_()

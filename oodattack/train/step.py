@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from oodattack.train.augmentation import augmented, noisy
+from oodattack.train.exits import Exits, ExitsOf, exits_of
 from oodattack.train.losses import Batch, Logits
 from oodattack.train.recipe import Recipe
 from oodattack.train.run import Run
@@ -45,16 +46,18 @@ def check_precision(precision: str) -> None:
 
 
 def mixed(network: nn.Module, precision: Precision) -> Logits:
-    """The network, or its passes in mixed precision with logits in float32."""
+    """The network, or its passes in mixed precision with logits in float32; `Exits` where it has some."""
+    if (every := exits_of(network)) is not None:
+        return Exits(every if precision == "full" else lambda x: in_bfloat16(every, x))
     if precision == "full":
         return network
+    return lambda x: in_bfloat16(lambda x: [network(x)], x)[0]
 
-    def net(x: Tensor) -> Tensor:
-        with torch.autocast(x.device.type, dtype=torch.bfloat16):
-            logits: Tensor = network(x)
-        return logits.float()
 
-    return net
+def in_bfloat16(f: ExitsOf, x: Tensor) -> list[Tensor]:
+    """f(x) in mixed precision, in float32."""
+    with torch.autocast(x.device.type, dtype=torch.bfloat16):
+        return [logits.float() for logits in f(x)]
 
 
 @contextmanager

@@ -90,6 +90,13 @@ def test_every_objective_leaves_weights_and_a_record(objective, workplace, capsy
     assert not Path("net.checkpoint").exists()
 
 
+def test_a_network_with_exits_is_refused_before_the_one_it_would_start_from(workplace, capsys):
+    assert main(given(*asked_for("energy"), "--model", "exits")) == 2
+    out, err = capsys.readouterr()
+    assert out == "" and err.count("\n") == 1 and "`model` must be one without exits for energy" in err
+    assert not list(Path().rglob("*.safetensors"))
+
+
 def test_the_curve_is_drawn(workplace, capsys):
     pytest.importorskip("matplotlib")
     assert main(given("--objective", "ce")) == 0

@@ -1,5 +1,6 @@
 """The loop: it repeats itself, each term reaches the weights, and what does not fit together is said at once."""
 
+import re
 from dataclasses import replace
 
 import pytest
@@ -7,8 +8,10 @@ import torch
 from torch import nn
 
 from oodattack.detector import Classifier
+from oodattack.models.exits import ExitNet
 from oodattack.objectives import OBJECTIVES
 from oodattack.train import RECIPES, HeldOut, Recipe, TrainingSet, fit
+from oodattack.train.exits import exits_of
 from oodattack.train.loop import batches
 
 OWN_TERM = {name: "weight" for name in RECIPES if name != "ce"}
@@ -42,6 +45,33 @@ def test_the_own_term_reaches_the_weights(objective, field, tiny, data, brief, f
         fit(network, recipe, data, seed=3)
         ends.append(flat(network))
     assert (ends[0] - ends[1]).abs().max() > 1e-5
+
+
+@pytest.mark.parametrize("precision", ["full", "bfloat16"])
+@pytest.mark.parametrize("around", [lambda net: net, Classifier, lambda net: Classifier(Classifier(net))])
+def test_cross_entropy_trains_every_exit(around, precision, data, brief):
+    torch.manual_seed(0)
+    network = ExitNet(1, 3, width=2, growth=1)
+    before = [head.weight.clone() for head in network.heads]
+    large = data._replace(x=nn.functional.interpolate(data.x, size=28), aux=None)
+    curve = fit(around(network), brief("ce"), large, seed=3, precision=precision).curve
+    moved = [not torch.equal(old, head.weight) for old, head in zip(before, network.heads, strict=True)]
+    assert moved == [True] * 5 and curve[0]["loss"] > 3  # about log 3 an exit
+
+
+def test_exits_see_normalised_images():
+    network, x = ExitNet(1, 3, width=2, growth=1).eval(), torch.rand(2, 1, 28, 28)
+    found = exits_of(Classifier(network, mean=(0.5,), std=(0.25,)))(x)
+    assert all(torch.equal(a, b) for a, b in zip(found, network.exits((x - 0.5) / 0.25), strict=True))
+
+
+@pytest.mark.parametrize("objective", [name for name in RECIPES if name != "ce"])
+def test_other_objectives_are_refused_for_a_network_with_exits(objective, data, brief):
+    large = data._replace(
+        x=nn.functional.interpolate(data.x, size=28), aux=nn.functional.interpolate(data.aux, size=28)
+    )
+    with pytest.raises(ValueError, match=rf"`model` must be one without exits for {re.escape(objective)}, got one"):
+        fit(ExitNet(1, 4, width=2, growth=1), brief(objective), large, seed=3)
 
 
 @pytest.mark.parametrize("objective", GRADIENT)
