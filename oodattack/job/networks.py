@@ -14,7 +14,7 @@ from oodattack.job.id_classes import id_classes
 from oodattack.job.training import cache_folder, labelled_training
 from oodattack.job.training_data import default_data
 from oodattack.models.weights import classes_of, load_weights, read_weights
-from oodattack.train import Setting, read_record, trained
+from oodattack.train import Setting, checked_record, trained
 from oodattack.train.loop import Progress
 
 OF_THE_CLASS = "outlier-class"  # the detector that looks at the outlier class
@@ -96,7 +96,7 @@ def user_network(job: Job, weights: Path | None, id_images: Images, device: torc
     """
     assert job.model is not None
     state = None if weights is None else read_weights(weights)
-    record = None if weights is None else read_record(weights)
+    record = None if weights is None else checked_record(weights)
     network = models.build(job.model, channels=id_images.x.shape[1], classes=classes_of(state or {}))
     if weights is not None and state is not None:
         load_weights(network.network if isinstance(network, Classifier) else network, state, where=weights)
@@ -123,7 +123,7 @@ def classifier(network: torch.nn.Module, job: Job, weights: Path | None, record:
             )
         return network
     if record is not None:
-        own = [None if part is None else tuple(part) for part in (record["mean"], record["std"])]
+        own = [None if part is None else tuple(part) for part in (record.get("mean"), record.get("std"))]
         if (mean or std) and [mean, std] != own:
             raise ValueError(
                 f"`--mean` and `--std` must be {own[0]} and {own[1]}, which {weights} was trained with, got {mean} and "

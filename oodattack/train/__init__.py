@@ -6,7 +6,7 @@ from oodattack.train.loop import Fitted, fit
 from oodattack.train.measure import HeldOut
 from oodattack.train.recipe import Recipe, check_recipe
 from oodattack.train.recipes import PAPERS, RECIPES, find_recipe
-from oodattack.train.record import read_record, write_network
+from oodattack.train.record import checked_record, read_record, write_network
 from oodattack.train.training_set import TrainingSet
 
 __all__ = [
@@ -19,6 +19,7 @@ __all__ = [
     "Trained",
     "TrainingSet",
     "check_recipe",
+    "checked_record",
     "curve_png",
     "find_recipe",
     "fit",

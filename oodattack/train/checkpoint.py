@@ -86,22 +86,36 @@ def read(folder: Path, identity: Mapping[str, Any]) -> Checkpoint | None:
         record = json.loads((folder / NAME).read_bytes())
     except (FileNotFoundError, NotADirectoryError):
         return None
-    except (OSError, ValueError):
-        raise ValueError(f"{folder / NAME}: must be as it was written, but it cannot be read. {REMEDY}") from None
+    except (OSError, ValueError, RecursionError):
+        raise unreadable(folder) from None
     if not isinstance(record, dict) or record.get("format") != FORMAT:
         raise ValueError(f"{folder / NAME}: `format` must be {FORMAT}, got another. {REMEDY}")
-    refuse_other(folder, record["identity"], identity)
+    found, files = record.get("identity"), record.get("files")
+    if not isinstance(found, dict) or not isinstance(files, dict) or len(files) != 2:  # weights and the rest
+        raise unreadable(folder)
+    try:
+        refuse_other(folder, found, identity)
+    except RecursionError:
+        raise unreadable(folder) from None
     parts = []
-    for name, expected in record["files"].items():
+    for name, expected in files.items():
         try:
             content = (folder / name).read_bytes()
         except OSError:
             raise ValueError(f"{folder / name}: must be there, but it is not. {REMEDY}") from None
         if sha256(content) != expected:
             raise ValueError(f"{folder / name}: must have the sha256 of {NAME}, got another: it is damaged. {REMEDY}")
-        parts.append(load(content))
-    weights, tensors = parts
-    return Checkpoint(weights, unpack(record["state"], tensors))
+        parts.append(content)
+    try:
+        weights, tensors = (load(content) for content in parts)
+        return Checkpoint(weights, unpack(record["state"], tensors))
+    except Exception:  # whatever a record that was tampered with makes the readers raise
+        raise unreadable(folder) from None
+
+
+def unreadable(folder: Path) -> ValueError:
+    """The error for a record that says nothing."""
+    return ValueError(f"{folder / NAME}: must be as it was written, but it cannot be read. {REMEDY}")
 
 
 def refuse_other(folder: Path, found: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:

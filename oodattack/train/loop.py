@@ -79,7 +79,10 @@ def fit(
         identity = {} if checkpoint is None else identity_of(network, recipe, data, seed=seed, precision=precision)
         run = begin(network, recipe, data, seed=seed)
         if checkpoint is not None and (found := checkpoints.read(checkpoint, identity)) is not None:
-            restore(run, found)
+            try:
+                restore(run, found)
+            except (LookupError, TypeError, AttributeError, RuntimeError):
+                raise checkpoints.unreadable(checkpoint) from None
 
         def save() -> None:
             if checkpoint is not None:

@@ -118,6 +118,20 @@ def test_another_normalisation_is_refused(workplace, capsys):
     assert "got (0.5,) and (0.2,). Drop them." in err
 
 
+def test_new_weights_beside_an_old_record_are_refused(workplace, capsys):
+    """As a kill between the two files leaves them."""
+    train("--objective", "ce", "--mean", "0.3", "--std", "0.2")
+    old = Path("net.json").read_text()
+    train("--objective", "ce", "--mean", "0.3", "--std", "0.2", "--seed", "1")
+    Path("net.json").write_text(old)
+    for text, word in ((old, "got that of other weights"), ("[" * 200_000, "must be JSON")):
+        Path("net.json").write_text(text)
+        capsys.readouterr()
+        assert run("--detector", "energy") == 2
+        out, err = capsys.readouterr()
+        assert out == "" and len(err.splitlines()) == 1 and "net.json" in err and word in err
+
+
 def test_weights_without_their_record_take_what_is_said(workplace, capsys):
     train("--objective", "ce", "--mean", "0.3", "--std", "0.2")
     Path("net.json").unlink()

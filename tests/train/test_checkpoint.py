@@ -92,6 +92,36 @@ def test_a_json_of_something_else_is_refused(text, tmp_path):
         read(tmp_path, IDENTITY)
 
 
+DEEP = "[" * 900 + "]" * 900
+RECORDS = {
+    "nested": "[" * 200_000,
+    "nothing": '{"format": 1}',
+    "no files": '{"format": 1, "identity": {}, "files": {}, "state": 0}',
+    "lists": '{"format": 1, "identity": [], "files": [], "state": 0}',
+    "deep": f'{{"format": 1, "identity": {{"seed": {DEEP}}}, "files": {{"a": "", "b": ""}}, "state": 0}}',
+}
+
+
+@pytest.mark.parametrize("what", RECORDS)
+def test_a_record_that_was_tampered_with_is_one_line(what, tmp_path):
+    (tmp_path / "checkpoint.json").write_text(RECORDS[what])
+    with pytest.raises(ValueError, match=r"Delete the folder to begin anew\.$"):
+        read(tmp_path, IDENTITY)
+
+
+@pytest.mark.parametrize("state", [None, {"tensor": "x"}, {"dict": 3}, {"other": 1}])
+def test_a_state_that_was_tampered_with_is_one_line(state, tmp_path):
+    write(tmp_path, IDENTITY, WEIGHTS, STATE, 7)
+    path = tmp_path / "checkpoint.json"
+    record = json.loads(path.read_text())
+    path.write_text(json.dumps(record | {"state": state}))
+    if state is None:
+        assert read(tmp_path, IDENTITY).state is None  # the loop refuses it
+        return
+    with pytest.raises(ValueError, match=r"checkpoint\.json: must be as it was written"):
+        read(tmp_path, IDENTITY)
+
+
 DIFFERENT = {
     "seed": (IDENTITY | {"seed": 1}, "`seed` 1, got 0"),
     "deep": (IDENTITY | {"recipe": IDENTITY["recipe"] | {"lr": 0.2}}, r"`recipe\.lr` 0\.2, got 0\.1"),

@@ -11,7 +11,7 @@ from torch import nn
 
 from oodattack.detector import Classifier
 from oodattack.identity import digest
-from oodattack.train import curve_png, read_record, write_network
+from oodattack.train import checked_record, curve_png, read_record, write_network
 from oodattack.train.files import tensor_bytes, weights_of
 from oodattack.train.record import record_of
 from oodattack.whole_file import replace_file
@@ -42,6 +42,39 @@ def test_a_record_of_other_weights_is_none(tmp_path):
     for text in ("", "[]", "{}", path.with_suffix(".json").read_text().replace('"format": 1', '"format": 9')):
         path.with_suffix(".json").write_text(text)
         assert read_record(path) is None
+
+
+BESIDE = {
+    "nested": ("[" * 200_000, "must be JSON"),
+    "cut": ('{"format": 1, "sha2', "must be JSON"),
+    "nothing": ({}, "`classes` must be as it was written"),
+    "other weights": ({"sha256": "0" * 64}, "`sha256` must be that of net.safetensors, got that of other weights"),
+    "later": ({"format": 9}, "`format` must be 1, got another"),
+    "classes": ({"classes": "3", "outputs": 4}, "`classes` must be"),
+    "scale": ({"classes": 3, "outputs": 4, "accuracy": 1, "mean": {"a": 1}}, "`mean` must be"),
+}
+
+
+@pytest.mark.parametrize("what", BESIDE)
+def test_a_record_that_does_not_fit_is_one_line(tmp_path, what):
+    path = tmp_path / "net.safetensors"
+    write_network(path, WEIGHTS, {})
+    change, message = BESIDE[what]
+    known = {"format": 1, "sha256": hashlib.sha256(path.read_bytes()).hexdigest()}
+    text = change if isinstance(change, str) else json.dumps(known | change)
+    path.with_suffix(".json").write_text(text)
+    with pytest.raises(ValueError, match=message) as caught:
+        checked_record(path)
+    assert "\n" not in str(caught.value) and str(caught.value).startswith(str(tmp_path / "net.json"))
+    assert read_record(path) is None  # the cache trains anew
+
+
+@pytest.mark.parametrize("text", ["[]", "{}", "null", '{"model": "resnet", "format": "pt"}'])
+def test_a_json_of_somebody_else_is_none(tmp_path, text):
+    path = tmp_path / "net.safetensors"
+    write_network(path, WEIGHTS, {})
+    path.with_suffix(".json").write_text(text)
+    assert checked_record(path) is None
 
 
 def test_weights_come_without_the_normalisation_and_as_copies():
