@@ -19,6 +19,7 @@ from torch import Tensor
 Room = Callable[[Tensor], Tensor]  # images -> room for as many of their shape, type and device, not initialised
 
 AT_ONCE = 256  # images
+PREFIX = "room-for-images-"  # of files that a kill may leave
 SMALL = 1 << 24  # bytes that may as well be in memory
 
 _MAPS: "WeakSet[mmap.mmap]" = WeakSet()
@@ -36,7 +37,8 @@ def room_on_disk(like: Tensor, folder: Path) -> Tensor:
     if size < SMALL or like.device.type != "cpu":
         return torch.empty(like.shape, dtype=like.dtype, device=like.device)
     try:
-        number, name = tempfile.mkstemp(dir=folder)
+        number, name = tempfile.mkstemp(prefix=PREFIX, dir=folder)
+        os.unlink(name)
     except OSError as error:
         raise ValueError(f"{folder}: must be a folder to write in, got {error.strerror}. Check it.") from None
     try:
@@ -48,7 +50,6 @@ def room_on_disk(like: Tensor, folder: Path) -> Tensor:
         ) from None
     finally:
         os.close(number)
-        os.unlink(name)
     watch(pages)
     return torch.frombuffer(pages, dtype=like.dtype).view(like.shape)
 

@@ -1,5 +1,6 @@
 """The run directory: made before any work, filled cell by cell."""
 
+import re
 import shlex
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -7,10 +8,13 @@ from datetime import datetime
 from pathlib import Path
 from shutil import rmtree
 
+from oodattack.data.disk import PREFIX
 from oodattack.report.sheet import Shown, contact_sheet, sheet_path
 from oodattack.runs.evidence import INDEX
 from oodattack.runs.manifest import MANIFEST
 from oodattack.runs.plan import PLAN
+
+PASSING = re.compile(rf".+\.\d+\.partial|{PREFIX}.*")  # files; see `replace_file` and `room_on_disk`
 
 
 class Interrupted(KeyboardInterrupt):
@@ -75,6 +79,14 @@ def forget(folder: Path) -> bool:
     for name in (PLAN, INDEX):
         (folder / name).unlink(missing_ok=True)
     return True
+
+
+def tidy(folder: Path) -> None:
+    """Take away what a killed run has left under names that do not last: half-written files, room for images."""
+    for path in list(folder.rglob("*")):
+        if PASSING.fullmatch(path.name) and path.is_file():
+            with suppress(OSError):
+                path.unlink()
 
 
 def write_sheet(shown: Shown, out: Path) -> None:

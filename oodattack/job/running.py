@@ -19,7 +19,7 @@ from oodattack.gallery.run_page import write_page
 from oodattack.job.ask import DEFAULT_DETECTORS, DEFAULT_THREATS, ON_A_MODEL, Job
 from oodattack.job.detectors import Wanted, build_detector, split_name
 from oodattack.job.device import checked_device
-from oodattack.job.folder import Interrupted, forget, how_to_go_on, run_directory, write_sheet
+from oodattack.job.folder import Interrupted, forget, how_to_go_on, run_directory, tidy, write_sheet
 from oodattack.job.images import Loaded, fit_images, fit_moved, load_images
 from oodattack.job.networks import Network, learnt_by, load_networks
 from oodattack.job.planned import checked_before, checked_now, job_of, plan_of
@@ -91,6 +91,7 @@ def resume(folder: Path, *, progress: Progress | None = None) -> tuple[Report, P
     """
     plan = read_plan(folder)
     if (folder / MANIFEST).exists():
+        shutil.rmtree(folder / "journal", ignore_errors=True)  # where a kill came between the two
         return read_report(folder / "report.json"), folder
     return run_in(folder, understood(job_of(plan)), plan, progress), folder
 
@@ -122,6 +123,8 @@ def run_in(out: Path, asked: Asked, then: Plan | None, progress: Progress | None
         return room_on_disk(like, out)
 
     try:
+        if then is not None and ranks.speaks:
+            tidy(out)  # the others wait at the next line
         torch.set_num_threads(ranks.agree(then.threads if then else torch.get_num_threads()))
         if then is not None:
             checked_before(then, asked.job, asked.threats, out)

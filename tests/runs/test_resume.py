@@ -3,6 +3,7 @@
 import errno
 import json
 import os
+import shutil
 
 import numpy as np
 import pytest
@@ -11,7 +12,10 @@ from safetensors.torch import load_file
 from small_run import RUN, result
 
 from oodattack.cli import main
+from oodattack.data.disk import room_on_disk
+from oodattack.job.folder import tidy
 from oodattack.runs.journal import Journal
+from oodattack.runs.manifest import write_manifest
 
 RESUME = ["run", "--resume", "out"]
 
@@ -64,6 +68,43 @@ def test_blocks_that_were_finished_are_not_computed_again(place, stops):
     assert main(RESUME) == 130
     both = {path.name for path in (place / "out" / "journal").glob("*.block")}
     assert len(rest) == 3 and first < both and len(both) == 10
+
+
+def test_what_a_kill_left_half_done_is_no_evidence(place, finished, stops):
+    stops(2)
+    assert main(RUN) == 130
+    left = ("plan.json.123.partial", "inputs/id/00000000.safetensors.9.partial", "room-for-images-x1y2")
+    for name in left:
+        path = place / "out" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(b"half")
+    (place / "out" / "notes.partial.txt").write_text("of the user")
+    stops(None)
+    assert main(RESUME) == 0
+    assert not any((place / "out" / name).exists() for name in left)
+    assert (place / "out" / "notes.partial.txt").exists()
+    (place / "out" / "notes.partial.txt").unlink()
+    (place / "out" / "manifest.json").unlink()
+    write_manifest(place / "out")
+    assert result(place / "out") == result(finished / "out")
+
+
+def test_room_has_a_name_that_is_known(tmp_path, monkeypatch):
+    monkeypatch.setattr("oodattack.data.disk.SMALL", 0)
+    monkeypatch.setattr(os, "unlink", lambda name: None)  # killed before
+    room_on_disk(torch.zeros(3), tmp_path)
+    monkeypatch.undo()
+    assert len(list(tmp_path.iterdir())) == 1
+    tidy(tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_journal_that_outlived_its_run_goes(place, finished):
+    shutil.copytree(finished / "out", place / "out")
+    (place / "out" / "journal").mkdir()
+    (place / "out" / "journal" / "a.block").write_bytes(b"")
+    assert main(RESUME) == 0
+    assert not (place / "out" / "journal").exists()
 
 
 DAMAGE = {
