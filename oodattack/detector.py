@@ -249,10 +249,14 @@ class Classifier(nn.Module):
     def norm_layers(self) -> list[str]:
         """Names of all normalisation layers, in module order.
 
+        Of a norm with an activation in it (timm's `BatchNormAct2d`, `GroupNormAct`, ...) the child in front of that,
+        `NAME.drop`, which puts out what the norm alone does.
+
         Raises:
             ValueError: there is none.
         """
-        names = [name for name, module in self.network.named_modules() if isinstance(module, NORM_LAYERS)]
+        norms = [(name, module) for name, module in self.network.named_modules() if isinstance(module, NORM_LAYERS)]
+        names = [f"{n}.drop" if hasattr(norm, "drop") and hasattr(norm, "act") else n for n, norm in norms]
         if not names:
             raise ValueError(
                 "the network must have normalisation layers for this detector, got none. Take another detector."

@@ -13,6 +13,7 @@ from oodattack.detectors.layer_gradients import (
     check_layers,
     gradients,
     log_softmax_sum,
+    norms,
     path_sums,
     per_channel,
     predicted_loss,
@@ -23,8 +24,8 @@ from oodattack.detectors.smooth_relu import SmoothRelu
 
 def channel_averages(net: Classifier, layers: Sequence[str], found: Sequence[Tensor]) -> Tensor:
     """|mean over positions| of each layer's gradient, concatenated: shape (B, channels)."""
-    modules = dict(net.network.named_modules())
-    return torch.cat([per_channel(g, modules[n]).mean(2).abs() for n, g in zip(layers, found, strict=True)], dim=1)
+    pairs = zip(found, norms(net, layers), strict=True)
+    return torch.cat([per_channel(g, norm).mean(2).abs() for g, norm in pairs], dim=1)
 
 
 def output_scale(g: Tensor) -> Tensor:

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from oodattack.detector import Classifier, Surrogate
-from oodattack.detectors.layer_gradients import SignPath, check_layers, per_channel, sign_steps, top_logit
+from oodattack.detectors.layer_gradients import SignPath, check_layers, norms, per_channel, sign_steps, top_logit
 from oodattack.detectors.soft_density import SoftDensity, SoftLatent
 
 
@@ -40,12 +40,11 @@ class GaiaZ(nn.Module):
 
     def latent(self, x: Tensor) -> Tensor:
         """Densities of all channels of all layers, concatenated: shape (B, channels), in [0, 1]. No gradient."""
-        modules = dict(self.net.network.named_modules())
         quantity = None if self.path.delta_weighted else top_logit
         _, found = sign_steps(self.net, x, self.layers, quantity, self.path)
         shares = [g if self.path.per_step else (g != 0).to(x.dtype) for g in found]
-        parts = [per_channel(share, modules[name]).mean(2) for name, share in zip(self.layers, shares, strict=True)]
-        return torch.cat(parts, dim=1)
+        pairs = zip(shares, norms(self.net, self.layers), strict=True)
+        return torch.cat([per_channel(share, norm).mean(2) for share, norm in pairs], dim=1)
 
     def forward(self, x: Tensor) -> Tensor:
         """OOD scores, shape (B,), in [0, 1]. No gradient: use the surrogate."""

@@ -122,6 +122,11 @@ def sign_steps(
     return clean, path_sums(clean, [clean.outputs[n] for n in layers], [split(n) for n in layers], quantity, path)
 
 
+def norms(net: Classifier, layers: Sequence[str]) -> list[nn.Module]:
+    """The norms that put out what these layers do: of `NAME.drop` (see `Classifier.norm_layers`) the module NAME."""
+    return [net.network.get_submodule(name.removesuffix(".drop")) for name in layers]
+
+
 def per_channel(g: Tensor, module: nn.Module) -> Tensor:
     """Bring a norm layer's output or gradient to (B, channels, positions)."""
     return (g.movedim(-1, 1) if channels_last(g, module) else g).flatten(2) if g.ndim > 2 else g[:, :, None]

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from oodattack.detector import Classifier, removing
-from oodattack.detectors.layer_gradients import per_channel
+from oodattack.detectors.layer_gradients import norms, per_channel
 from oodattack.detectors.norm_tape import Tape
 
 
@@ -57,7 +57,8 @@ class SoftDensity:
         if any(open_.hard for _, open_ in behind.values()):
             behind = {n: part for n, part in behind.items() if part[1].hard}
         soft = {id(z): open_.soft(z, self.beta) for z, open_ in behind.values()}  # two norms may share a ReLU
-        return torch.cat([per_channel(soft[id(z)], modules[n]).mean(2) for n, (z, _) in behind.items()], dim=1)
+        pairs = zip(behind.values(), norms(self.net, list(behind)), strict=True)
+        return torch.cat([per_channel(soft[id(z)], norm).mean(2) for (z, _), norm in pairs], dim=1)
 
     def __call__(self, x: Tensor) -> Tensor:
         """Soft scores, shape (B,), in (0, 1)."""

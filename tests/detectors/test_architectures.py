@@ -1,16 +1,16 @@
 """Splitting networks of every make at their norm layers and stages, and GAIA and S&I on them."""
 
-from functools import cache
+from functools import cache, partial
 
 import pytest
 import torch
 from torch import nn
-from torch.nn.functional import gelu, relu
+from torch.nn.functional import batch_norm, gelu, relu
 
 from oodattack.detector import Classifier
 from oodattack.detectors.gaia_a import GaiaA
 from oodattack.detectors.gaia_z import GaiaZ
-from oodattack.detectors.layer_gradients import per_channel
+from oodattack.detectors.layer_gradients import norms, per_channel
 from oodattack.detectors.si_a import SIA
 from oodattack.detectors.si_z import SIZ
 from oodattack.detectors.soft_density import SoftDensity
@@ -62,6 +62,43 @@ def group_norms():
     return nn.Sequential(*parts, nn.GroupNorm(4, 8), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 5))
 
 
+class BatchNormAct(nn.BatchNorm2d):
+    """Norm and ReLU in one module, as timm has them."""
+
+    def __init__(self, channels):
+        super().__init__(channels)
+        self.drop, self.act = nn.Identity(), nn.ReLU(inplace=True)
+
+    def forward(self, x):
+        return self.act(self.drop(batch_norm(x, self.running_mean, self.running_var, self.weight, self.bias)))
+
+
+class LayerNormAct(nn.LayerNorm):
+    """The same with the channels in the last dimension."""
+
+    def __init__(self, channels):
+        super().__init__(channels)
+        self.drop, self.act = nn.Identity(), nn.ReLU()
+
+    def forward(self, x):
+        return self.act(self.drop(super().forward(x)))
+
+
+class Split(nn.Module):
+    """Convolutions with norms and ReLUs that are one module or two; one norm has its channels last."""
+
+    def __init__(self, fused):
+        super().__init__()
+        two = lambda norm: nn.Sequential(norm, nn.ReLU())
+        self.conv1, self.norm1 = nn.Conv2d(3, 6, 3, 2), BatchNormAct(6) if fused else two(nn.BatchNorm2d(6))
+        self.conv2, self.norm2 = nn.Conv2d(6, 8, 3, 2), LayerNormAct(8) if fused else two(nn.LayerNorm(8))
+        self.fc = nn.Linear(8, 5)
+
+    def forward(self, x):
+        h = self.conv2(self.norm1(self.conv1(x)))
+        return self.fc(self.norm2(h.movedim(1, -1)).mean((1, 2)))
+
+
 def resnet18():
     from torchvision.models import resnet18
 
@@ -88,6 +125,8 @@ NETWORKS = {
     "group norms": group_norms,
     "channels last": ChannelsLast,
     "convnext": convnext,
+    "norms with activations": lambda: Split(fused=True),
+    "norms without": lambda: Split(fused=False),
 }
 EVERY = pytest.mark.parametrize("name", NETWORKS)
 X = torch.rand(2, 3, 32, 32, generator=torch.Generator().manual_seed(1))
@@ -174,8 +213,8 @@ def test_gaia_and_si_run(name, build):
     detector = build(net)
     with torch.no_grad():
         clean = net.run(X, watch=detector.layers).outputs
-    modules = dict(net.network.named_modules())
-    channels = sum(per_channel(clean[n], modules[n]).shape[1] for n in detector.layers)
+    pairs = zip(clean.values(), norms(net, list(clean)), strict=True)
+    channels = sum(per_channel(h, norm).shape[1] for h, norm in pairs)
     score, latent = detector(X), detector.latent(X)
     assert score.shape == (2,) and score.isfinite().all() and (score > 0).all()
     assert latent.shape == (2, channels)
@@ -206,6 +245,46 @@ def test_steep_soft_density_is_the_density(name):
     soft, hard = SoftDensity(net, layers, beta=1e6).latent(X), GaiaZ(net, layers=layers).latent(X)
     assert (soft - hard).abs().mean() < 0.002
     assert soft.std() > 0.05  # not all open or shut
+
+
+@pytest.mark.parametrize("build", [GaiaZ, GaiaA, SIZ, SIA])
+def test_norms_with_activations_are_looked_at_in_front_of_these(build):
+    fused, split = classifier("norms with activations"), classifier("norms without")
+    assert fused.norm_layers() == ["norm1.drop", "norm2.drop"] and split.norm_layers() == ["norm1.0", "norm2.0"]
+    mine, other = build(fused), build(split)
+    torch.testing.assert_close(mine.latent(X), other.latent(X))
+    torch.testing.assert_close(mine.surrogate.latent(X), other.surrogate.latent(X))
+
+
+def timm_bit():
+    """A small ResNetV2 as the BiT networks are: group norms with ReLUs, and a convolution as head."""
+    from timm.layers import GroupNormAct
+    from timm.models.resnetv2 import ResNetV2
+
+    norm = partial(GroupNormAct, num_groups=4)
+    return ResNetV2((1, 1), (32, 64), num_classes=5, stem_chs=16, stem_type="fixed", norm_layer=norm)
+
+
+def timm_densenet():
+    from timm.models.densenet import DenseNet
+
+    return DenseNet(growth_rate=8, block_config=(2, 2), num_classes=5)
+
+
+@pytest.mark.parametrize(("build", "head"), [(timm_bit, "head.fc"), (timm_densenet, None)])
+def test_gaia_on_norms_of_timm(build, head):
+    pytest.importorskip("timm", reason="its norms have activations in them")
+    torch.manual_seed(0)
+    net = Classifier(build().eval(), head=head)
+    for norm in norms(net, net.norm_layers()):
+        nn.init.normal_(norm.bias, -0.2, 0.2)
+    assert len(net.norm_layers()) > 5 and all(n.endswith(".drop") for n in net.norm_layers())
+    with torch.no_grad():
+        z = net.run(X, watch=net.norm_layers()).outputs
+    assert all((h < 0).any() for h in z.values())
+    score = GaiaZ(net)(X)
+    torch.testing.assert_close(GaiaZ(net).surrogate.score(X).detach(), score, rtol=0.3, atol=0)
+    assert (score < 0.8).all()  # behind their ReLUs it is 0.9 and more
 
 
 def test_late_norm_layers_and_stages_of_torchvision_networks():
