@@ -9,7 +9,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils.weak import WeakIdKeyDictionary
 
 from oodattack.detectors.open_window import Window, window
-from oodattack.detectors.smooth_relu import input_of
+from oodattack.detectors.smooth_relu import input_of, plain
 
 # Each output of these depends on many inputs: a gradient that comes through them is non-zero at all of them.
 MIXING = {
@@ -45,8 +45,9 @@ class Tape(TorchFunctionMode):
         names = {name for z in tensors((*args, *kwargs.values())) for name in self.behind.get(z, ())}
         if not names:
             return func(*args, **kwargs)
-        if seen := window(func, args, kwargs):
-            before = input_of(args, kwargs).clone()  # it may work in place
+        call = plain(func, args, kwargs)
+        if seen := window(*call):
+            before = input_of(*call[1:]).clone()  # it may work in place
             self.found |= {name: (before, seen) for name in names - self.found.keys()}
         if getattr(func, "__name__", "") in MIXING:
             self.mixed |= names

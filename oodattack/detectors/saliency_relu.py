@@ -20,12 +20,11 @@ from oodattack.detectors.smooth_relu import (
     Hinges,
     input_of,
     of_input,
+    plain,
     works_in_place,
 )
 from oodattack.detectors.straight_through import with_gradient_of
 
-CLAMPS = {torch.clamp, Tensor.clamp, torch.clip, Tensor.clip}
-LOWER_CLAMPS = {torch.clamp_min, Tensor.clamp_min}
 UNGUIDED = (HINGES.keys() | SMOOTH) - RELU
 
 
@@ -60,7 +59,7 @@ class _Bent(torch.autograd.Function):
 
 
 class BentRelus(TorchFunctionMode):
-    """Inside, ReLUs have the derivative of `_Bent`, whether they are modules, functions or clamps at 0.
+    """Inside, ReLUs have the derivative of `_Bent`, whether they are modules, functions or clamps, see `plain`.
 
     Args:
         guided: let only positive gradients out of a ReLU, as guided backpropagation does. Otherwise the piecewise
@@ -78,7 +77,7 @@ class BentRelus(TorchFunctionMode):
     def __torch_function__(  # noqa: D105, RUF100
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
-        kwargs = kwargs or {}
+        func, args, kwargs = plain(func, args, kwargs or {})
         hinges = self._hinges(func, args, kwargs)
         if hinges is None or not isinstance(z := input_of(args, kwargs), Tensor):  # torch.fx passes stand-ins
             return func(*args, **kwargs)
@@ -93,7 +92,7 @@ class BentRelus(TorchFunctionMode):
         Raises:
             ValueError: guided, and an activation that has no rule.
         """
-        if func in RELU or is_relu(func, args, kwargs):
+        if func in RELU:
             return RELU_HINGES
         if not self.guided:
             hinges = HINGES[func](args, kwargs) if func in HINGES else None
@@ -104,12 +103,3 @@ class BentRelus(TorchFunctionMode):
                 'rule. Take another method, such as "integrated-gradients".'
             )
         return None
-
-
-def is_relu(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
-    """Whether a call is a clamp from below at 0 and from above nowhere."""
-    if func not in CLAMPS and func not in LOWER_CLAMPS:
-        return False
-    low = args[1] if len(args) > 1 else kwargs.get("min")
-    high = args[2] if len(args) > 2 else kwargs.get("max")
-    return high is None and isinstance(low, (int, float)) and low == 0

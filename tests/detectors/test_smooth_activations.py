@@ -10,6 +10,7 @@ from torch.nn import functional
 from oodattack.detector import Classifier
 from oodattack.detectors.gaia_a import GaiaA
 from oodattack.detectors.gaia_z import GaiaZ
+from oodattack.detectors.jem import JemGradient
 from oodattack.detectors.open_window import rounding_edges
 from oodattack.detectors.si_a import SIA
 from oodattack.detectors.si_z import SIZ
@@ -235,3 +236,83 @@ def test_a_norm_that_reaches_a_convolution_is_open_everywhere_and_left_out():
     assert hard["norm2"].min() < 0.9
     soft = SoftDensity(net, ("linear", "norm2", "gated"), beta=1e6).latent(x)
     torch.testing.assert_close(soft, hard["norm2"], rtol=0, atol=0.02)
+
+
+def zeros(z):
+    return torch.zeros_like(z)
+
+
+SPELLED = {
+    "clamp": lambda z: z.clamp(min=0),
+    "clamp of torch": lambda z: torch.clamp(z, 0),
+    "clamp with two bounds": lambda z: z.clamp(0.0, None),
+    "clamp with a tensor": lambda z: z.clamp(min=z.new_zeros(())),
+    "clamp in place": lambda z: z.clamp_(0),
+    "clip": lambda z: torch.clip(input=z, min=0.0),
+    "clip in place": lambda z: z.clip_(min=0),
+    "clamp_min": lambda z: z.clamp_min(0),
+    "clamp_min of torch": lambda z: torch.clamp_min(z, 0.0),
+    "clamp_min in place": lambda z: torch.clamp_min_(z, 0),
+    "maximum": lambda z: torch.maximum(z, zeros(z)),
+    "maximum the other way round": lambda z: zeros(z).maximum(z),
+    "maximum with one zero": lambda z: torch.maximum(z, other=z.new_zeros(())),
+    "max": lambda z: torch.max(z.new_zeros(1), z),
+    "threshold": lambda z: functional.threshold(z, 0, 0),
+    "threshold of torch": lambda z: torch.threshold(z, threshold=0.0, value=0.0),
+    "threshold module": nn.Threshold(0, 0),
+    "threshold module in place": nn.Threshold(0.0, 0.0, inplace=True),
+    "threshold in place": lambda z: functional.threshold_(z, 0, 0),
+}
+SURROGATES = [GaiaZ, GaiaA, SIZ, SIA, JemGradient]
+
+
+def stand_in(build, act, x):
+    """Values and gradients of what an attack differentiates."""
+    leaf = x.clone().requires_grad_()
+    values = build(classifier(act)).surrogate.score(leaf)
+    return values.detach(), torch.autograd.grad(values.sum(), leaf)[0]
+
+
+@pytest.mark.parametrize("build", SURROGATES)
+@pytest.mark.parametrize("act", SPELLED.values(), ids=SPELLED)
+def test_a_relu_is_a_relu_however_it_is_spelled(act, build):
+    for found, wanted in zip(stand_in(build, act, images(4)), stand_in(build, nn.ReLU(), images(4)), strict=True):
+        torch.testing.assert_close(found, wanted, rtol=1e-9, atol=1e-15)
+
+
+@pytest.mark.parametrize("build", SURROGATES)
+@pytest.mark.parametrize("act", [lambda z: z.clamp(0, 6), lambda z: torch.clip_(z, 0.0, max=6)], ids=["clamp", "clip_"])
+def test_a_clamp_to_0_and_6_is_a_relu6(act, build):
+    for found, wanted in zip(stand_in(build, act, images(4)), stand_in(build, nn.ReLU6(), images(4)), strict=True):
+        torch.testing.assert_close(found, wanted, rtol=1e-9, atol=1e-15)
+
+
+OTHERS = {
+    "clamp at a small number": lambda z: z.clamp(min=1e-6),
+    "clamp from above": lambda z: z.clamp(max=0),
+    "clamp of images": lambda z: z.clamp(0, 1),
+    "clamp around zero": lambda z: z.clamp(-2, 2),
+    "maximum of two branches": lambda z: torch.maximum(z, -z),
+    "max over positions": lambda z: z.max(dim=-1, keepdim=True).values,
+    "max over everything": lambda z: z.max(),
+    "threshold": lambda z: functional.threshold(z, 0.5, 0.0),
+    "clamp of integers": lambda z: z.long().clamp(min=0),
+    "maximum of another shape": lambda z: torch.maximum(z[:1], torch.zeros_like(z)),
+    "maximum of another type": lambda z: torch.maximum(z.float(), torch.zeros_like(z)),
+    "clamp elsewhere": lambda z: torch.clamp(z, min=0, out=torch.empty(0, dtype=z.dtype)),
+}
+
+
+@pytest.mark.parametrize("f", OTHERS.values(), ids=OTHERS)
+def test_what_is_no_relu_is_left_alone(f):
+    z = images(2) - 0.5
+    leaf, twin = z.clone().requires_grad_(), z.clone().requires_grad_()
+    if f is OTHERS["clamp elsewhere"]:  # which autograd refuses
+        leaf, twin = z.clone(), z.clone()
+    with SmoothRelu(1.0):
+        inside = f(leaf)
+    outside = f(twin)
+    assert torch.equal(inside, outside)
+    if outside.requires_grad:
+        (found,), (wanted,) = torch.autograd.grad(inside.sum(), leaf), torch.autograd.grad(outside.sum(), twin)
+        assert torch.equal(found, wanted)
