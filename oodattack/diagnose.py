@@ -149,7 +149,8 @@ def verdict(clean: float, attacked: float, found: Indicators) -> tuple[Verdict, 
         The verdict and its reason in words.
     """
     if clean <= 0.5:
-        return "broken", f"no better than chance before any attack (AUROC {clean:.3f})"
+        turned = "; a higher score must mean more OOD: is its sign turned?" if clean < 0.5 else ""
+        return "broken", f"no better than chance before any attack (AUROC {clean:.3f}){turned}"
     if attacked <= 0.5 + LEFT * (clean - 0.5):
         return "broken", f"AUROC {clean:.3f} fell to {attacked:.3f}"
     if reasons := failures(attacked, found):

@@ -29,6 +29,11 @@ def test_verdict_by_hand(clean, attacked, expected):
     assert verdict(clean, attacked, FINE)[0] == expected
 
 
+def test_below_chance_asks_for_the_sign():
+    assert verdict(0.49, 0.4, FINE)[1].endswith("(AUROC 0.490); a higher score must mean more OOD: is its sign turned?")
+    assert verdict(0.5, 0.4, FINE)[1] == "no better than chance before any attack (AUROC 0.500)"
+
+
 WRONG = {
     "black box": ({"white_box": False}, "the search used no gradient"),
     "random score": ({"repeatable": False}, "changes from call to call"),

@@ -99,13 +99,14 @@ def legend() -> str:
 
 
 def notes(report: Report) -> Iterable[str]:
-    """Sets that share images, surrogates used, cells without an answer, cells not run: a line each."""
+    """Sets that share images, detectors that tell nothing apart, surrogates, cells without an answer or not run."""
     from rich.markup import escape
 
     for shared in report.spec.overlaps:
         many = "1 image is" if shared.images == 1 else f"{shared.images} images are"
         yield escape(f"Warning: {many} both in {shared.first} and in {shared.second}. Take them out of one.")
 
+    yield from dict.fromkeys(escape(f"{r.name} on {r.ood}: {r.reason}") for r in report.results if r.clean.auroc <= 0.5)
     surrogates: dict[str, list[str]] = {}
     for r in report.results:
         if r.surrogate:

@@ -39,7 +39,8 @@ def headline(name: str, results: Sequence[Result]) -> Headline:
     worst = next(v for v in WORST_FIRST if v in verdicts)
     hiding = [r for r in results if r.direction not in ("match", "quantile")]
     matching = [r for r in results if r.direction in ("match", "quantile")]
-    said = [tally(verdicts)]
+    best = max(results, key=lambda r: r.clean.auroc)
+    said = [tally(verdicts) if best.clean.auroc > 0.5 else best.reason[0].upper() + best.reason[1:]]
     for kind, some in (("Under the strongest attack", hiding), ("Matching ID images", matching)):
         if some:
             r = min(some, key=lambda r: r.attacked.auroc)

@@ -7,7 +7,7 @@ import torch
 from rich.console import Console
 
 from oodattack.evaluation import evaluate
-from oodattack.report.console import bound, show
+from oodattack.report.console import bound, notes, show
 from oodattack.threat import Sweep, ThreatModel
 
 FIELDS = dict(
@@ -68,6 +68,20 @@ def test_everything_is_on_the_screen(report, width):
     assert "MAPE" in out
     assert "liang-latentdoesnotapplytomahalanobis@ce,energy@greg+,si-a@ce:thedetectorgivesno`latent`tomatch." in joined
     assert "pkg.mod:callableunderblindonnearisinconclusive:thesearchusednogradient" in joined
+
+
+def test_a_turned_sign_is_named_once_a_set(report):
+    reason = "no better than chance before any attack (AUROC 0.012); a higher score must mean more OOD: is it turned?"
+    turned = [
+        r.model_copy(
+            update={"clean": r.clean.model_copy(update={"auroc": 0.012}), "reason": reason, "verdict": "broken"}
+        )
+        for r in report.results
+        if r.name == NAMES[0] and r.ood == "near"
+    ]
+    found = list(notes(report.model_copy(update={"results": turned})))
+    assert [note for note in found if "chance" in note] == [f"{NAMES[0]} on near: {reason}"]
+    assert not any("chance" in note for note in notes(report))
 
 
 def test_intervals_need_room(report):

@@ -230,6 +230,16 @@ def test_headlines(report):
     assert headlines(report.model_copy(update={"results": weak[:1]}))[0].verdict == "holds"
 
 
+def test_a_turned_sign_stands_in_place_of_the_tally(report):
+    reason = "no better than chance before any attack (AUROC 0.012); is its sign turned?"
+    turned = [
+        r.model_copy(update={"clean": r.clean.model_copy(update={"auroc": 0.012}), "reason": reason})
+        for r in report.results
+    ]
+    (first, _) = headlines(report.model_copy(update={"results": turned}))
+    assert first.sentences[0] == "No better than chance before any attack (AUROC 0.012); is its sign turned?"
+
+
 @pytest.mark.parametrize(
     ("verdicts", "said"),
     [
