@@ -117,7 +117,9 @@ def test_an_attack_that_fails_now_and_did_not_in_the_baseline_is_no_pass(robust,
     robust({"mine": brightness}, ood=bright, baseline="b.json")
     with pytest.raises(AssertionError, match="is no evidence, the attack is inconclusive and was not in the baseline"):
         robust({"mine": hidden}, ood=bright, baseline="b.json")
-    robust({"mine": hidden}, ood=bright, baseline="b.json", accept_inconclusive=True)
+    with pytest.warns(UserWarning, match="the attack is inconclusive now, and was not in the baseline") as caught:
+        robust({"mine": hidden}, ood=bright, baseline="b.json", accept_inconclusive=True)
+    assert caught[0].filename == __file__  # the user's test
 
 
 def test_a_baseline_catches_a_worse_detector(robust, tmp_path):

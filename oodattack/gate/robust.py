@@ -1,5 +1,6 @@
 """Attack a detector and judge it: against a least AUROC, or against a baseline. What the pytest fixture does."""
 
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -10,6 +11,7 @@ from torch import Tensor
 from oodattack import data
 from oodattack.detector import Detector
 from oodattack.evaluation import Attacked, Keeper, evaluate
+from oodattack.gate import wording
 from oodattack.gate.compare import compare
 from oodattack.gate.formats import text
 from oodattack.gate.measured import from_report, read_baseline
@@ -141,6 +143,9 @@ def no_worse(
             for r in report.results
             if r.verdict == "inconclusive" and r.key in evidence
         ]
+        if not found.regressions:  # else they are part of the text
+            for warning in wording.warnings(found):
+                warnings.warn(warning, stacklevel=4)  # in the test: judge, judged, the fixture
         return [*(text(found) if found.regressions else []), *([] if accept_inconclusive else unsure)]
 
     return judge
