@@ -32,6 +32,11 @@ EXAMPLE = "Example: oodattack check my-run --baseline baseline.json --junit chec
     metavar="X",
     help="How often noise alone may fail the check.",
 )
+@click.option(
+    "--accept-inconclusive",
+    is_flag=True,
+    help="Pass where an attack looks as if it had failed, and did not in the baseline.",
+)
 @click.option("--junit", type=click.Path(path_type=Path), metavar="FILE", help="Write the result as JUnit XML, too.")
 @click.option(
     "--format",
@@ -43,13 +48,21 @@ EXAMPLE = "Example: oodattack check my-run --baseline baseline.json --junit chec
 )
 @click.option("--update", is_flag=True, help="Make REPORT the baseline, and compare nothing.")
 def check(
-    report: Path, baseline: Path, max_drop: float, alpha: float, junit: Path | None, as_: str, update: bool
+    report: Path,
+    baseline: Path,
+    max_drop: float,
+    alpha: float,
+    accept_inconclusive: bool,
+    junit: Path | None,
+    as_: str,
+    update: bool,
 ) -> None:
     """Is a report worse than the baseline by more than noise? Exit code 1 if it is.
 
     REPORT is a run directory or a report.json. Where the report lies in its run directory, with the scores of single
     images, the test is paired. A clean or attacked AUROC fails when it lost more than --max-drop and noise does not
-    explain the loss, with the number of AUROCs taken into account.
+    explain the loss, with the number of AUROCs taken into account. So does an attack that is inconclusive now and was
+    not in the baseline: a higher AUROC may be a search that fails.
     """
     from oodattack import gate
 
@@ -59,10 +72,16 @@ def check(
         kept = "with the scores of their images" if found.scores else "without scores: comparisons will be unpaired"
         click.echo(f"{baseline}: {len(found.cells)} cells {kept}")
         return
-    compared = gate.compare(found, gate.read_baseline(baseline), max_drop=max_drop, alpha=alpha)
+    compared = gate.compare(
+        found,
+        gate.read_baseline(baseline),
+        max_drop=max_drop,
+        alpha=alpha,
+        accept_inconclusive=accept_inconclusive,
+    )
     if junit is not None:
         gate.save_junit(compared, junit)
     for line in gate.FORMATS[as_](compared):
         click.echo(line)
-    if compared.regressions:
+    if compared.failed:
         raise click.exceptions.Exit(1)

@@ -37,7 +37,11 @@ class Area(Record):
 
 
 class Cell(Record):
-    """One detector x threat x OOD set; the detector by its full name, such as energy@greg."""
+    """One detector x threat x OOD set; the detector by its full name, such as energy@greg.
+
+    Attributes:
+        reason: of the verdict; known of a report, and in no baseline.
+    """
 
     detector: str
     threat: str
@@ -45,6 +49,7 @@ class Cell(Record):
     clean: Area
     attacked: Area
     verdict: Verdict
+    reason: str = Field(default="", exclude=True)
 
     @property
     def key(self) -> Key:

@@ -44,6 +44,11 @@ class Check(NamedTuple):
     regression: bool
 
     @property
+    def key(self) -> Key:
+        """What it is known by."""
+        return self.detector, self.threat, self.ood
+
+    @property
     def drop(self) -> float:
         """AUROC lost; negative where some was won."""
         return self.old - self.new
@@ -59,6 +64,7 @@ class Comparison(NamedTuple):
         alpha: how often noise alone may fail the whole.
         new: the report.
         old: the baseline.
+        accept_inconclusive: an attack that is no evidence any more fails nothing.
     """
 
     checks: list[Check]
@@ -67,6 +73,12 @@ class Comparison(NamedTuple):
     alpha: float
     new: Baseline
     old: Baseline
+    accept_inconclusive: bool = False
+
+    @property
+    def failed(self) -> bool:
+        """Whether the report does not pass."""
+        return bool(self.regressions or self.unsure)
 
     @property
     def regressions(self) -> list[Check]:
@@ -74,13 +86,28 @@ class Comparison(NamedTuple):
         return sorted((c for c in self.checks if c.regression), key=lambda c: -c.drop)
 
     @property
+    def doubtful(self) -> list[Cell]:
+        """Cells whose attack is inconclusive now, and was evidence in the baseline."""
+        evidence = {c.key for c in self.old.cells if c.verdict != "inconclusive"}
+        return [c for c in self.new.cells if c.verdict == "inconclusive" and c.key in evidence]
+
+    @property
+    def unsure(self) -> list[Cell]:
+        """Those of them that fail: a higher AUROC may be a search that fails."""
+        return [] if self.accept_inconclusive else self.doubtful
+
+    @property
     def weak(self) -> list[Check]:
         """Checks that miss a true drop of twice the margin too often, weakest first; none where there is no margin."""
         return sorted((c for c in self.checks if c.power < POWER and self.max_drop > 0), key=lambda c: c.power)
 
 
-def compare(new: Baseline, old: Baseline, *, max_drop: float, alpha: float) -> Comparison:
+def compare(
+    new: Baseline, old: Baseline, *, max_drop: float, alpha: float, accept_inconclusive: bool = False
+) -> Comparison:
     """Fail an AUROC whose drop exceeds `max_drop` and is more than noise explains; see `family`.
+
+    Fail, too, an attack that was evidence in the baseline and looks now as if it had failed.
 
     The test is one-sided. Where the scores of the same rows are known on both sides it is DeLong's for correlated ROC
     curves; otherwise the two AUROCs are taken for independent, which overestimates the noise.
@@ -90,6 +117,7 @@ def compare(new: Baseline, old: Baseline, *, max_drop: float, alpha: float) -> C
         old: the baseline.
         max_drop: largest drop that is let pass, in [0, 1).
         alpha: bound for the probability that noise alone fails anything, in (0, 0.5].
+        accept_inconclusive: let such an attack pass.
 
     Raises:
         ValueError: an argument is out of range, or the two do not measure the same thing.
@@ -113,7 +141,8 @@ def compare(new: Baseline, old: Baseline, *, max_drop: float, alpha: float) -> C
         )
     ]
     known = {c.key for c in old.cells}
-    return Comparison(checks, [c for c in new.cells if c.key not in known], max_drop, alpha, new, old)
+    added = [c for c in new.cells if c.key not in known]
+    return Comparison(checks, added, max_drop, alpha, new, old, accept_inconclusive)
 
 
 def paired_areas(new: Baseline, old: Baseline) -> Iterator[tuple[Key, tuple[Area, Area]]]:

@@ -3,15 +3,17 @@
 from collections.abc import Iterator
 
 from oodattack.gate.compare import Check, Comparison
-from oodattack.gate.wording import headline, notes, test_used, told, warnings, where
+from oodattack.gate.wording import doubt, headline, notes, test_used, told, warnings, where
 
 SHOWN = 3  # largest drops that are shown beside the regressions
 
 
 def text(found: Comparison) -> Iterator[str]:
-    """Regressions first, then the largest drops that passed, then what else there is to know."""
+    """What fails first, then the largest drops that passed, then what else there is to know."""
     for check in found.regressions:
         yield f"REGRESSION  {where(check)}: {told(check)}"
+    for cell in found.unsure:
+        yield f"NO EVIDENCE {cell.where}: {doubt(cell)}"
     for check in largest(found):
         yield f"passed      {where(check)}: {told(check)}"
     yield f"{headline(found)}; {test_used(found)}"
@@ -29,6 +31,8 @@ def github(found: Comparison) -> Iterator[str]:
     """Workflow commands, which GitHub shows on the page of a run and beside the change."""
     for check in found.regressions:
         yield command("error", f"AUROC regression: {where(check)}", told(check))
+    for cell in found.unsure:
+        yield command("error", f"inconclusive attack: {cell.where}", doubt(cell))
     for warning in warnings(found):
         yield command("warning", "oodattack check", warning)
     for note in notes(found):

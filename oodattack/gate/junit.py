@@ -5,7 +5,7 @@ from pathlib import Path
 from xml.etree import ElementTree as Xml
 
 from oodattack.gate.compare import Comparison
-from oodattack.gate.wording import headline, notes, told, warnings
+from oodattack.gate.wording import doubt, headline, notes, told, warnings
 from oodattack.whole_file import write_file
 
 FORBIDDEN = re.compile(r"[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")  # characters that XML 1.0 cannot hold
@@ -14,9 +14,11 @@ SUITE = "oodattack check"
 
 def junit(found: Comparison) -> str:
     """The XML text."""
+    failures = {cell.key: ("inconclusive", doubt(cell)) for cell in found.unsure}
+    failures |= {c.key: ("regression", told(c)) for c in found.regressions}
     counts = {
         "tests": str(len(found.checks) + len(found.added)),
-        "failures": str(len(found.regressions)),
+        "failures": str(len(failures)),
         "errors": "0",
         "skipped": str(len(found.added)),
         "time": "0",
@@ -25,9 +27,9 @@ def junit(found: Comparison) -> str:
     suite = Xml.SubElement(root, "testsuite", {"name": SUITE, **counts})
     for check in found.checks:
         case = test_case(suite, check.detector, check.threat, check.ood)
-        if check.regression:
-            words = xml_text(told(check))
-            Xml.SubElement(case, "failure", {"type": "regression", "message": words}).text = words
+        if check.key in failures:
+            kind, words = failures[check.key]
+            Xml.SubElement(case, "failure", {"type": kind, "message": xml_text(words)}).text = xml_text(words)
         Xml.SubElement(case, "system-out").text = xml_text(told(check))
     for cell in found.added:
         case = test_case(suite, cell.detector, cell.threat, cell.ood)

@@ -102,6 +102,7 @@ def cell_of(result: Result, scores: Scores) -> Cell:
         clean=clean,
         attacked=attacked,
         verdict=result.verdict,
+        reason=result.reason,
     )
 
 

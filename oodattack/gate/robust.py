@@ -133,19 +133,19 @@ def no_worse(
     Nor may an attack that was evidence there look now as if it had failed.
     """
     old = read_baseline(path)
-    evidence = {c.key for c in old.cells if c.verdict != "inconclusive"}
 
     def judge(report: Report, scores: Scores, _threats: list[str]) -> list[str]:
-        found = compare(from_report(report, scores), old, max_drop=max_drop, alpha=alpha)
-        unsure = [
-            f"{r.where}: AUROC {r.attacked.auroc:.3f} is no evidence, the attack is inconclusive and was not in "
-            f"the baseline: {r.reason}"
-            for r in report.results
-            if r.verdict == "inconclusive" and r.key in evidence
-        ]
-        if not found.regressions:  # else they are part of the text
-            for warning in wording.warnings(found):
-                warnings.warn(warning, stacklevel=4)  # in the test: judge, judged, the fixture
-        return [*(text(found) if found.regressions else []), *([] if accept_inconclusive else unsure)]
+        found = compare(
+            from_report(report, scores),
+            old,
+            max_drop=max_drop,
+            alpha=alpha,
+            accept_inconclusive=accept_inconclusive,
+        )
+        if found.failed:
+            return list(text(found))
+        for warning in wording.warnings(found):
+            warnings.warn(warning, stacklevel=4)  # in the test: judge, judged, the fixture
+        return []
 
     return judge

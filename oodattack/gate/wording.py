@@ -4,6 +4,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from oodattack.gate.baseline import Cell
 from oodattack.gate.compare import CLEAN, POWER, Check, Comparison
 from oodattack.gate.family import hurdle, power
 
@@ -24,11 +25,20 @@ def told(check: Check) -> str:
     return f"AUROC {check.old:.3f} -> {check.new:.3f}, {change} (standard error {check.error:.4f}{p})"
 
 
+def doubt(cell: Cell) -> str:
+    """Why a cell fails whose attack is inconclusive now."""
+    why = f": {cell.reason}" if cell.reason else ""
+    return (
+        f"AUROC {cell.attacked.auroc:.3f} is no evidence, the attack is inconclusive and was not in the baseline{why}"
+    )
+
+
 def headline(found: Comparison) -> str:
     """How many were compared, and how many are worse."""
     kinds = [sum((c.threat == CLEAN) == clean for c in found.checks) for clean in (True, False)]
     bad = len(found.regressions)
     verdict = f"{bad} regression{'s' * (bad != 1)}" if bad else "no regression"
+    verdict += f", {len(found.unsure)} inconclusive now," if found.unsure else ""
     return (
         f"{verdict} in {kinds[0]} clean and {kinds[1]} attacked AUROCs (more than {found.max_drop:g} lost, "
         f"and noise alone would do that in less than {100 * found.alpha:.3g} % of builds)"
@@ -63,15 +73,13 @@ def warnings(found: Comparison) -> Iterator[str]:
     """What makes the answer weaker than it looks."""
     if any(not c.paired for c in found.checks):
         yield test_used(found)
-    then = {c.key: c.verdict for c in found.old.cells}
-    for cell in found.new.cells:
-        if then.get(cell.key, "inconclusive") != "inconclusive" and cell.verdict == "inconclusive":
-            yield (
-                f"{cell.where}: the attack is inconclusive now, and was not in the baseline; "
-                "a higher AUROC may be a search that fails"
-            )
-    unsure = [c for c in found.new.cells if c.verdict == "inconclusive"]
-    if still := [c for c in unsure if then.get(c.key, "inconclusive") == "inconclusive"]:
+    doubtful = found.doubtful
+    for cell in doubtful if found.accept_inconclusive else []:  # else they fail
+        yield (
+            f"{cell.where}: the attack is inconclusive now, and was not in the baseline; "
+            "a higher AUROC may be a search that fails"
+        )
+    if still := [c for c in found.new.cells if c.verdict == "inconclusive" and c not in doubtful]:
         names = ", ".join(c.where for c in still[:3]) + (", ..." if still[3:] else "")
         yield (
             f"the attack is inconclusive in {len(still)} of {len(found.new.cells)} cells, as it was in the baseline or "

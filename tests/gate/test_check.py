@@ -100,6 +100,18 @@ def test_a_worse_detector_fails(workplace, capsys, tmp_path):
     assert main(["check", "worse", "--baseline", str(workplace), "--max-drop", "0.9"]) == 0
 
 
+def test_an_attack_that_is_no_evidence_any_more_fails(workplace, capsys):
+    fields = json.loads(workplace.read_text())
+    now = [cell["verdict"] for cell in fields["cells"]]
+    fields["cells"] = [{**cell, "verdict": "broken"} for cell in fields["cells"]]
+    workplace.write_text(json.dumps(fields))
+    assert "inconclusive" in now
+    assert main(["check", "old", "--baseline", str(workplace)]) == 1
+    assert "is no evidence, the attack is inconclusive and was not in the baseline: " in capsys.readouterr().out
+    assert main(["check", "old", "--baseline", str(workplace), "--accept-inconclusive"]) == 0
+    assert "warning: mine:score, " in capsys.readouterr().out
+
+
 def test_update_accepts_it(workplace, capsys):
     assert main(["check", "worse", "--baseline", str(workplace), "--update"]) == 0
     assert main(["check", "worse", "--baseline", str(workplace)]) == 0

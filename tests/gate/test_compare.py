@@ -138,12 +138,30 @@ def test_weights_versions_and_verdicts_may_differ_and_are_told(made, drawn):
     old = made(id_, clean, {"x": attacked})
     cells = [c.model_copy(update={"verdict": "inconclusive"}) for c in old.cells]
     change = dict(networks={"ce": "0" * 64}, versions={"oodattack": "0.2.0", "torch": "2.6.0"}, cells=cells)
-    found = compare(old.model_copy(update=change), old, **AT)
+    found = compare(old.model_copy(update=change), old, **AT, accept_inconclusive=True)
     assert list(notes(found)) == [
         "other weights than in the baseline: ce",
         "oodattack 0.1.0 -> 0.2.0: a difference may be its own",
     ]
-    assert "inconclusive now" in next(warnings(found))
+    assert "inconclusive now" in next(warnings(found)) and not found.failed
+
+
+def test_an_attack_that_is_no_evidence_any_more_fails(made, drawn):
+    id_, clean, attacked = drawn
+    old = made(id_, clean, {"x": attacked, "y": attacked})
+    verdicts = [["broken", "inconclusive"], ["inconclusive", "inconclusive"]]
+    old, new = (
+        old.model_copy(
+            update={"cells": [c.model_copy(update={"verdict": v}) for c, v in zip(old.cells, some, strict=True)]}
+        )
+        for some in verdicts
+    )
+    found = compare(new, old, **AT)
+    assert found.failed and not found.regressions
+    assert [cell.threat for cell in found.unsure] == ["x"]  # y was inconclusive already
+    assert "inconclusive in 1 of 2 cells" in next(warnings(found))
+    assert not compare(new, old, **AT, accept_inconclusive=True).failed
+    assert not compare(old, new, **AT).failed
 
 
 @pytest.mark.parametrize("wrong", [dict(max_drop=-0.1), dict(max_drop=1), dict(alpha=0), dict(alpha=0.6)])

@@ -68,6 +68,24 @@ def test_junit_has_a_case_for_each_auroc(found):
         assert [element.get(k) for k in ("tests", "failures", "errors", "skipped")] == ["4", "1", "0", "1"]
 
 
+def test_an_attack_that_is_no_evidence_any_more_is_a_failure_everywhere(made, drawn):
+    id_, clean, attacked = drawn
+    old = made(id_, clean, {"linf": attacked})
+    cells = [c.model_copy(update={"verdict": "inconclusive", "reason": "it used no gradient"}) for c in old.cells]
+    found = compare(old.model_copy(update={"cells": cells}), old, max_drop=0.02, alpha=0.01)
+    says = "is no evidence, the attack is inconclusive and was not in the baseline: it used no gradient"
+    first, last = FORMATS["text"](found)
+    assert first.startswith("NO EVIDENCE energy@ce, linf on svhn: AUROC 0.") and first.endswith(says)
+    assert last.startswith("no regression, 1 inconclusive now, in 1 clean and 1 attacked AUROCs")
+    annotation = next(FORMATS["github"](found))
+    assert annotation.startswith("::error title=inconclusive attack%3A energy@ce%2C linf on svhn::AUROC 0.")
+    root = Xml.fromstring(junit(found))
+    assert root.get("failures") == "1"
+    failure = root.find(".//testcase[@name='linf on svhn']/failure")
+    assert failure.get("type") == "inconclusive" and failure.get("message").endswith(says)
+    assert "reason" not in found.new.model_dump()["cells"][0]  # the format of a baseline is what it was
+
+
 def test_any_name_makes_valid_xml(made, drawn, tmp_path):
     id_, clean, attacked = drawn
     old = made(id_, clean, {'<&">\x00\x1b ü \ud800': attacked})
