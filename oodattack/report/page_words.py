@@ -41,7 +41,8 @@ def headline(name: str, results: Sequence[Result]) -> Headline:
     matching = [r for r in results if r.direction in ("match", "quantile")]
     best = max(results, key=lambda r: r.clean.auroc)
     said = [tally(verdicts) if best.clean.auroc > 0.5 else best.reason[0].upper() + best.reason[1:]]
-    for kind, some in (("Under the strongest attack", hiding), ("Matching ID images", matching)):
+    strongest = "Under the strongest search on the score" if matching else "Under the strongest attack"
+    for kind, some in ((strongest, hiding), ("Matching ID images", matching)):
         if some:
             r = min(some, key=lambda r: r.attacked.auroc)
             said.append(f"{kind}, AUROC {r.clean.auroc:.3f} becomes {r.attacked.auroc:.3f} ({r.threat} on {r.ood}).")

@@ -225,6 +225,11 @@ def test_headlines(report):
     assert plain.sentences[0] == "Of 3 attacks: 1 breaks it, 1 is inconclusive, it holds against 1."  # sanity left out
     strong = next(r for r in report.results if r.threat == "strong")
     assert f"becomes {strong.attacked.auroc:.3f} (strong on near)" in plain.sentences[1]
+    assert plain.sentences[1].startswith("Under the strongest attack, AUROC ")
+    (near, *_) = report.results
+    match = near.model_copy(update={"threat": "m", "direction": "match", "verdict": "broken"})
+    both = headlines(report.model_copy(update={"results": [near, match]}))[0].sentences
+    assert both[1].startswith("Under the strongest search on the score, ") and both[2].startswith("Matching ID images,")
     weak = [r for r in report.results if r.threat != "strong"]
     assert headlines(report.model_copy(update={"results": weak}))[0].verdict == "inconclusive"
     assert headlines(report.model_copy(update={"results": weak[:1]}))[0].verdict == "holds"
