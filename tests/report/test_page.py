@@ -4,6 +4,8 @@ import base64
 import io
 import json
 import re
+import shutil
+import subprocess
 import xml.etree.ElementTree as ET
 from html.parser import HTMLParser
 
@@ -27,6 +29,7 @@ FIELDS = dict(
     norm="linf", eps=0.1, aim="hide", objective="score", start="ood", init="ball", attack="apgd", queries=5,
     restarts=1, iterate="best", source="test",
 )  # fmt: skip
+PDFTOTEXT = shutil.which("pdftotext")
 VOID = {"meta", "link", "input", "img", "br", "path"}  # elements that nothing closes
 
 
@@ -329,6 +332,16 @@ class TestInABrowser:
         assert out["all"] == len(left)
         assert (out["open"], out["opened"]) == (1, len(left))
         assert out["overflow"] <= 0
+
+    @pytest.mark.skipif(PDFTOTEXT is None, reason="needs pdftotext")
+    def test_on_paper_every_page_of_the_table_has_its_headings(self, report, tmp_path):
+        many = report.model_copy(update={"results": report.results * 15, "curves": []})
+        (tmp_path / "report.html").write_text(page(many), encoding="utf-8")
+        browse(f"file://{tmp_path}/report.html", tmp_path / "profile", f"--print-to-pdf={tmp_path}/report.pdf")
+        text = subprocess.run([PDFTOTEXT, "-layout", tmp_path / "report.pdf", "-"], capture_output=True, text=True)
+        table = [p for p in text.stdout.split("\f") if len(re.findall(r"^ *(?:plain@net|mine) .*→", p, re.M)) > 1]
+        assert len(table) > 1
+        assert all("AUROC clean" in " ".join(p.split()) for p in table)
 
     @pytest.mark.parametrize("width", [360, 390, 700, 1280])
     def test_nothing_is_wider_than_the_screen(self, place, width):
