@@ -86,8 +86,9 @@ EXAMPLE = "Example: oodattack train --objective greg+ --out greg-plus.safetensor
 def train(id_: str, out: Path, **options: Any) -> None:
     """Train a network with one of the objectives; by default the small one on digits 0-5.
 
-    Beside the weights come a JSON with everything about them and the training curve as a picture. After an
-    interruption, however hard, the same command goes on from the last checkpoint and ends with the same weights.
+    Beside the weights come a JSON with everything about them, digests of the images that it has learnt from, by which
+    `oodattack run` tells test images among them, and the training curve as a picture. After an interruption, however
+    hard, the same command goes on from the last checkpoint and ends with the same weights.
     """
     from oodattack import job
     from oodattack.job.training import FLAGS, Training

@@ -8,6 +8,8 @@ from torch import Tensor, uint8
 
 from oodattack.data.disk import blocks
 
+SIZE = 16  # bytes of a digest
+
 
 def overlap(a: Tensor, b: Tensor) -> int:
     """How many different images, rounded to 8 bits, are in both `a` and `b`.
@@ -22,16 +24,16 @@ def overlap(a: Tensor, b: Tensor) -> int:
     return len(digests(a) & digests(b))
 
 
-def overlaps(sets: Mapping[str, Tensor]) -> list[tuple[str, str, int]]:
+def overlaps(sets: Mapping[str, Tensor | set[bytes]]) -> list[tuple[str, str, int]]:
     """Every pair of sets that have images in common, and how many; see `overlap`.
 
     Args:
-        sets: name -> images, shape (N, C, H, W), values in [0, 1].
+        sets: name -> images, shape (N, C, H, W), values in [0, 1], or their digests.
 
     Returns:
         (first name, second name, images > 0), in the order of `sets`.
     """
-    found = {name: digests(x) for name, x in sets.items()}
+    found = {name: digests(x) if isinstance(x, Tensor) else x for name, x in sets.items()}
     pairs = [(a, b, len(found[a] & found[b])) for a, b in combinations(found, 2)]
     return [pair for pair in pairs if pair[2]]
 
@@ -42,5 +44,5 @@ def digests(x: Tensor) -> set[bytes]:
     found = set()
     for block in blocks(x):
         short = (block.detach() * 255).round().to(uint8).cpu().contiguous().numpy()
-        found |= {hashlib.blake2b(row.tobytes(), digest_size=16, key=shape[:64]).digest() for row in short}
+        found |= {hashlib.blake2b(row.tobytes(), digest_size=SIZE, key=shape[:64]).digest() for row in short}
     return found

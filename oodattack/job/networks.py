@@ -11,6 +11,7 @@ from oodattack.data import Images
 from oodattack.detector import Classifier
 from oodattack.job.ask import Job
 from oodattack.job.id_classes import id_classes
+from oodattack.job.seen import read_seen
 from oodattack.job.training import cache_folder, labelled_training
 from oodattack.job.training_data import default_data
 from oodattack.models.weights import classes_of, load_weights, read_weights
@@ -65,12 +66,20 @@ def load_networks(names: Sequence[str], job: Job, id_images: Images, progress: P
     return found
 
 
-def learnt_by(names: Sequence[str], job: Job) -> dict[str, torch.Tensor]:
-    """What the recipes' networks were trained on; what the user's own were trained on is not known."""
-    if not names or job.model is not None:
-        return {}
-    fed = default_data().training
-    return {"the training images": fed.x} | ({} if fed.aux is None else {"the auxiliary images": fed.aux})
+def learnt_by(names: Sequence[str], job: Job) -> dict[str, Any]:
+    """What the networks were trained on, images or their digests; of the user's own where that lies beside the weights.
+
+    Raises:
+        ValueError: what lies there is not as it was written.
+    """
+    if not names or job.model is None:
+        return dict(default_data().learnt()) if names else {}
+    files = {name: file for name, file in zip(model_names(job), job.weights, strict=False) if name in names}
+    return {
+        f"{what} of {name}": found
+        for name, file in files.items()
+        for what, found in read_seen(file, checked_record(file)).items()
+    }
 
 
 def network_of(whole: Classifier, record: dict[str, Any] | None, accuracy: float | None) -> Network:

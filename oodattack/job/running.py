@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import nn
@@ -56,7 +56,7 @@ class Ready(NamedTuple):
     images: Loaded
     networks: Mapping[str, Network]
     detectors: dict[str, Detector]
-    learnt: Mapping[str, torch.Tensor]
+    learnt: Mapping[str, Any]  # images, or their digests
 
 
 def run(job: Job, *, progress: Progress | None = None) -> tuple[Report, Path]:

@@ -8,8 +8,10 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from oodattack.data.disk import room_on_disk
+from oodattack.data.overlap import digests
 from oodattack.job.device import checked_device
-from oodattack.job.training_data import training_data
+from oodattack.job.seen import Seen, read_seen, write_seen
+from oodattack.job.training_data import Fed, training_data
 from oodattack.lookup import unknown
 from oodattack.models.weights import read_weights
 from oodattack.train import (
@@ -19,6 +21,7 @@ from oodattack.train import (
     Setting,
     Trained,
     check_recipe,
+    checked_record,
     curve_png,
     find_recipe,
     trained,
@@ -131,7 +134,7 @@ def train(asked: Training, *, progress: Progress | None = None) -> Done:
         checkpoint=asked.out.with_suffix(".checkpoint"),
         progress=labelled_training(progress),
     )
-    notes = write(asked, done, shared := fed.overlaps())
+    notes = write(asked, done, shared := fed.overlaps(), seen_by(asked, fed))
     notes += [f"Warning: images in common: {n} both in {a} and in {b}. Take them out of one." for a, b, n in shared]
     return Done(recipe.objective, done.accuracy, fed.words, notes)
 
@@ -173,13 +176,19 @@ def recipes() -> list[dict[str, str]]:
     return rows
 
 
-def write(asked: Training, done: Trained, shared: Sequence[tuple[str, str, int]]) -> list[str]:
+def seen_by(asked: Training, fed: Fed) -> Seen:
+    """Digests of the images that a network has learnt from, those before included where it began from weights."""
+    before = {} if asked.weights is None else read_seen(asked.weights, checked_record(asked.weights))
+    return {name: digests(x) | before.get(name, set()) for name, x in fed.learnt().items()}
+
+
+def write(asked: Training, done: Trained, shared: Sequence[tuple[str, str, int]], seen: Seen) -> list[str]:
     """Weights, record and curve into files beside one another; returns what to say about them."""
     origin = {"id": asked.id, "aux": asked.aux, "weights": asked.weights and str(asked.weights), "overlaps": shared}
     record = {**origin, **done.record}
     beside, picture = asked.out.with_suffix(".json"), asked.out.with_suffix(".png")
     try:
-        write_network(asked.out, weights_of(done.network), record)
+        write_network(asked.out, weights_of(done.network), record | {"seen": write_seen(asked.out, seen)})
         try:
             replace_file(picture, curve_png(done.record["curve"]))
             notes = [f"{beside}: what it is, and its training curve. {picture}: the curve as a picture"]

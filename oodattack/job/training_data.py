@@ -26,6 +26,11 @@ class Fed(NamedTuple):
     held_out: HeldOut
     words: str  # what is held out
 
+    def learnt(self) -> dict[str, Tensor]:
+        """The images that a network learns from, by what they are called in a report."""
+        x, _, aux = self.training
+        return {"the training images": x} | ({} if aux is None else {"the auxiliary images": aux})
+
     def overlaps(self) -> list[tuple[str, str, int]]:
         """Pairs of training, held-out and auxiliary images that share some, and how many."""
         sets = {"training images": self.training.x, "held-out images": self.held_out.x}

@@ -132,6 +132,37 @@ def test_new_weights_beside_an_old_record_are_refused(workplace, capsys):
         assert out == "" and len(err.splitlines()) == 1 and "net.json" in err and word in err
 
 
+def test_images_that_a_network_was_trained_on_are_told(workplace, capsys):
+    with np.load("id.npz") as whole, np.load("aux.npz") as aux:
+        np.savez("judged.npz", images=np.concatenate([whole["images"][:7], aux["images"][:2]]))
+    train("--objective", "oe", "--aux", "npz:aux.npz")
+    order = torch.randperm(30, generator=torch.Generator().manual_seed(0))
+    held_out = {*order[:3].tolist()} & {*range(7)}
+    words = ("--detector", "energy", "--id", "npz:judged.npz")
+    found = report(capsys, *words, "--out", "a")["spec"]["overlaps"]
+    assert found == [
+        {"first": "id", "second": "the auxiliary images of model", "images": 2},
+        {"first": "id", "second": "the training images of model", "images": 7 - len(held_out)},
+    ]
+    Path("net.digests").rename("net.gone")
+    assert report(capsys, *words, "--out", "b")["spec"]["overlaps"] == []
+    for content in (b"", Path("net.gone").read_bytes()[:-1] + b"x"):
+        Path("net.digests").write_bytes(content)
+        capsys.readouterr()
+        assert run(*words, "--out", "c") == 2
+        out, err = capsys.readouterr()
+        assert out == "" and len(err.splitlines()) == 1 and "net.digests: must h" in err
+
+
+def test_what_the_weights_before_were_trained_on_counts(workplace, capsys):
+    train("--objective", "ce")
+    np.savez("other.npz", images=np.load("id.npz")["images"][::-1].copy() / 2, labels=np.load("id.npz")["labels"])
+    tune = "train --objective ce --id npz:other.npz --epochs 1 --weights net.safetensors"
+    assert main([*tune.split(), "--model", "small", "--out", "net.safetensors"]) == 0
+    (found,) = report(capsys, "--detector", "energy")["spec"]["overlaps"]
+    assert found == {"first": "id", "second": "the training images of model", "images": 27}
+
+
 def test_weights_without_their_record_take_what_is_said(workplace, capsys):
     train("--objective", "ce", "--mean", "0.3", "--std", "0.2")
     Path("net.json").unlink()
