@@ -44,7 +44,8 @@ def gradient_penalty(
 
     Differs from the paper: nothing with "paper".
     Differs from the authors' code: "code" reads the energies it is given, theirs come from a second forward pass; rows
-    exactly on a margin count, as printed in eq. (3).
+    exactly on a margin count, as printed in eq. (3). In training the gradient is by pixels in [0, 1], theirs by
+    normalised inputs: with mean and std the term is 1 / std times theirs, about 4 for natural images.
     """
     if scaling not in get_args(Scaling):
         raise ValueError(f"`scaling` must be one of {get_args(Scaling)}, got {scaling!r}. Pick one of them.")

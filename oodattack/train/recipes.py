@@ -35,6 +35,7 @@ RECIPES: dict[str, Recipe] = {
 OE = "code of arXiv:1812.04606"
 ENERGY = "code of arXiv:2010.03759"
 GREG = "arXiv:2404.12368, section 6, Experimental Setup"
+BY_PIXELS = "with --mean and --std the gradient term, by pixels in [0, 1], is 1 / std times the authors'"
 POEM = "code of arXiv:2206.13687; the colour jitter is left out"
 CONFIDENT = "code of arXiv:1711.09325"
 
@@ -95,7 +96,7 @@ PAPERS: dict[str, Recipe] = {
         start="ce-cifar",
         epochs=20,
         lr=1e-3,
-        source=f"{GREG}; its learning rate is not published, this one is that of {ENERGY}",
+        source=f"{GREG}; its learning rate is not published, this one is that of {ENERGY}; {BY_PIXELS}",
     ),
     "greg+-cifar": replace(
         _GREG,
@@ -104,7 +105,7 @@ PAPERS: dict[str, Recipe] = {
         outliers=2,
         schedule="steps",
         milestones=(5 / 6,),
-        source=f"{GREG}; the authors' code has Adam instead of SGD",
+        source=f"{GREG}; the authors' code has Adam instead of SGD; {BY_PIXELS}",
     ),
     "poem-cifar-10": _POEM,
     "poem-cifar-100": replace(_POEM, epochs=200, milestones=(0.3, 0.6, 0.9)),
