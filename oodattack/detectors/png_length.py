@@ -29,7 +29,7 @@ class PngLength(nn.Module):
 
     def __init__(self, *, complex_is_ood: bool = False) -> None:
         super().__init__()
-        self.sign = 1.0 if complex_is_ood else -1.0
+        self.complex_is_ood, self.sign = complex_is_ood, 1.0 if complex_is_ood else -1.0
         self.surrogate = Surrogate("gradient of PNG's filtered residuals", self.soft, self.soft_latent)
         self.eval()
 

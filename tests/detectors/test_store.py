@@ -14,6 +14,7 @@ from safetensors.torch import save_file
 from small_rows import NETWORKS, ROWS, every, network_for
 from torch import nn
 
+from oodattack import detectors
 from oodattack.detector import Classifier
 from oodattack.detectors import DETECTORS, Fit
 from oodattack.detectors.dice import DICE
@@ -22,6 +23,7 @@ from oodattack.detectors.gram import fit_gram
 from oodattack.detectors.mahalanobis import Gaussians, Mahalanobis, fit_mahalanobis
 from oodattack.detectors.max_logit import MaxLogit
 from oodattack.detectors.odin import ODIN
+from oodattack.detectors.png_length import PngLength
 from oodattack.detectors.si_a import SIA
 from oodattack.detectors.si_z import SIZ
 from oodattack.detectors.store import fingerprint, load, network_sha256, save
@@ -71,6 +73,28 @@ def test_every_detector_of_the_table_comes_back(tmp_path, name):
     assert fingerprint(again) == fingerprint(detector) and fingerprint(again) is not None
     state, wanted = again.state_dict(), detector.state_dict()
     assert {k: (t.dtype, t.shape) for k, t in state.items()} == {k: (t.dtype, t.shape) for k, t in wanted.items()}
+
+
+ALONE = {PngLength: lambda: PngLength(complex_is_ood=True)}  # public classes without a row in the table
+
+
+def test_every_public_class_is_that_of_a_row_or_among_those_without():
+    pytest.importorskip("normflows", reason="what rows of the table are made of")
+    public = [getattr(detectors, name) for name in detectors.__all__]
+    public = {kind for kind in public if isinstance(kind, type) and issubclass(kind, nn.Module)}
+    assert public == {type(built(name)[0]) for name in DETECTORS} | set(ALONE)
+
+
+@pytest.mark.parametrize("build", ALONE.values(), ids=lambda b: type(b()).__name__)
+def test_detectors_without_a_row_come_back_alone_and_in_a_sum(tmp_path, build):
+    one, x = build(), images(5, 2)
+    for i, detector in enumerate((one, WeightedSum({"a": one, "b": Energy(network())}, [1.0, 0.0], [2.0, 1.0]))):
+        save(detector, tmp_path / f"{i}")
+        again = load(tmp_path / f"{i}", stands_on(detector, network()))
+        assert torch.equal(again(x), detector(x)) and again.name == detector.name
+        assert torch.equal(again.surrogate.score(x), detector.surrogate.score(x))
+        assert fingerprint(again) == fingerprint(detector) is not None
+    assert fingerprint(one) != fingerprint(type(one)())
 
 
 def test_two_files_that_say_what_they_are(tmp_path):
