@@ -279,7 +279,7 @@ class Classifier(nn.Module):
         if not names:
             raise ValueError("the network has no modules named like `layer1`. Give `layers` explicitly.")
         modules = dict(self.network.named_modules())
-        stem = next((name for name in ("stem", "relu", "bn1", "conv1") if name in modules), None)
+        stem = next((name for name in ("stem", "relu", "act1", "bn1", "conv1") if name in modules), None)
         return [*([stem] if stem else []), *names]
 
     def stage_names(self) -> list[str]:

@@ -295,6 +295,11 @@ def test_late_norm_layers_and_stages_of_torchvision_networks():
     assert "layer3.0.downsample.1" in late
     assert resnet.stages() == ["relu", "layer1", "layer2", "layer3", "layer4"]
     assert dense.stages() == ["features.denseblock1", "features.denseblock2"]
+    # of timm's ResNets the stem's ReLU is called act1
+    made = resnet18()
+    made.act1 = made.relu
+    del made.relu
+    assert Classifier(made).stages() == ["act1", "layer1", "layer2", "layer3", "layer4"]
     # without stages, the second half
     assert classifier("pre-activation").late_norm_layers() == ["norm2", "norm3"]
     assert classifier("group norms").late_norm_layers() == ["4"]
