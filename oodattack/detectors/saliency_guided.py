@@ -12,7 +12,9 @@ def guided_backprop(net: Classifier, x: Tensor, *, sum_channels: bool = False, b
     """Gradient of the predicted logit at the normalised image, with R = 1[z > 0] 1[g > 0] g behind every ReLU.
 
     g is the gradient at the ReLU's output and z its input. All values and signs are kept: no rectification, no
-    product with the image. ReLUs may be modules, functions, in place or clamps at 0.
+    product with the image. ReLUs may be modules, functions, in place, clamps and thresholds at 0, or maxima with zeros.
+    Left as they are, without a word, if the network calls ReLUs besides: tanh and sigmoid, which may be gates, and what
+    does not show as one call, such as `where(z > 0, z, 0)`, z * (z > 0) or the maximum of two branches.
 
     The map of a ReLU network is piecewise constant in x. With `beta` it has the same values, and derivatives in which
     1[z > 0] counts as sigmoid(beta z); its backward pass costs about 7 forward passes.
@@ -27,7 +29,8 @@ def guided_backprop(net: Classifier, x: Tensor, *, sum_channels: bool = False, b
         Shape (B, C H W), or (B, H W) for a sum; logits per unit of the normalised image, either sign.
 
     Raises:
-        ValueError: a network that calls no ReLU, or GELU, SiLU, LeakyReLU, ReLU6, ... for which there is no rule.
+        ValueError: a network that calls no ReLU, or GELU, SiLU, LeakyReLU, ReLU6, GLU, a clamp to [0, c] (but those of
+            images, c = 1 or 255), other thresholds, ... for which there is no rule.
 
     Differs from captum, on which the authors' code rests: captum changes `nn.ReLU` modules only and returns plain
     gradients, without a word, where a network calls `relu` as a function.

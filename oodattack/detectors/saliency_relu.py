@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 
 from oodattack.detectors.smooth_relu import (
@@ -17,15 +18,15 @@ from oodattack.detectors.smooth_relu import (
     RELU,
     RELU_HINGES,
     SMOOTH,
+    THRESHOLDS,
     Hinges,
-    input_of,
     of_input,
     plain,
     works_in_place,
 )
 from oodattack.detectors.straight_through import with_gradient_of
 
-UNGUIDED = (HINGES.keys() | SMOOTH) - RELU
+UNGUIDED = (HINGES.keys() | SMOOTH | THRESHOLDS | {functional.rrelu, torch.rrelu, torch.rrelu_, functional.glu}) - RELU
 
 
 def slope_at(z: Tensor, hinges: Hinges, beta: float | None) -> Tensor:
@@ -77,16 +78,19 @@ class BentRelus(TorchFunctionMode):
     def __torch_function__(  # noqa: D105, RUF100
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
+        name = func.__name__.removeprefix("_")
         func, args, kwargs = plain(func, args, kwargs or {})
-        hinges = self._hinges(func, args, kwargs)
-        if hinges is None or not isinstance(z := input_of(args, kwargs), Tensor):  # torch.fx passes stand-ins
+        z = args[0] if args else kwargs.get("input")
+        if (
+            not isinstance(z, Tensor) or (hinges := self._hinges(func, args, kwargs, name)) is None
+        ):  # or one of torch.fx
             return func(*args, **kwargs)
         self.seen += 1
         value = of_input(func, args, kwargs)
         out = _Bent.apply(z.clone(), value, hinges, self.guided, self.beta)  # a clone: the network may change z later
         return z.copy_(out) if works_in_place(func, args, kwargs) else out
 
-    def _hinges(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Hinges | None:
+    def _hinges(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], name: str) -> Hinges | None:
         """The function's bends, None for one that is left alone.
 
         Raises:
@@ -99,7 +103,7 @@ class BentRelus(TorchFunctionMode):
             return None if hinges is None or hinges.gate else hinges
         if func in UNGUIDED:
             raise ValueError(
-                f"guided backpropagation must have ReLUs as activations, got {func.__name__!r}, for which it has no "
-                'rule. Take another method, such as "integrated-gradients".'
+                f"guided backpropagation must have ReLUs as activations, got {name!r}, for which it has no rule. "
+                'Take another method, such as "integrated-gradients".'
             )
         return None

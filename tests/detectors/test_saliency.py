@@ -49,6 +49,13 @@ def seen(net, x):
     return (x - net.mean) / net.std, net(x).argmax(1)
 
 
+class Clamp(nn.Module):
+    """Images as they should be."""
+
+    def forward(self, x):
+        return x.clamp(0, 1)
+
+
 class Functional(nn.Module):
     """The same small network with ReLUs as a module, function, method, in place, or clamp."""
 
@@ -70,6 +77,10 @@ RELUS = {
     "in place": lambda z: functional.relu(z, inplace=True),
     "underscore": lambda z: z.relu_(),
     "clamp": lambda z: z.clamp(min=0),
+    "clamp in place": lambda z: z.clamp_(min=0),
+    "maximum": lambda z: torch.maximum(torch.zeros_like(z), z),
+    "threshold": lambda z: functional.threshold(z, 0.0, 0.0),
+    "threshold in place": nn.Threshold(0, 0, inplace=True),
 }
 
 # --- against captum -----------------------------------------------------------------------------------------------
@@ -190,11 +201,36 @@ def test_captum_alone_would_give_plain_gradients_of_functions():
     assert torch.equal(theirs, attr.Saliency(net.network).attribute(u, target=target, abs=False))
 
 
-@pytest.mark.parametrize("activation", [nn.GELU, nn.SiLU, nn.LeakyReLU, nn.ReLU6])
+@pytest.mark.parametrize("activation", [nn.GELU, nn.SiLU, nn.LeakyReLU, nn.ReLU6, nn.RReLU])
 def test_activations_without_a_rule_are_refused(activation):
     net = classifier(Functional(activation).double().eval())
     with pytest.raises(ValueError, match="guided backpropagation must have ReLUs as activations, got"):
         guided_backprop(net, images())
+
+
+UNRULED = {
+    "threshold": lambda z: functional.threshold(z, 0.1, 0.0),
+    "threshold_": lambda z: functional.threshold_(z * 1, 0.0, -1.0),
+    "rrelu": functional.rrelu,
+    "glu": lambda z: functional.glu(torch.cat([z, z], dim=1), dim=1),
+    "clamp": lambda z: z.clamp(0, 6),
+    "clip": lambda z: torch.clip(z, min=0, max=2.5),
+}
+
+
+@pytest.mark.parametrize("name", UNRULED)
+def test_one_relu_does_not_hide_an_activation_without_a_rule(name):
+    network = Functional(functional.relu).double().eval()
+    network.two = UNRULED[name]
+    with pytest.raises(ValueError, match=f"guided backpropagation must have ReLUs as activations, got '{name}'"):
+        guided_backprop(classifier(network), images())
+
+
+def test_clamped_images_are_no_activation():
+    network = Functional(nn.ReLU).double().eval()
+    clamped = nn.Sequential(Clamp(), network)
+    net, x = Classifier(clamped), images()
+    torch.testing.assert_close(guided_backprop(net, x), guided_backprop(Classifier(network), x))
 
 
 def test_a_network_without_relus_is_refused():
