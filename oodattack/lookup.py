@@ -9,10 +9,20 @@ from typing import Any
 
 
 def unknown(argument: str, name: str, names: Sequence[str]) -> ValueError:
-    """The error for a name that is not among `names`: it lists them and suggests the closest."""
+    """The error for a name that is not among `names`: it lists them and suggests the closest, or a file."""
     close = difflib.get_close_matches(name, names, n=1)
-    remedy = f"Did you mean {close[0]!r}?" if close else "Pick one of them."
+    remedy = f"Did you mean {meant!r}?" if (meant := on_disk(name, names) or "".join(close)) else "Pick one of them."
     return ValueError(f"`{argument}` must be one of {', '.join(names)}, got {name!r}. {remedy}")
+
+
+def on_disk(name: str, names: Sequence[str]) -> str:
+    """What somebody meant who forgot the rest of "mine:NAME", "npz:id.npz" or "folder:DIR"; nothing where none fits."""
+    module = name.removesuffix(".py")
+    if "pkg.mod:callable" in names and module.isidentifier() and os.path.isfile(f"{module}.py"):
+        return f"{module}:NAME"
+    if "npz:file[#key]" in names and (os.path.exists(name) or name.endswith(".npz")):
+        return f"folder:{name}" if os.path.isdir(name) else f"npz:{name}"
+    return ""
 
 
 def user_callable(source: str) -> Callable[..., Any]:
@@ -24,7 +34,7 @@ def user_callable(source: str) -> Callable[..., Any]:
         ValueError: no such module or attribute, the module fails while it is imported, or it is nothing to call.
     """
     module_name, _, attribute = source.partition(":")
-    if not all(word.isidentifier() for word in [*module_name.split("."), attribute]):
+    if module_name.endswith(".py") or not all(w.isidentifier() for w in [*module_name.split("."), attribute]):
         raise ValueError(f"`{source}` must read pkg.mod:name, got another form. Use dots and one colon, no .py.")
     if os.getcwd() not in sys.path:
         sys.path.insert(0, os.getcwd())

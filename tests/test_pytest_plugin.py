@@ -6,6 +6,7 @@ import sys
 from importlib.metadata import entry_points
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -145,6 +146,7 @@ BAD = {
     "per cent": ({"min_auroc": 80}, ValueError, r"`min_auroc` must be in \[0, 1\], got 80"),
     "no baseline": ({"baseline": "b.json"}, ValueError, "`baseline` must be a file, got none .*--oodattack-update"),
     "a number for images": ({"min_auroc": 0.5, "id": 3}, TypeError, "must be a tensor or the name of a data set"),
+    "8-bit arrays": ({"min_auroc": 0.5, "id": np.zeros((2, 1, 8, 8), np.uint8)}, TypeError, r"float\(\) / 255\.$"),
     "an unknown set": ({"min_auroc": 0.5, "ood": "digit"}, ValueError, "must be one of"),
     "an unknown threat": ({"min_auroc": 0.5, "threat": "linf"}, ValueError, "must be"),
 }

@@ -74,7 +74,9 @@ class HttpScorer:
     def _block(self, x: Tensor) -> list[float]:
         """Scores of one request."""
         if self.spent + len(x) > self.budget:
-            raise ScorerError(f"`budget` of {self.budget} images is spent. A new start, such as --resume, has it again")
+            raise ScorerError(
+                f"`budget` of {self.budget} images is spent. A new start, such as --resume, has it again."
+            )
         answer = self._answer(npy(x), most=THE_REST + A_SCORE * len(x))
         self.spent += len(x)
         return read_scores(answer, len(x), self.url)
@@ -91,11 +93,13 @@ class HttpScorer:
                 error.close()
                 if error.code < 500:
                     moved = f" to {error.headers['Location']}" if "Location" in error.headers else ""
-                    raise ScorerError(f"{self.url} must answer with scores, got {why}{moved}") from None
+                    raise ScorerError(
+                        f"{self.url} must answer with scores, got {why}{moved}. Check the address."
+                    ) from None
             except OSError as error:  # refused, reset, timed out
                 why = str(getattr(error, "reason", error)) or type(error).__name__
         tries = f"{self.retries + 1} tries" if self.retries else "one try"
-        raise ScorerError(f"{self.url} must answer, got {why} after {tries}")
+        raise ScorerError(f"{self.url} must answer, got {why} after {tries}. Start the server or check the address.")
 
 
 def is_address(source: str) -> bool:

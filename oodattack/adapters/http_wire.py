@@ -18,7 +18,7 @@ from torch import Tensor
 
 
 class ScorerError(ValueError):
-    """An address that does not answer with scores; the message says what it does instead."""
+    """An address that does not answer with scores; the message says what it does instead, and what to do."""
 
 
 def npy(x: Tensor) -> bytes:
@@ -48,7 +48,7 @@ def post(url: str, body: bytes, *, timeout: float, most: int) -> bytes:
     except Exception as error:  # http.client has errors of its own for what no server should say
         raise error if isinstance(error, OSError) else ConnectionError(f"{type(error).__name__}: {error}") from error
     if len(answer) > most:
-        raise ScorerError(f"{url} must answer with one number a row, got more than {most} bytes")
+        raise ScorerError(f"{url} must answer with one number a row, got more than {most} bytes. Correct the server.")
     return answer
 
 
@@ -61,15 +61,17 @@ def read_scores(answer: bytes, n: int, url: str) -> list[float]:
     try:
         found = json.loads(answer, parse_int=float)
     except (ValueError, RecursionError):
-        raise ScorerError(f"{url} must answer in JSON, got {short(answer)}") from None
+        raise ScorerError(f"{url} must answer in JSON, got {short(answer)}. Correct the server.") from None
     scores = found.get("scores") if isinstance(found, dict) else None
     if not isinstance(scores, list):
-        raise ScorerError(f'{url} must answer {{"scores": [...]}}, got {short(answer)}')
+        raise ScorerError(f'{url} must answer {{"scores": [...]}}, got {short(answer)}. Correct the server.')
     if len(scores) != n:
-        raise ScorerError(f"{url} must answer with one score a row, {n}, got {len(scores)}")
+        raise ScorerError(f"{url} must answer with one score a row, {n}, got {len(scores)}. Correct the server.")
     bad = [s for s in scores if isinstance(s, bool) or not isinstance(s, int | float) or not math.isfinite(s)]
     if bad:
-        raise ScorerError(f"{url} must answer with finite numbers, got {short(repr(bad[0]).encode())}")
+        raise ScorerError(
+            f"{url} must answer with finite numbers, got {short(repr(bad[0]).encode())}. Correct the server."
+        )
     return [float(s) for s in scores]
 
 

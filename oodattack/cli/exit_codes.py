@@ -33,6 +33,10 @@ def main(argv: list[str] | None = None) -> int:
             return 2
         command = error.ctx.command_path if isinstance(error, click.UsageError) and error.ctx else "oodattack"
         return _say(f"{error.format_message().rstrip('.')}. See `{command} --help`.", 2)
+    except SystemExit as stop:
+        if VARIABLE in os.environ:
+            raise  # click's own: completion is done
+        return _say(f"user code must return, got SystemExit: {stop.code}. Correct detector, network or images.", 2)
     except (ValueError, FloatingPointError) as error:
         return _say(" ".join(str(error).split()), 2)
     return done if isinstance(done, int) else 0

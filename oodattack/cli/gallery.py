@@ -34,4 +34,5 @@ def gallery(folder: Path, **options: Any) -> None:
     """
     from oodattack import job
 
-    click.echo(f"{job.gallery(folder, **options)}: contact sheets of every cell")
+    page, shown, cells = job.gallery(folder, **options)
+    click.echo(f"{page}: contact sheets of {'every cell' if shown == cells else f'{shown} of {cells} cells'}")

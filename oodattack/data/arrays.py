@@ -112,8 +112,10 @@ def channels_first(x: "NDArray[Any]", name: str) -> "NDArray[Any]":
     """(N, H, W), (N, H, W, C) or (N, C, H, W) to (N, C, H, W), C being 1 or 3.
 
     Raises:
-        ValueError: the shape is none of these, or may be two of them.
+        ValueError: there is no image, the shape is none of these, or may be two of them.
     """
+    if x.ndim in (3, 4) and len(x) == 0:
+        raise ValueError(f"`{name}` must hold at least one image, got {x.shape}. Save some, or name another set.")
     if x.ndim not in (3, 4) or x.size == 0:
         raise ValueError(f"`{name}` must be (N, H, W), (N, H, W, C) or (N, C, H, W), got {x.shape}. Stack the images.")
     last = x.shape[-1] in (1, 3)

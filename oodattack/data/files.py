@@ -36,7 +36,7 @@ def call(source: str) -> Images:
         found = user_callable(source)()
     except ValueError:
         raise
-    except Exception as error:  # whatever the user's code does
+    except (Exception, SystemExit) as error:  # whatever the user's code does
         raise ValueError(f"`{source}` must return images, got {summary(error)}. Correct it.") from error
     if isinstance(found, Images):
         found = (found.x, found.y)

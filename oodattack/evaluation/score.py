@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor
 
+from oodattack.adapters.http_wire import ScorerError
 from oodattack.detector import Detector
 from oodattack.evaluation.batch import Batch, by_rows, out_of_memory
 from oodattack.lookup import summary
@@ -30,7 +31,9 @@ def score(
         block = (x[rows] * 255).round() / 255 if rounded else x[rows]
         try:
             part = detector(block)
-        except Exception as error:  # whatever a user's detector does
+        except ScorerError:
+            raise  # says itself what to do
+        except (Exception, SystemExit) as error:  # whatever a user's detector does
             if out_of_memory(error):
                 raise  # the block is done again in halves
             shape = tuple(x.shape[1:])

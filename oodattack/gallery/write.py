@@ -79,8 +79,11 @@ def gallery(
         if rows is not None:
             chosen.append(rows)
     if not chosen:
-        remedy = "Leave --class out, or take another class."
-        raise ValueError(f"{folder}: a gallery must have rows, got none predicted as class {class_}. {remedy}")
+        if logits:
+            got, remedy = f"none predicted as class {class_}", "Leave --class out, or take another class."
+        else:
+            got, remedy = "detectors without a network, hence without classes", "Leave --class out."
+        raise ValueError(f"{folder}: a gallery must have rows, got {got}. {remedy}")
     page = folder / FOLDER / PAGE
     shutil.rmtree(page.parent / "sheets", ignore_errors=True)  # of an earlier gallery, with other rows
     text = render(

@@ -88,7 +88,9 @@ def pictures(x: Pictures, seed: int, like: Tensor | None) -> Tensor:
     if isinstance(x, Tensor):
         return x
     if not isinstance(x, str):
-        raise TypeError(f"images must be a tensor or the name of a data set, got {type(x).__name__}. Convert them.")
+        scale = " / 255" if str(getattr(x, "dtype", "")) == "uint8" else ""
+        remedy = f"Write torch.from_numpy(x).float(){scale}." if hasattr(x, "__array__") else "Convert them."
+        raise TypeError(f"images must be a tensor or the name of a data set, got {type(x).__name__}. {remedy}")
     look: dict[str, Any] = {} if like is None else {"channels": like.shape[1], "size": like.shape[2]}
     return data.load(x, seed=seed, **look).x.to(torch.float32 if like is None else like)
 

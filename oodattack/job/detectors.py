@@ -100,7 +100,7 @@ def user_detector(source: str, device: torch.device, dtype: torch.dtype = torch.
             makes = False
         try:
             found = adapted(found() if makes else found)
-        except Exception as error:  # whatever the user's code does
+        except (Exception, SystemExit) as error:  # whatever the user's code does
             raise ValueError(f"`{source}` must make a detector, got {summary(error)}. Correct it.") from error
     if not callable(found):
         raise ValueError(f"`{source}` must give a detector, got {type(found).__name__}. Return a callable x -> scores.")

@@ -76,7 +76,7 @@ def run(job: Job, *, progress: Progress | None = None) -> tuple[Report, Path]:
         assert out is not None
         try:
             return run_in(out, asked, None, progress), out
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             if ranks.speaks and not forget(out) and isinstance(error, ValueError):
                 raise ValueError(f"{error} What was finished is kept: {how_to_go_on(out)}.") from error
             raise

@@ -1,6 +1,7 @@
 """`oodattack gallery`: a finished run in pictures, with its detectors and networks where they can be loaded."""
 
 from pathlib import Path
+from typing import NamedTuple
 
 from oodattack.data import Images
 from oodattack.gallery.judge import Judge, judge_by
@@ -15,8 +16,16 @@ from oodattack.runs.plan import read_plan
 from oodattack.runs.verify import opened
 
 
-def gallery(folder: Path, *, worst: int = 8, class_: int | None = None, judge: str | None = None) -> Path:
-    """Write DIR/gallery/gallery.html and contact sheets beside it.
+class Shown(NamedTuple):
+    """A gallery: its page, and how many of the cells of the run are in it."""
+
+    page: Path
+    shown: int
+    cells: int
+
+
+def gallery(folder: Path, *, worst: int = 8, class_: int | None = None, judge: str | None = None) -> Shown:
+    """Write DIR/gallery/gallery.html and contact sheets beside it, for the cells that have rows to show.
 
     Args:
         folder: the directory of a finished run.
@@ -25,7 +34,7 @@ def gallery(folder: Path, *, worst: int = 8, class_: int | None = None, judge: s
         judge: a detector of the run that is to say what looks like an ID image; by default distances in pixels do.
 
     Returns:
-        The page.
+        The page, and for how many cells.
 
     Raises:
         ValueError: no finished run, nothing to show, or a detector that is needed and cannot be loaded.
@@ -40,7 +49,8 @@ def gallery(folder: Path, *, worst: int = 8, class_: int | None = None, judge: s
             raise
         detectors, logits, remark = {}, {}, f"Without predicted classes: {error}"
     by = None if judge is None else named(run, judge, detectors[judge])
-    return written(folder, worst=worst, class_=class_, detectors=detectors, logits=logits, judge=by, remark=remark)
+    page = written(folder, worst=worst, class_=class_, detectors=detectors, logits=logits, judge=by, remark=remark)
+    return Shown(page, sum(1 for _ in page.parent.rglob("*.png")), len(run.cells))
 
 
 def named(run: Saved, name: str, detector: Function) -> Judge:

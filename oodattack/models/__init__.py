@@ -75,7 +75,7 @@ def from_user(source: str, channels: int, classes: int) -> nn.Module:
     try:
         wanted = inspect.signature(make).parameters
         network = make(**{key: value for key, value in offered.items() if key in wanted})
-    except Exception as error:  # whatever the user's code does
+    except (Exception, SystemExit) as error:  # whatever the user's code does
         raise ValueError(f"`{source}` must make a network, got {summary(error)}. Correct it.") from error
     if not isinstance(network, nn.Module):
         raise ValueError(f"`{source}` must return an nn.Module, got {type(network).__name__}. Return the network.")

@@ -69,7 +69,8 @@ def read_evidence(folder: Path) -> Evidence:
     try:
         return Evidence.model_validate_json(path.read_bytes())
     except OSError as error:
-        raise ValueError(f"{path}: a finished run must have evidence, got {error.strerror}. Finish the run.") from None
+        remedy = "Finish the run." if folder.is_dir() else "Check the path."
+        raise ValueError(f"{path}: a finished run must have evidence, got {error.strerror}. {remedy}") from None
     except ValidationError as error:
         raise ValueError(f"{path}: must be as it was written, got {summary(error)}. Run again.") from None
 

@@ -33,7 +33,8 @@ def read_manifest(folder: Path) -> dict[str, str]:
     try:
         files = json.loads(path.read_bytes())["files"]
     except OSError as error:
-        raise ValueError(f"{path}: a finished run must have a manifest, got {error.strerror}. Finish it.") from None
+        remedy = "Finish it." if folder.is_dir() else "Check the path."
+        raise ValueError(f"{path}: a finished run must have a manifest, got {error.strerror}. {remedy}") from None
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise ValueError(f"{path}: must be as it was written, got {summary(error)}. Run again.") from None
     if not isinstance(files, dict) or not all(isinstance(v, str) for v in files.values()):

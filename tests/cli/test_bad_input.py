@@ -20,6 +20,9 @@ def fine(x): return x.flatten(1).mean(1)
 def column(x): return x.flatten(1).mean(1)[:, None]
 def nans(x): return fine(x) * float("nan")
 def raises(x): raise RuntimeError("out of\\nsorts")
+def leaves(x): raise SystemExit(3)
+def leaves_a_search(x): return leaves(x) if x.requires_grad else fine(x)
+def make_leaves(): raise SystemExit(3)
 def listed(x): return [0.0] * len(x)
 def make_fails(): raise KeyError("weights")
 def make_nothing(): return None
@@ -158,7 +161,26 @@ BAD = {
         ["`npz:bright.npz` must be in [0, 1]", "got [", "Divide 8-bit values by 255"],
     ),
     "NaN images": (given(ood="npz:nan.npz"), ["`npz:nan.npz` must be finite", "got NaN", "Remove"]),
-    "empty set": (given(ood="npz:empty.npz"), ["`npz:empty.npz` must", "got (0, 1, 8, 8)"]),
+    "empty set": (given(ood="npz:empty.npz"), ["`npz:empty.npz` must hold at least one image", "got (0, 1, 8, 8)"]),
+    "a file without npz:": (given(id="id.npz"), ["must be one of", "got 'id.npz'", "Did you mean 'npz:id.npz'?"]),
+    "a folder without folder:": (given(ood="full"), ["got 'full'", "Did you mean 'folder:full'?"]),
+    "a module without a name": (given(detector="mine"), ["got 'mine'", "Did you mean 'mine:NAME'?"]),
+    "a network without a name": (network(model="mine"), ["got 'mine'", "Did you mean 'mine:NAME'?"]),
+    "module with .py": (given(detector="mine.py:fine"), ["`mine.py:fine` must read pkg.mod:name", "no .py"]),
+    "leaves": (
+        given(detector="mine:leaves"),
+        ["'mine:leaves' must score images (1, 8, 8)", "SystemExit: 3", "Correct"],
+    ),
+    "leaves a search": (given(detector="mine:leaves_a_search"), ["must return", "SystemExit: 3", "Correct"]),
+    "maker leaves": (given(detector="mine:make_leaves"), ["must make a detector", "SystemExit: 3", "Correct"]),
+    "images leave": (given(ood="mine:make_leaves"), ["must return images", "SystemExit: 3", "Correct"]),
+    "network leaves": (network(model="mine:make_leaves"), ["must make a network", "SystemExit: 3", "Correct"]),
+    "nobody at the address": (
+        given(detector="http://127.0.0.1:9/#budget=2000&retries=0"),
+        ["must answer, got", "after one try. Start the server or check the address."],
+    ),
+    "no run to show": (["gallery", "nope"], ["nope/evidence.json", "Check the path."]),
+    "no run to verify": (["verify", "nope"], ["nope/manifest.json", "Check the path."]),
     "shapes": (
         given(ood="npz:rgb.npz"),
         ["`npz:rgb.npz` must have the shape of the ID images, (1, 8, 8)", "got (3, 8, 8)", "Resize"],

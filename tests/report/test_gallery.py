@@ -152,6 +152,8 @@ def test_predicted_classes_and_the_judge_are_on_page_and_sheet(run):
 def test_no_row_of_a_class(run):
     with pytest.raises(ValueError, match=r"must have rows, got none predicted as class 7\. Leave --class out"):
         gallery(run.folder, logits={"mine:bright": two_classes}, class_=7)
+    with pytest.raises(ValueError, match=r"got detectors without a network, hence without classes\. Leave --class out"):
+        gallery(run.folder, class_=1)
     with pytest.raises(ValueError, match="`worst` must be >= 1, got 0"):
         gallery(run.folder, worst=0)
 
@@ -280,12 +282,13 @@ def test_the_command_line(place, capsys):
     from oodattack.cli import main
 
     assert main(["gallery", "out", "--worst", "2"]) == 0
-    assert capsys.readouterr().out.startswith("out/gallery/gallery.html")
+    assert capsys.readouterr().out == "out/gallery/gallery.html: contact sheets of every cell\n"
     text = (place / "out" / "gallery" / "gallery.html").read_text()
     assert text.count("predicted class</th>") == 4  # the network's four cells; user code has no classes
     assert re.search(r"<td>[0-3] → [0-3]</td>", text)
     predicted = max("0123", key=lambda c: text.count(f"→ {c}</td>"))
     assert main(["gallery", "out", "--class", predicted]) == 0
+    assert re.search(r": contact sheets of [1-4] of 8 cells$", capsys.readouterr().out.strip())
     text = (place / "out" / "gallery" / "gallery.html").read_text()
     assert set(re.findall(r"→ (\d)</td>", text)) == {predicted} and "mine:bright" not in text
     assert main(["gallery", "out", "--class", "99"]) == 2
