@@ -66,19 +66,24 @@ def check(
     """
     from oodattack import gate
 
-    found = gate.measured(report)
     if update:
+        found = gate.measured(report)
         found.save(baseline)
         kept = "with the scores of their images" if found.scores else "without scores: comparisons will be unpaired"
         click.echo(f"{baseline}: {len(found.cells)} cells {kept}")
         return
-    compared = gate.compare(
-        found,
-        gate.read_baseline(baseline),
-        max_drop=max_drop,
-        alpha=alpha,
-        accept_inconclusive=accept_inconclusive,
-    )
+    try:
+        compared = gate.compare(
+            gate.measured(report),
+            gate.read_baseline(baseline),
+            max_drop=max_drop,
+            alpha=alpha,
+            accept_inconclusive=accept_inconclusive,
+        )
+    except ValueError as error:
+        if junit is not None:
+            gate.save_junit(error, junit)  # else an earlier one would stay
+        raise
     if junit is not None:
         gate.save_junit(compared, junit)
     for line in gate.FORMATS[as_](compared):

@@ -40,6 +40,18 @@ def junit(found: Comparison) -> str:
     return Xml.tostring(root, encoding="unicode", xml_declaration=True) + "\n"
 
 
+def not_compared(error: str) -> str:
+    """The XML text where nothing could be compared."""
+    counts = {"tests": "1", "failures": "0", "errors": "1", "skipped": "0", "time": "0"}
+    root = Xml.Element("testsuites", counts)
+    suite = Xml.SubElement(root, "testsuite", {"name": SUITE, **counts})
+    case = Xml.SubElement(suite, "testcase", {"classname": SUITE, "name": "comparison", "time": "0"})
+    words = xml_text(error)
+    Xml.SubElement(case, "error", {"type": "ValueError", "message": words}).text = words
+    Xml.indent(root)
+    return Xml.tostring(root, encoding="unicode", xml_declaration=True) + "\n"
+
+
 def test_case(suite: Xml.Element, detector: str, threat: str, ood: str) -> Xml.Element:
     """One AUROC: the class is the detector, the name what was done on which set."""
     names = {"classname": xml_text(detector), "name": xml_text(f"{threat} on {ood}"), "time": "0"}
@@ -51,10 +63,11 @@ def xml_text(words: str) -> str:
     return FORBIDDEN.sub("?", words)
 
 
-def save_junit(found: Comparison, path: Path) -> None:
-    """Write the XML.
+def save_junit(found: Comparison | ValueError, path: Path) -> None:
+    """Write the XML of a comparison, or of why there is none.
 
     Raises:
         ValueError: it cannot be written.
     """
-    write_file(path, junit(found).encode(), "--junit")
+    text = not_compared(" ".join(str(found).split())) if isinstance(found, ValueError) else junit(found)
+    write_file(path, text.encode(), "--junit")

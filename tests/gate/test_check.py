@@ -176,6 +176,15 @@ def test_a_baseline_that_is_not_there_says_how_to_make_it(workplace, capsys):
     assert "--baseline" in capsys.readouterr().err
 
 
+def test_what_cannot_be_compared_is_an_error_in_junit(workplace, capsys, tmp_path):
+    xml = tmp_path / "check.xml"
+    xml.write_text("of an earlier build")
+    assert main(["check", "seeded", "--baseline", str(workplace), "--junit", str(xml)]) == 2
+    root = Xml.parse(xml).getroot()
+    assert [root.get(k) for k in ("tests", "failures", "errors")] == ["1", "0", "1"]
+    assert root.find(".//testcase/error").get("message").startswith("`spec.seed` must be as in the baseline, 0, got 1")
+
+
 def test_a_threat_that_changed_is_named(workplace, capsys):
     fields = json.loads(workplace.read_text())
     fields["threats"]["quick"] = "0" * 64
