@@ -10,6 +10,7 @@ from typing import NamedTuple
 from torch import Tensor
 
 from oodattack.certificates import Certificates
+from oodattack.data.overlap import digests, overlaps
 from oodattack.identity import sha256_of_file, sha256_of_images, sha256_of_networks
 from oodattack.numbers import eps_curves
 from oodattack.report import Report, Result, read_report
@@ -68,6 +69,8 @@ def of_run(run: Opened, detectors: Detectors, fingerprints: Mapping[str, str | N
     spec, plan = run.report.spec, run.plan
     yield told("seed", spec.seed, plan.job.get("seed"))
     yield told("precision", spec.precision, plan.job.get("precision"))
+    yield told("samples", spec.samples, plan.job.get("samples"))
+    yield told("command", spec.command, plan.job.get("command"))
     yield told("detectors", ", ".join(spec.detectors), ", ".join(plan.detectors))
     for name in detectors:
         yield told(f"{name}: fitted to", spec.fingerprints.get(name), fingerprints[name])
@@ -80,6 +83,7 @@ def of_run(run: Opened, detectors: Detectors, fingerprints: Mapping[str, str | N
     yield told("weights", spec.networks, sha256_of_networks(detectors))
     inputs = Inputs(run.folder, run.evidence, dtype_of(plan.job.get("dtype")))
     yield from of_inputs(run, inputs)
+    yield of_overlaps(run, inputs)
     afresh = Afresh({}, {})
     for name, detector in detectors.items():
         afresh.clean[name] = yield from of_scores(inputs, name, detector, plan.batch_size)
@@ -107,6 +111,16 @@ def of_inputs(run: Opened, inputs: Inputs) -> Iterator[Line]:
             fits = all(bool(((x >= 0) & (x <= 1)).all()) for x in inputs.blocks(name))
             yield Line(f"images {name}: pixels", "in [0, 1]", "in [0, 1]" if fits else "outside", fits)
         yield told(f"images {name}", source.sha256, found)
+
+
+def of_overlaps(run: Opened, inputs: Inputs) -> Line:
+    """Images that two evaluated sets share; what networks and detectors have learnt from is not in the directory."""
+    spec = run.report.spec
+    places = {"id": "id"} | ({} if spec.targets is None else {"targets": "targets"})
+    places |= {source.name: f"ood/{source.name}" for source in spec.ood}
+    found = {name: set[bytes]().union(*map(digests, inputs.blocks(place))) for name, place in places.items()}
+    claimed = [(o.first, o.second, o.images) for o in spec.overlaps if {o.first, o.second} <= {*found}]
+    return told("images in common", claimed, overlaps(found))
 
 
 def of_cells(run: Opened, threats: Sequence[Threat]) -> Iterator[Line]:

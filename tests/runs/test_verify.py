@@ -6,6 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
@@ -179,7 +180,20 @@ def other_cell(report):
     report["results"][0]["threat"] = "shared"
 
 
-CLAIMS = {f.__name__: f for f in (auroc, interval, verdict, finite, deployed, images, threat, cell, other_cell)}
+def command(report):
+    report["spec"]["command"] += " --seed 3"
+
+
+def samples(report):
+    report["spec"]["samples"] = 5
+
+
+def overlap(report):
+    report["spec"]["overlaps"] = [{"first": "id", "second": "npz:ood.npz", "images": 2}]
+
+
+CHANGES = (auroc, interval, verdict, finite, deployed, images, threat, cell, other_cell, command, samples, overlap)
+CLAIMS = {f.__name__: f for f in CHANGES}
 
 
 @pytest.mark.parametrize("what", CLAIMS)
@@ -307,6 +321,21 @@ def without_a_set(report, index):
 
 def twice(report, index):
     report["results"][1], index["cells"][1] = report["results"][0], index["cells"][0]
+
+
+def test_images_in_common_that_are_kept_quiet_are_caught(place, capsys):
+    with np.load("id.npz") as known:
+        shared = known["images"][3:4]
+    draw = np.random.default_rng(1).integers(0, 256, (110, 8, 8, 1)).astype(np.uint8)
+    np.savez("ood.npz", images=np.concatenate([draw, shared]))
+    words = ["run", "--detector", "mine:bright", "--id", "npz:id.npz", "--ood", "npz:ood.npz", "--threat", "quick.toml"]
+    assert main([*words, "--out", "out"]) == 0
+    assert main(["verify", "out"]) == 0
+    assert "images in common: [('id', 'npz:ood.npz', 1)]" in capsys.readouterr().out
+    of_report(place / "out", lambda report: report["spec"].update(overlaps=[]))
+    write_manifest(place / "out")
+    assert main(["verify", "out"]) == 1
+    assert "images in common" in capsys.readouterr().out.splitlines()[-1]
 
 
 LEFT_OUT = {
