@@ -19,6 +19,7 @@ from oodattack.detectors.layer_gradients import (
     predicted_loss,
     sign_steps,
 )
+from oodattack.detectors.linear_head import head_of
 from oodattack.detectors.smooth_relu import SmoothRelu
 
 
@@ -37,14 +38,9 @@ def kept_features(net: Classifier, keep: float) -> Tensor:
     """Mask (D,) of the int(keep * D), at least one, features with the largest summed head weight sum_c W_ck.
 
     Raises:
-        ValueError: a head that is neither `nn.Linear` nor, as in BiT networks, a convolution of 1 x 1.
+        ValueError: a head that is not linear.
     """
-    head = dict(net.network.named_modules())[net.head]
-    if not isinstance(head, nn.Linear) and not (isinstance(head, nn.Conv2d) and head.weight[0, 0].numel() == 1):
-        raise ValueError(
-            f"the head must be an `nn.Linear` for this detector, got {type(head).__name__}. Name it with `head=...`."
-        )
-    weight = head.weight.flatten(1).sum(dim=0)
+    weight = head_of(net).weight.sum(dim=0)
     mask = torch.zeros_like(weight)
     mask[weight.topk(max(1, int(keep * len(weight)))).indices] = 1
     return mask.detach()
@@ -102,7 +98,8 @@ class GaiaA(nn.Module):
         layers: names of norm layers. Default: those of the last two stages, see `Classifier.late_norm_layers`.
 
     Differs from the paper: follows the authors' code; omega is taken at the pooled features, which for a network with
-    global average pooling is theirs times a constant.
+    global average pooling is theirs times a constant. Differs from the authors' code: theirs takes layer3 and layer4 of
+    a ResNet as we do, but all norms of a WRN and those of block4 alone of a BiT: name these with `layers`.
     """
 
     name = "gaia-a"

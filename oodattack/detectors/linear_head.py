@@ -1,6 +1,7 @@
 """The linear head of a classifier, and the features that it makes logits of."""
 
 from collections.abc import Iterator
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -10,16 +11,26 @@ from oodattack.detector import Classifier
 from oodattack.detectors.batches import Images, batches
 
 
-def head_of(net: Classifier) -> nn.Linear:
-    """The head, as the linear map from features to logits that it must be.
+class Head(NamedTuple):
+    """A linear map from features to logits: weight (K, D), bias (K,)."""
+
+    weight: Tensor
+    bias: Tensor | None
+
+
+def head_of(net: Classifier) -> Head:
+    """The head, as the linear map that it must be: an `nn.Linear` or, as in BiT networks, a convolution of 1 x 1.
 
     Raises:
         ValueError: it is something else.
     """
     head = net.network.get_submodule(net.head)
-    if not isinstance(head, nn.Linear):
-        raise ValueError(f"`net` must have an `nn.Linear` head, got {type(head).__name__}. Name it with `head=...`.")
-    return head
+    if isinstance(head, nn.Linear) or (isinstance(head, nn.Conv2d) and head.groups == 1 and head.kernel_size == (1, 1)):
+        return Head(head.weight.flatten(1), head.bias)
+    raise ValueError(
+        f"`net` must have an `nn.Linear` or 1 x 1 convolution as head, got {type(head).__name__}. "
+        "Name one with `head=...`."
+    )
 
 
 def head_logits(net: Classifier, h: Tensor) -> Tensor:
@@ -37,10 +48,15 @@ def features_of(net: Classifier, rows: Tensor, *, check: bool) -> Tensor:
         check: whether to make sure that the head makes the logits out of them.
 
     Raises:
-        ValueError: a head whose output is not the logits.
+        ValueError: a head whose output is not the logits, or that is called at more than one position.
     """
     with torch.no_grad():
-        seen = net.run(rows)
+        seen, width = net.run(rows), head_of(net).weight.shape[1]
+        if seen.features.shape[1] != width:  # a convolution in front of the pooling
+            raise ValueError(
+                f"head {net.head!r} must take {width} features, got {seen.features.shape[1]}: more than one position. "
+                "Take another detector."
+            )
         if check and not torch.allclose(head_logits(net, seen.features), seen.logits, rtol=1e-3, atol=1e-4):
             raise ValueError(f"the output of head {net.head!r} must be the logits, got others. Name another head.")
     return seen.features

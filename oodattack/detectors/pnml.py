@@ -66,14 +66,12 @@ class PNML(nn.Module):
 
     def __init__(self, net: Classifier, whitening: Tensor) -> None:
         super().__init__()
-        head = head_of(net)
-        if head.out_features < 2:
+        classes, width = head_of(net).weight.shape
+        if classes < 2:
             raise ValueError("`net` must have at least 2 classes, got 1. Take another network.")
-        if whitening.ndim != 2 or len(whitening) != head.in_features:
+        if whitening.ndim != 2 or len(whitening) != width:
             found = tuple(whitening.shape)
-            raise ValueError(
-                f"`whitening` must have the shape ({head.in_features}, rank), got {found}. `fit_pnml` makes it."
-            )
+            raise ValueError(f"`whitening` must have the shape ({width}, rank), got {found}. `fit_pnml` makes it.")
         self.net = net
         self.register_buffer("whitening", whitening)
         self.surrogate = Surrogate("log(exp(regret) - 1)", self.log_regret, exact=True)
@@ -90,7 +88,7 @@ class PNML(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """OOD scores, shape (B,), in [0, 1]."""
-        return softplus(self.log_regret(x)) / log(head_of(self.net).out_features)
+        return softplus(self.log_regret(x)) / log(len(head_of(self.net).weight))
 
 
 def fit_pnml(net: Classifier, x: Images, *, rcond: float = 1e-10, batch_size: int = BATCH_SIZE) -> PNML:

@@ -28,7 +28,8 @@ class SIA(GaiaA):
     There is no `count` as `SIZ` has: eq. (13) averages and counts nothing, and its 1/T scales all scores alike.
 
     Differs from the paper: follows the authors' code: "0.9" drops features and scales nothing, one omega a row (eq. 13
-    has one a channel), no 1/T, no square root (eq. 14; same order of scores).
+    has one a channel), no 1/T, no square root (eq. 14; same order of scores). The paper ran it on BiT with the norms
+    of block4 alone, where the default takes those of block3, too: name them with `layers`.
     """
 
     name = "si-a"

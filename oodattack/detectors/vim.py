@@ -48,7 +48,7 @@ class ViM(nn.Module):
 
     def __init__(self, net: Classifier, origin: Tensor, residual: Tensor, *, alpha: float) -> None:
         super().__init__()
-        width = head_of(net).in_features
+        width = head_of(net).weight.shape[1]
         if tuple(origin.shape) != (width,) or residual.ndim != 2 or len(residual) != width:
             found = f"{tuple(origin.shape)} and {tuple(residual.shape)}"
             raise ValueError(
@@ -103,7 +103,7 @@ def fit_vim(net: Classifier, x: Images, *, dim: int | None = None, batch_size: i
         ValueError: no images, a head that is not linear, `dim` out of range, or features that all lie in the principal
             space.
     """
-    width = head_of(net).in_features
+    width = head_of(net).weight.shape[1]
     dim = default_dim(width) if dim is None else dim
     if not 1 <= dim < width:
         raise ValueError(

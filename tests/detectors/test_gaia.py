@@ -101,7 +101,9 @@ def test_layer_names_are_checked():
 
 def test_gaia_a_refuses_a_head_that_is_not_linear():
     net = two_channels([[1.0, 0.0], [-1.0, 0.0]])
-    with pytest.raises(ValueError, match=r"the head must be an `nn.Linear` for this detector, got AdaptiveAvgPool2d"):
+    with pytest.raises(
+        ValueError, match=r"must have an `nn.Linear` or 1 x 1 convolution as head, got AdaptiveAvgPool2d"
+    ):
         GaiaA(Classifier(net.network, head="pool"))
 
 

@@ -100,6 +100,6 @@ def test_refuses_what_does_not_fit():
         ViM(NET, double(0, 0), torch.eye(3), alpha=1.0)
     with pytest.raises(ValueError, match=r"`alpha` must be finite, got nan"):
         ViM(NET, ORIGIN, torch.eye(3), alpha=float("nan"))
-    conv = Classifier(nn.Sequential(OrderedDict(head=nn.Conv2d(2, 2, 1), flat=nn.Flatten())), head="head")
-    with pytest.raises(ValueError, match=r"`net` must have an `nn.Linear` head, got Conv2d"):
+    conv = Classifier(nn.Sequential(OrderedDict(head=nn.Conv2d(2, 2, 3, padding=1), flat=nn.Flatten())), head="head")
+    with pytest.raises(ValueError, match=r"`net` must have an `nn.Linear` or 1 x 1 convolution as head, got Conv2d"):
         fit_vim(conv, torch.rand(4, 2, 1, 1))
