@@ -8,7 +8,7 @@ import torch
 
 from oodattack import models
 from oodattack.data import Images
-from oodattack.detector import Classifier
+from oodattack.detector import Classifier, inner
 from oodattack.job.ask import Job
 from oodattack.job.id_classes import id_classes
 from oodattack.job.seen import read_seen
@@ -108,7 +108,7 @@ def user_network(job: Job, weights: Path | None, id_images: Images, device: torc
     record = None if weights is None else checked_record(weights)
     network = models.build(job.model, channels=id_images.x.shape[1], classes=classes_of(state or {}))
     if weights is not None and state is not None:
-        load_weights(network.network if isinstance(network, Classifier) else network, state, where=weights)
+        load_weights(inner(network), state, where=weights)
         network.eval()
     elif ":" not in job.model or job.model.startswith(("torchvision:", "timm:")):
         raise ValueError(

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from oodattack import __version__, models
-from oodattack.detector import Classifier
+from oodattack.detector import Classifier, inner
 from oodattack.identity import digest
 from oodattack.models.weights import load_weights
 from oodattack.train import checkpoint as checkpoints
@@ -170,11 +170,6 @@ def build(recipe: Recipe, data: TrainingSet, setting: Setting) -> nn.Module:
     if setting.mean is not None or setting.std is not None:
         network = Classifier(network, mean=setting.mean, std=setting.std)
     return network.to(setting.device)
-
-
-def inner(network: nn.Module) -> nn.Module:
-    """The network that weights belong to, without the normalisation around it."""
-    return network.network if isinstance(network, Classifier) else network
 
 
 def key_of(

@@ -8,7 +8,7 @@ from torch import Generator, Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from oodattack import objectives
-from oodattack.detector import Classifier
+from oodattack.detector import Classifier, inner
 from oodattack.objectives.interval_pass import IntervalPass
 from oodattack.train.losses import Batch, Logits, Terms
 from oodattack.train.recipe import Recipe
@@ -30,8 +30,7 @@ class CertifiedExposure:
 
     def __init__(self, recipe: Recipe, network: nn.Module, steps: int) -> None:
         self.recipe, self.steps, self.step = recipe, max(1, round(RAMP * steps)), 0
-        inner = network.network if isinstance(network, Classifier) else network
-        self.intervals = IntervalPass(inner)
+        self.intervals = IntervalPass(inner(network))
         self.scale = (network.mean, network.std) if isinstance(network, Classifier) else None
 
     def __call__(self, net: Logits, batch: Batch, generator: Generator) -> tuple[Terms, Terms]:

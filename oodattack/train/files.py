@@ -9,13 +9,12 @@ from pathlib import Path
 
 from torch import Tensor, nn
 
-from oodattack.detector import Classifier
+from oodattack.detector import inner
 
 
 def weights_of(network: nn.Module) -> dict[str, Tensor]:
     """The state dict of a network, without the `Classifier` around it; a copy on the CPU."""
-    inner = network.network if isinstance(network, Classifier) else network
-    return {key: value.detach().cpu().clone().contiguous() for key, value in inner.state_dict().items()}
+    return {key: value.detach().cpu().clone().contiguous() for key, value in inner(network).state_dict().items()}
 
 
 def architecture(network: nn.Module) -> str:
@@ -24,9 +23,9 @@ def architecture(network: nn.Module) -> str:
     Weights of the same shapes do not make two networks the same: an activation may be another, or user code may have
     been edited. What these files import is not looked at.
     """
-    inner = network.network if isinstance(network, Classifier) else network
-    kinds = {type(module) for module in inner.modules() if type(module).__module__.partition(".")[0] != "torch"}
-    found = [re.sub(r"0x[0-9a-fA-F]+", "", repr(inner)).encode()]  # no addresses
+    bare = inner(network)
+    kinds = {type(module) for module in bare.modules() if type(module).__module__.partition(".")[0] != "torch"}
+    found = [re.sub(r"0x[0-9a-fA-F]+", "", repr(bare)).encode()]  # no addresses
     for kind in kinds:
         with suppress(OSError, TypeError):  # a class of an interactive session has no file
             found.append(Path(inspect.getfile(kind)).read_bytes())

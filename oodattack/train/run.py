@@ -9,7 +9,7 @@ from torch import Generator, Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
-from oodattack.detector import Classifier
+from oodattack.detector import inner
 from oodattack.train.checkpoint import Checkpoint
 from oodattack.train.losses import Batch, Logits, Terms, batch_terms
 from oodattack.train.outliers import Chooser, chooser
@@ -126,8 +126,7 @@ def state_of(run: Run) -> dict[str, Any]:
 def restore(run: Run, found: Checkpoint) -> None:
     """Go on from a checkpoint's weights and state."""
     state = found.state
-    inner = run.network.network if isinstance(run.network, Classifier) else run.network
-    inner.load_state_dict(found.weights)
+    inner(run.network).load_state_dict(found.weights)
     device = next(run.network.parameters()).device
     for name in ("epoch", "step", "order", "curve", "resumed"):
         setattr(run, name, state[name])
