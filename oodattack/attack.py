@@ -307,7 +307,8 @@ def query(loss: Loss, x: Tensor, rows: Tensor, *, needs_grad: bool) -> Seen:
     with torch.set_grad_enabled(needs_grad):
         value = loss(x, rows)
         if value.shape != x.shape[:1]:
-            raise ValueError(f"the score must be one number a row, shape ({len(x)},), got {tuple(value.shape)}.")
+            found = tuple(value.shape)
+            raise ValueError(f"the score must be one number a row, shape ({len(x)},), got {found}. Reduce each row.")
         if needs_grad:
             if not value.requires_grad:
                 raise ValueError("a white-box attack must have a gradient of the score, got none. Use random-search.")

@@ -39,7 +39,7 @@ def adamax(*, step_size: float, betas: tuple[float, float] = (0.9, 0.999), floor
     Differs from the paper: the printed update x - alpha h becomes Adamax's, as the note and the authors' code have it.
     """
     if not 0 < step_size <= 2:
-        raise ValueError(f"`step_size` is a share of eps and must be in (0, 2], got {step_size}.")
+        raise ValueError(f"`step_size` is a share of eps and must be in (0, 2], got {step_size}. Write 0.25.")
     normalise = {"linf": steepest_linf, "l2": steepest_l2, "l1": steepest_l2}
 
     def start(x: Tensor, threat: ThreatModel, random: RowRandom, _steps: int) -> tuple[Tensor, State]:

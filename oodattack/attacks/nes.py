@@ -85,7 +85,7 @@ def probing(draw: Draw, ascend: Ascend, *, samples: int, sigma: float, step_size
     if not sigma > 0:
         raise ValueError(f"`sigma` must be > 0, got {sigma}. Give the length of a probe in input units.")
     if not 0 < step_size <= 2:
-        raise ValueError(f"`step_size` is a share of eps and must be in (0, 2], got {step_size}.")
+        raise ValueError(f"`step_size` is a share of eps and must be in (0, 2], got {step_size}. Write 0.25.")
 
     def start(x: Tensor, threat: ThreatModel, random: RowRandom, steps: int) -> tuple[Tensor, State]:
         none = torch.zeros_like(x)

@@ -21,7 +21,7 @@ def pgd(*, step_size: float) -> Attack:
         ValueError: `step_size` is out of range.
     """
     if not 0 < step_size <= 2:
-        raise ValueError(f"`step_size` is a share of eps and must be in (0, 2], got {step_size}.")
+        raise ValueError(f"`step_size` is a share of eps and must be in (0, 2], got {step_size}. Write 0.25.")
 
     def start(x: Tensor, threat: ThreatModel, random: RowRandom, _steps: int) -> tuple[Tensor, None]:
         return first_point(x, threat, random), None

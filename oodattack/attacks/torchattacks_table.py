@@ -101,7 +101,9 @@ def find_foreign(name: str) -> Foreign:
         ValueError: torchattacks has no such attack, or it fits no score.
     """
     if name in REFUSED:
-        raise ValueError(f"`attack` must fit a score within a ball, got torchattacks:{name}, which {REFUSED[name]}.")
+        raise ValueError(
+            f"`attack` must fit a score within a ball, got torchattacks:{name}, which {REFUSED[name]}. Pick another."
+        )
     if name not in ATTACKS:
         raise unknown("attack", name, list(ATTACKS))
     return ATTACKS[name]

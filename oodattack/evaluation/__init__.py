@@ -89,7 +89,9 @@ def evaluate(
         raise ValueError(f"`seed` must be a whole number, got {seed!r}. Write 0.")
     seed = int(seed)
     if precision not in get_args(Precision):
-        raise ValueError(f"`precision` must be one of {', '.join(get_args(Precision))}, got {precision!r}.")
+        raise ValueError(
+            f"`precision` must be one of {', '.join(get_args(Precision))}, got {precision!r}. Pick one of them."
+        )
     if not isinstance(ood, Mapping) or not all(isinstance(name, str) for name in ood):
         raise ValueError(f"`ood` must be images by name, got {type(ood).__name__}. Write {{'name': images}}.")
     given = detector if isinstance(detector, Mapping) else {_name(detector): detector}

@@ -43,7 +43,8 @@ class Suite(BaseModel):
                 if m.aim not in (*ON_A_SCORE, "cross") or m.iterate != "best":
                     got = f"aim {m.aim!r} and iterate {m.iterate!r} in {m.name}"
                     raise ValueError(
-                        f"`members` that share `queries` must hide, raise or cross and keep the best, got {got}."
+                        f"`members` that share `queries` must hide, raise or cross and keep the best, got {got}. "
+                        "Drop that member, or `queries`."
                     )
         return self
 
