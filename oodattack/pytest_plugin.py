@@ -6,16 +6,16 @@ def test_detector_survives(assert_robust):
 pytest imports this file in every session, so it imports nothing but pytest before the fixture is called.
 """
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from oodattack.report import Report
 
 UPDATE = "--oodattack-update"
+WRITTEN = pytest.StashKey[set[Path]]()  # baselines that this session has updated
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -32,8 +32,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 class AssertRobust:
     """Attacks a detector and fails the test where it is not robust."""
 
-    def __init__(self, folder: "Path", *, update: bool) -> None:
+    def __init__(self, folder: Path, *, update: bool, written: set[Path] | None = None) -> None:
         self.folder, self.update = folder, update
+        self.written = set() if written is None else written
 
     def __call__(
         self,
@@ -43,7 +44,7 @@ class AssertRobust:
         id: Any,
         ood: Any,
         min_auroc: float | None = None,
-        baseline: "str | Path | None" = None,
+        baseline: str | Path | None = None,
         max_drop: float = 0.02,
         alpha: float = 0.01,
         accept_inconclusive: bool = False,
@@ -59,7 +60,8 @@ class AssertRobust:
             ood: OOD images, or a name; or several by name.
             min_auroc: least AUROC under attack.
             baseline: a file as `oodattack check --update` and `pytest --oodattack-update` write it, from the folder of
-                the test. No AUROC, clean or under attack, may be lower than there by more than noise and `max_drop`.
+                the test, a file of its own for each call. No AUROC, clean or under attack, may be lower than there by
+                more than noise and `max_drop`.
             max_drop: see `baseline`.
             alpha: how often noise alone may fail the test.
             accept_inconclusive: also pass where the attack looks as if it had failed; with `baseline`, where it did
@@ -85,12 +87,18 @@ class AssertRobust:
         if min_auroc is not None:
             judge = robust.at_least(min_auroc, accept_inconclusive=accept_inconclusive)
         else:
-            path = self.folder / str(baseline)
+            path = (self.folder / str(baseline)).resolve()
+            if path in self.written:
+                raise ValueError(
+                    f"`baseline` must be a file of its own for each call, got {str(baseline)!r} twice in an update. "
+                    "Name another, or give several detectors, threats and sets in one call."
+                )
             margins: dict[str, Any] = {"max_drop": max_drop, "alpha": alpha, "accept_inconclusive": accept_inconclusive}
             judge = (lambda *_: []) if self.update else robust.no_worse(path, **margins)
         found = robust.judged(detector, threat=threat, id=id, ood=ood, seed=seed, judge=judge, **options)
         if baseline is not None and self.update:
             from_report(found.report, found.scores).save(path)
+            self.written.add(path)
         if found.failures:
             lines = "\n".join(f"  {line}" for line in found.failures)
             raise AssertionError(f"not robust:\n{lines}")
@@ -100,4 +108,5 @@ class AssertRobust:
 @pytest.fixture
 def assert_robust(request: pytest.FixtureRequest) -> AssertRobust:
     """Attack a detector and fail where it is not robust; see `AssertRobust.__call__`."""
-    return AssertRobust(request.path.parent, update=bool(request.config.getoption(UPDATE)))
+    written = request.config.stash.setdefault(WRITTEN, set())
+    return AssertRobust(request.path.parent, update=bool(request.config.getoption(UPDATE)), written=written)

@@ -131,6 +131,17 @@ def test_a_baseline_catches_a_worse_detector(robust, tmp_path):
         robust({"mine": lambda x: brightness(x) + 0.3 * x[:, 0, 0, 0]}, baseline="deep/baseline.json")
 
 
+def test_two_calls_do_not_overwrite_one_baseline(images, tmp_path):
+    written = set()
+    asked = {"threat": QUICK, "id": images[0], "ood": images[1], "batch_size": 64}
+    AssertRobust(tmp_path, update=True, written=written)(brightness, baseline="b.json", **asked)
+    before = (tmp_path / "b.json").read_bytes()
+    with pytest.raises(ValueError, match=r"must be a file of its own for each call, got '\./b\.json' twice"):
+        AssertRobust(tmp_path, update=True, written=written)(lambda x: -brightness(x), baseline="./b.json", **asked)
+    assert (tmp_path / "b.json").read_bytes() == before
+    AssertRobust(tmp_path, update=True)(brightness, baseline="b.json", **asked)  # of another session
+
+
 def test_a_file_of_the_command_line_fits(robust, tmp_path):
     from oodattack.gate import measured
 
