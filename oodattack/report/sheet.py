@@ -74,14 +74,14 @@ def contact_sheet(
         "score after attack": [f"{v:.4g}" for v in shown.x_adv_scores.tolist()],
     }
     if mape is not None:
-        lines["MAPE"] = [f"{100 * v:.2g} %" for v in mape.tolist()]
+        lines["MAPE"] = [f"{100 * v:.3g} %" for v in mape.tolist()]
     lines |= {name: list(texts) for name, texts in (notes or {}).items()}
     width = LEFT + max(len(delta), 4) * (TILE + GAP) + GAP
     height = TOP + len(rows) * (TILE + GAP) + BOTTOM + LINE * len(notes or {})
     sheet = Image.new("RGB", (width, height), PAPER)
     draw = ImageDraw.Draw(sheet)
     draw.text((GAP, 8), title(shown.result), INK, font=font(14))
-    draw.text((GAP, 26), shown.result.attack, PALE, font=font(11))
+    draw.text((GAP, 26), shown.result.attack, PALE, font=font(12))
     grid(sheet, TOP, [(name, [picture(image) for image in images]) for name, images in rows], lines, outline=FRAME)
     return sheet
 
@@ -99,7 +99,7 @@ def grid(
     draw = ImageDraw.Draw(sheet)
     for i, (name, tiles) in enumerate(rows):
         y = top + i * (TILE + GAP)
-        draw.text((GAP, y + TILE // 2 - 8), name, INK, font=font(12))
+        draw.text((GAP, y + TILE // 2), name, INK, font=font(12), anchor="lm")
         for j, tile in enumerate(tiles):
             x = LEFT + j * (TILE + GAP)
             sheet.paste(tile, (x, y))
@@ -107,9 +107,9 @@ def grid(
                 draw.rectangle((x - 1, y - 1, x + TILE, y + TILE), outline=outline)
     below = top + len(rows) * (TILE + GAP)
     for i, (name, texts) in enumerate(lines.items()):
-        draw.text((GAP, below + LINE * i), name, INK, font=font(11))
+        draw.text((GAP, below + LINE * i), name, INK, font=font(12))
         for j, text in enumerate(texts):
-            draw.text((LEFT + j * (TILE + GAP), below + LINE * i), text, INK, font=font(11))
+            draw.text((LEFT + j * (TILE + GAP), below + LINE * i), text, INK, font=font(12))
 
 
 def title(result: Result) -> str:
@@ -118,7 +118,7 @@ def title(result: Result) -> str:
 
 
 def font(size: int) -> "FreeTypeFont | ImageFont":
-    """Pillow's own font, so that a sheet looks the same on every machine."""
+    """Pillow's own font, so that a sheet looks the same on every machine; below 12 pixels it loses word spaces."""
     from PIL import ImageFont
 
     return ImageFont.load_default(size)

@@ -108,6 +108,8 @@ def test_title_and_rows_are_written(result):
     for row in range(4):
         top = TOP + row * (TILE + GAP)
         assert (blank[top : top + TILE, : LEFT - 4] < 128).any()
+        rows_of_ink = (blank[top : top + TILE, : LEFT - 4] < 128).any(axis=(1, 2)).nonzero()[0]
+        assert abs(rows_of_ink.mean() - TILE / 2) < 4  # in the middle of its tile
     id_side = np.asarray(sheet(result, start, start, side="id"))
     matched = np.asarray(sheet(result, start, start, mape=torch.rand(4)))
     assert not np.array_equal(blank, id_side)
