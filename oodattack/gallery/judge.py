@@ -83,7 +83,7 @@ def pixel_judge(x_id: Tensor) -> Judge:
         apart[torch.arange(len(rows)), rows] = torch.inf  # itself
         usual.append(apart.amin(dim=1))
     return Judge(
-        name="distance to the nearest ID image, in pixels",
+        name="the root-mean-square distance of pixels to the nearest ID image",
         score=lambda x: nearest(x, x_id)[0],
         threshold=torch.cat(usual).double().quantile(USUAL).item(),
     )

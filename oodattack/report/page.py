@@ -42,12 +42,13 @@ class Sheet(NamedTuple):
 
 
 class Figure(NamedTuple):
-    """A chart with a legend and the numbers behind it."""
+    """A chart with a legend and the numbers behind it; `folded` where one against eps says the same."""
 
     title: str
     note: str
     drawing: Markup
     lines: list[tuple[Markup, Line]]
+    folded: bool
 
 
 def page(
@@ -99,6 +100,7 @@ def read(name: str) -> str:
 
 def figures(curves: Sequence[Curve]) -> list[Figure]:
     """A chart for each threat and OOD set."""
+    swept = {c.threat for c in curves if c.against == "eps"}
     found = []
     for i, (against, threat, ood) in enumerate(dict.fromkeys((c.against, c.threat, c.ood) for c in curves)):
         mine = [c for c in curves if (c.against, c.threat, c.ood) == (against, threat, ood) and c.points]
@@ -110,7 +112,8 @@ def figures(curves: Sequence[Curve]) -> list[Figure]:
         shade = "Shaded: between what is certified and what the attack left." if any(c.certified for c in mine) else ""
         note = " ".join(part for part in (stars, shade) if part)
         drawing = line_chart(f"curve-{i}", title, lines, axis_of(mine))
-        found.append(Figure(title, note, drawing, [(swatch(j), line) for j, line in enumerate(lines)]))
+        legend = [(swatch(j), line) for j, line in enumerate(lines)]
+        found.append(Figure(title, note, drawing, legend, threat.rpartition("@")[0] in swept))
     return found
 
 

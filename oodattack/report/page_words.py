@@ -23,7 +23,14 @@ def headlines(report: Report) -> list[Headline]:
     found: dict[str, list[Result]] = {}
     for r in report.results:
         found.setdefault(r.name, []).append(r)
-    return [headline(name, counted(report, results)) for name, results in found.items()]
+    swept = report.swept
+    said: list[Headline] = []
+    for name, results in found.items():
+        mine = counted(report, results)
+        said.append(headline(name, mine))
+        if apart := dict.fromkeys(r.sweep for r in results if r.sweep in swept and r not in mine):
+            said[-1].sentences.append(f"Not counted: the radii of {', '.join(apart)}; see AUROC against eps.")
+    return said
 
 
 def counted(report: Report, results: list[Result]) -> list[Result]:

@@ -7,7 +7,7 @@ import torch
 from rich.console import Console
 
 from oodattack.evaluation import evaluate
-from oodattack.report.console import bound, notes, show
+from oodattack.report.console import bound, cell, notes, show
 from oodattack.threat import Sweep, ThreatModel
 
 FIELDS = dict(
@@ -97,6 +97,13 @@ def test_table_prints_to_standard_output(report, capsys):
 @pytest.mark.parametrize(("value", "shown"), [(0.5, ".50"), (0.994, ".99"), (0.995, "1.0"), (1.0, "1.0"), (0.0, ".00")])
 def test_bounds_by_hand(value, shown):
     assert bound(value) == shown
+
+
+def test_mape_has_three_digits(report):
+    (r, *_) = (r for r in report.results if r.mape)
+    assert "MAPE 0.382 %" in cell(
+        r.model_copy(update={"mape": r.mape.model_copy(update={"median": 0.003817})}), intervals=False
+    )
 
 
 def test_a_report_without_results_prints(report):

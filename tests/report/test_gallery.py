@@ -88,7 +88,11 @@ def test_same_run_same_bytes(run):
 
 def test_every_picture_of_the_page_is_there(run):
     page = gallery(run.folder)
-    pictures = re.findall(r'<img [^>]*src="([^"]*)"', page.read_text())
+    text = page.read_text()
+    assert (
+        "root-mean-square distance of pixels to the nearest ID image. An image looks like an ID image to it" in text
+    )
+    pictures = re.findall(r'<img [^>]*src="([^"]*)"', text)
     assert len(pictures) == len(set(pictures)) == len(run.report.results)
     for name in pictures:
         assert size(page.parent / unquote(name))[0] == LEFT + 6 * (TILE + GAP) + GAP  # all six rows

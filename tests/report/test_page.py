@@ -188,6 +188,23 @@ def test_a_curve_has_a_line_with_its_points(report):
     assert "a@b, 0.5 left at eps 0.5: 1.000 to 0.000" in text
 
 
+def test_a_sweep_is_one_chart_and_said_not_to_count(report):
+    like = dict(detector="plain", network="net", ood="near", exact=True, eps50=None)
+    radii = [Curve(threat=f"radii@{e}", against="queries", points=[(0, 1), (5, 0.5)], **like) for e in (0.1, 0.2)]
+    curves = [*report.curves, *radii, Curve(threat="radii", against="eps", points=[(0, 1), (0.2, 0.5)], **like)]
+    swept = [r.model_copy(update={"threat": f"radii@{e}"}) for r in report.results[:1] for e in (0.1, 0.2)]
+    found = report.model_copy(update={"curves": curves, "results": [*report.results, *swept]})
+    (plain, mine) = headlines(found)
+    assert plain.sentences[-1] == "Not counted: the radii of radii; see AUROC against eps."
+    assert "Not counted" not in " ".join(mine.sentences)
+    text = page(found)
+    parsed(text)
+    shown, folded = text[text.index("Along the search") :].split("Each radius against queries: 2 charts")
+    folded = folded[: folded.index("</section>")]
+    assert "<figcaption>AUROC against eps: radii on near" in shown and "<figcaption>AUROC against eps" not in folded
+    assert "radii@0.1 on near</figcaption>" in folded and "radii@0.1 on near</figcaption>" not in shown
+
+
 def test_axes_by_hand():
     assert even(0, 1) == [0, 0.2, 0.4, 0.6, 0.8, 1.0]
     assert even(-3, 40) == [0, 10, 20, 30, 40]
