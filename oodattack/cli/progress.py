@@ -1,22 +1,27 @@
-"""Progress bars with an ETA."""
+"""How far it is: bars with an ETA, or a line now and then where there is no terminal."""
 
 import sys
+import time
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
+
+import click
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+EVERY = 30.0  # seconds between two lines
+
 
 @contextmanager
-def bars_on_stderr() -> "Iterator[Callable[[str, int, int], None] | None]":
-    """Progress bars with an ETA on standard error; nothing at all where that is no terminal."""
+def bars_on_stderr() -> "Iterator[Callable[[str, int, int], None]]":
+    """Progress bars with an ETA on standard error; where that is no terminal, such as in CI, `lines_on_stderr`."""
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TaskID, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
     console = Console(file=sys.stderr)
     if not console.is_interactive:
-        yield None
+        yield lines_on_stderr()
         return
     text = TextColumn("{task.description:<34.34}")
     columns = (text, BarColumn(bar_width=18), TaskProgressColumn(), TextColumn("ETA"), TimeRemainingColumn())
@@ -30,3 +35,18 @@ def bars_on_stderr() -> "Iterator[Callable[[str, int, int], None] | None]":
             bars.update(tasks[key], description=label, completed=done, total=total)
 
         yield progress
+
+
+def lines_on_stderr() -> "Callable[[str, int, int], None]":
+    """A line on standard error every half minute; none for what is done before."""
+    began = last = time.monotonic()
+
+    def progress(label: str, done: int, total: int) -> None:
+        nonlocal last
+        now = time.monotonic()
+        if now - last >= EVERY:
+            last = now
+            share = 100 * done / max(total, 1)
+            click.echo(f"oodattack: {share:.0f} % after {(now - began) / 60:.1f} min: {label}", err=True)
+
+    return progress

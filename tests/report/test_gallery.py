@@ -89,9 +89,7 @@ def test_same_run_same_bytes(run):
 def test_every_picture_of_the_page_is_there(run):
     page = gallery(run.folder)
     text = page.read_text()
-    assert (
-        "root-mean-square distance of pixels to the nearest ID image. An image looks like an ID image to it" in text
-    )
+    assert "root-mean-square distance of pixels to the nearest ID image. An image looks like an ID image to it" in text
     pictures = re.findall(r'<img [^>]*src="([^"]*)"', text)
     assert len(pictures) == len(set(pictures)) == len(run.report.results)
     for name in pictures:
