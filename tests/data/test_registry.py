@@ -88,7 +88,7 @@ WRONG = {
     "channels": ({"name": "photos", "channels": 4}, r"`channels` must be 1 \(grey\) or 3 \(RGB\), got 4"),
     "size": ({"name": "digits", "size": 4}, "`size` must be >= 8, got 4"),
     "no file": ({"name": "npz:nowhere.npz"}, "`npz:nowhere.npz` must name a file"),
-    "file for code": ({"name": "my.py:f"}, "`my.py:f` must name an importable module"),
+    "file for code": ({"name": "my.py:f"}, "`my.py:f` must read pkg.mod:name"),
     "path for code": ({"name": "./my:f"}, "`./my:f` must read pkg.mod:name"),
     "no module": ({"name": "no_such_module:f"}, "`no_such_module:f` must name an importable module, got: No module"),
     "no attribute": ({"name": "math:f"}, "`math:f` must name something in math, got no such name"),
