@@ -1,5 +1,5 @@
 """The one attack loop. It owns budget, feasibility, restarts, active rows, best-so-far and accounting; a step owns the
-mathematics."""  # noqa: D205, D209
+mathematics."""
 
 from collections.abc import Callable
 from dataclasses import dataclass

@@ -1,5 +1,5 @@
 """Postprocessors of OpenOOD v1.5: Zhang et al., "OpenOOD v1.5: Enhanced Benchmark for Out-of-Distribution Detection",
-arXiv:2306.09301. They are taken for what they can do, `postprocess(net, data) -> (pred, conf)`; nothing is imported."""  # noqa: D205, D209
+arXiv:2306.09301. They are taken for what they can do, `postprocess(net, data) -> (pred, conf)`; nothing is imported."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager

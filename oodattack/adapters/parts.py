@@ -12,7 +12,7 @@ STORES = (nn.ParameterDict, nn.ParameterList)  # of fitted tensors, in training 
 
 def parts_of(owner: Any, library: str) -> list[nn.Module]:
     """Networks behind the attributes of an object, each once: in containers, bound methods, closures and the library's
-    own objects too."""  # noqa: D205, D209
+    own objects too."""
     found: dict[int, nn.Module] = {}
     seen: set[int] = set()
 

@@ -1,5 +1,5 @@
 """Detectors of pytorch-ood: Kirchheim, Filax & Ortmeier, "PyTorch-OOD: A Library for Out-of-Distribution Detection
-based on PyTorch", CVPR Workshops 2022. Nothing of it is imported here: a detector that is one has brought it along."""  # noqa: D205, D209
+based on PyTorch", CVPR Workshops 2022. Nothing of it is imported here: a detector that is one has brought it along."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext

@@ -1,6 +1,6 @@
 """Natural evolution strategies: Ilyas, Engstrom, Athalye & Lin, "Black-box Adversarial Attacks with Limited Queries and
 Information", ICML 2018, arXiv:1804.08598.
-"""  # noqa: D205
+"""
 
 from collections.abc import Callable
 from typing import NamedTuple

@@ -3,7 +3,7 @@ Out-of-Distribution Attack to Neural Network Encoder", arXiv:2009.08016.
 
 No search is needed: whoever adds to an image what the encoder maps to zero leaves the latent alone. An encoder that is
 not linear has such directions at every point, but they turn as one moves along: there, match its latent instead.
-"""  # noqa: D205
+"""
 
 from collections.abc import Callable
 

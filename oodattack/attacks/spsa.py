@@ -2,7 +2,7 @@
 Simultaneous Perturbation Gradient Approximation", IEEE Trans. Automatic Control 1992; as an attack: Uesato,
 O'Donoghue, van den Oord & Kohli, "Adversarial Risk and the Dangers of Evaluating Against Weak Attacks", ICML 2018,
 arXiv:1802.05666.
-"""  # noqa: D205
+"""
 
 import torch
 from torch import Tensor

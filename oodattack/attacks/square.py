@@ -1,7 +1,7 @@
 """Square Attack: Andriushchenko, Croce, Flammarion & Hein, "Square Attack: a query-efficient black-box adversarial
 attack via random search", ECCV 2020, arXiv:1912.00049; for l1 in the manner of Croce & Hein, "Mind the Box", ICML 2021,
 arXiv:2103.01208.
-"""  # noqa: D205
+"""
 
 import math
 from typing import NamedTuple

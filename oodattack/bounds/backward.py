@@ -47,7 +47,7 @@ def _best(found: Reach, a: Tensor, at: int) -> Tensor:
 def _backwards(found: Reach, a: Tensor, at: int, *, by_box: bool = True) -> Iterator[Tensor]:
     """Lower bounds of <a, h>: where the first activation is met and <a, h> is an exact sum, by the boxes of its terms
     and by their Lipschitz constants; last on the ball.
-    """  # noqa: D205
+    """
     waiting = {at: a}
     constant = a.new_zeros(1, a.shape[1])
     for number in range(at, 0, -1):

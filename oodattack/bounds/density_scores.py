@@ -1,5 +1,5 @@
 """Bounds of CCU: Meinke & Hein, "Towards Neural Networks That Provably Know When They Don't Know", ICLR 2020,
-arXiv:1909.12180. Its densities have them in closed form."""  # noqa: D205, D209
+arXiv:1909.12180. Its densities have them in closed form."""
 
 import math
 

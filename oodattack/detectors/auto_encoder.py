@@ -1,5 +1,5 @@
 """Reconstruction error of an auto-encoder: section 2.4 of Liang et al., "An Algorithm for Out-of-Distribution Attack to
-Neural Network Encoder", arXiv:2009.08016."""  # noqa: D205, D209
+Neural Network Encoder", arXiv:2009.08016."""
 
 from collections.abc import Sequence
 from itertools import pairwise

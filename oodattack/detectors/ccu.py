@@ -1,5 +1,5 @@
 """CCU: Meinke & Hein, "Towards Neural Networks That Provably Know When They Don't Know", ICLR 2020,
-arXiv:1909.12180."""  # noqa: D205, D209
+arXiv:1909.12180."""
 
 import math
 from collections.abc import Sequence

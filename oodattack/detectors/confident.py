@@ -1,5 +1,5 @@
 """Confident Classifier: Lee, Lee, Lee & Shin, "Training Confidence-calibrated Classifiers for Detecting
-Out-of-Distribution Samples", ICLR 2018, arXiv:1711.09325. Attacked by Liang et al. 2020, arXiv:2009.08016."""  # noqa: D205, D209
+Out-of-Distribution Samples", ICLR 2018, arXiv:1711.09325. Attacked by Liang et al. 2020, arXiv:2009.08016."""
 
 from torch import Tensor, nn
 

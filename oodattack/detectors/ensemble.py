@@ -1,5 +1,5 @@
 """Deep ensemble: Lakshminarayanan, Pritzel & Blundell, "Simple and Scalable Predictive Uncertainty Estimation using
-Deep Ensembles", NeurIPS 2017, arXiv:1612.01474; as attacked by Liang et al. 2020, appendix F."""  # noqa: D205, D209
+Deep Ensembles", NeurIPS 2017, arXiv:1612.01474; as attacked by Liang et al. 2020, appendix F."""
 
 from collections.abc import Sequence
 from math import log

@@ -1,5 +1,5 @@
 """GAIA-A, channel-wise average abnormality: Chen et al., "GAIA: Delving into Gradient-based Attribution Abnormality for
-Out-of-distribution Detection", NeurIPS 2023, arXiv:2311.09620."""  # noqa: D205, D209
+Out-of-distribution Detection", NeurIPS 2023, arXiv:2311.09620."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

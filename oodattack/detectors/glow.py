@@ -1,5 +1,5 @@
 """Likelihood of a Glow as a score: Liang et al., "An Algorithm for Out-Of-Distribution Attack to Neural Network
-Encoder", arXiv:2009.08016, section 2.3; the flow is that of Kingma & Dhariwal, NeurIPS 2018, arXiv:1807.03039."""  # noqa: D205, D209
+Encoder", arXiv:2009.08016, section 2.3; the flow is that of Kingma & Dhariwal, NeurIPS 2018, arXiv:1807.03039."""
 
 import torch
 from torch import Generator, Tensor, nn

@@ -1,5 +1,5 @@
 """Glow, a normalising flow: Kingma & Dhariwal, "Glow: Generative Flow with Invertible 1x1 Convolutions", NeurIPS 2018,
-arXiv:1807.03039; in the form of rosinality/glow-pytorch, which Liang et al. 2020, arXiv:2009.08016, attack."""  # noqa: D205, D209
+arXiv:1807.03039; in the form of rosinality/glow-pytorch, which Liang et al. 2020, arXiv:2009.08016, attack."""
 
 import math
 import warnings

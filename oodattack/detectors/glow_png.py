@@ -1,6 +1,6 @@
 """Likelihood against complexity: Serra et al., "Input Complexity and Out-of-distribution Detection with
 Likelihood-based Generative Models", ICLR 2020, arXiv:1909.11480. Attacked by Liang et al. 2020, arXiv:2009.08016,
-appendix I."""  # noqa: D205, D209
+appendix I."""
 
 import torch
 from torch import Tensor, nn

@@ -1,5 +1,5 @@
 """GradNorm: Huang, Geng & Li, "On the Importance of Gradients for Detecting Distributional Shifts in the Wild",
-NeurIPS 2021, arXiv:2110.00218."""  # noqa: D205, D209
+NeurIPS 2021, arXiv:2110.00218."""
 
 import math
 

@@ -1,5 +1,5 @@
 """Gram matrices: Sastry & Oore, "Detecting Out-of-Distribution Examples with Gram Matrices", ICML 2020,
-arXiv:1912.12510."""  # noqa: D205, D209
+arXiv:1912.12510."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from functools import partial

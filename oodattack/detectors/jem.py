@@ -1,5 +1,5 @@
 """Scores of a joint energy model: Grathwohl et al., "Your Classifier Is Secretly an Energy Based Model and You Should
-Treat It Like One", ICLR 2020, arXiv:1912.03263. Attacked by Liang et al. 2020, arXiv:2009.08016, appendix J."""  # noqa: D205, D209
+Treat It Like One", ICLR 2020, arXiv:1912.03263. Attacked by Liang et al. 2020, arXiv:2009.08016, appendix J."""
 
 from contextlib import nullcontext
 

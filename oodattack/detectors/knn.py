@@ -1,5 +1,5 @@
 """Distance to the k-th nearest neighbour: Sun, Ming, Zhu & Li, "Out-of-Distribution Detection with Deep Nearest
-Neighbors", ICML 2022, arXiv:2204.06507."""  # noqa: D205, D209
+Neighbors", ICML 2022, arXiv:2204.06507."""
 
 import torch
 from torch import Tensor, nn

@@ -1,5 +1,5 @@
 """LINe: Ahn, Park & Kim, "LINe: Out-of-Distribution Detection by Leveraging Important Neurons", CVPR 2023,
-arXiv:2303.13995."""  # noqa: D205, D209
+arXiv:2303.13995."""
 
 import torch
 from torch import Tensor, nn

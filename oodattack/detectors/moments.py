@@ -1,5 +1,5 @@
 """Class means and the covariance that classes share, batch by batch: Chan, Golub & LeVeque, "Updating Formulae and a
-Pairwise Algorithm for Computing Sample Variances", COMPSTAT 1982."""  # noqa: D205, D209
+Pairwise Algorithm for Computing Sample Variances", COMPSTAT 1982."""
 
 from collections.abc import Iterable
 from typing import NamedTuple

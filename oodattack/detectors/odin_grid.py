@@ -1,5 +1,5 @@
 """Temperature and magnitude of ODIN: the grid of Liang et al. 2020, and the choice of Liang, Li & Srikant, "Enhancing
-the Reliability of OOD Image Detection", ICLR 2018, arXiv:1706.02690."""  # noqa: D205, D209
+the Reliability of OOD Image Detection", ICLR 2018, arXiv:1706.02690."""
 
 from collections.abc import Sequence
 

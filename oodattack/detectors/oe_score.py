@@ -1,5 +1,5 @@
 """Score of Outlier Exposure: Hendrycks, Mazeika & Dietterich, "Deep Anomaly Detection with Outlier Exposure", ICLR
-2019, arXiv:1812.04606."""  # noqa: D205, D209
+2019, arXiv:1812.04606."""
 
 from torch import Tensor, nn
 

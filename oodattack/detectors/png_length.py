@@ -1,5 +1,5 @@
 """PNG length as image complexity: Serra et al., "Input Complexity and Out-of-distribution Detection with
-Likelihood-based Generative Models", ICLR 2020, arXiv:1909.11480."""  # noqa: D205, D209
+Likelihood-based Generative Models", ICLR 2020, arXiv:1909.11480."""
 
 from io import BytesIO
 from typing import Any

@@ -1,5 +1,5 @@
 """Regret of the predictive normalised maximum likelihood: Bibas, Feder & Hassner, "Single Layer Predictive Normalized
-Maximum Likelihood for Out-of-Distribution Detection", NeurIPS 2021, arXiv:2110.09246."""  # noqa: D205, D209
+Maximum Likelihood for Out-of-Distribution Detection", NeurIPS 2021, arXiv:2110.09246."""
 
 from math import log
 

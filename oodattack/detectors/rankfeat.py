@@ -1,5 +1,5 @@
 """RankFeat: Song, Sebe & Wang, "RankFeat: Rank-1 Feature Removal for Out-of-distribution Detection", NeurIPS 2022,
-arXiv:2209.08590."""  # noqa: D205, D209
+arXiv:2209.08590."""
 
 from collections.abc import Sequence
 

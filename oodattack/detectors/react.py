@@ -1,5 +1,5 @@
 """ReAct: Sun, Guo & Li, "ReAct: Out-of-distribution Detection With Rectified Activations", NeurIPS 2021,
-arXiv:2111.12797."""  # noqa: D205, D209
+arXiv:2111.12797."""
 
 import torch
 from torch import Tensor, nn

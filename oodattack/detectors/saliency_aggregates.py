@@ -2,7 +2,7 @@
 OOD Detection", Hanssen & Hammer. Each maps (B, n) to (B,), row by row, with a gradient.
 
 The first six grow with the magnitude of the map, the last three do not depend on it.
-"""  # noqa: D205
+"""
 
 from collections.abc import Callable
 

@@ -1,5 +1,5 @@
 """Grad-CAM without its ReLU: Selvaraju et al., "Grad-CAM: Visual Explanations from Deep Networks via Gradient-based
-Localization", arXiv:1610.02391."""  # noqa: D205, D209
+Localization", arXiv:1610.02391."""
 
 import torch
 from torch import Tensor

@@ -1,5 +1,5 @@
 """Integrated gradients: Sundararajan, Taly & Yan, "Axiomatic Attribution for Deep Networks", ICML 2017,
-arXiv:1703.01365."""  # noqa: D205, D209
+arXiv:1703.01365."""
 
 from functools import partial
 

@@ -1,5 +1,5 @@
 """LIME: Ribeiro, Singh & Guestrin, "'Why Should I Trust You?': Explaining the Predictions of Any Classifier", KDD 2016,
-arXiv:1602.04938."""  # noqa: D205, D209
+arXiv:1602.04938."""
 
 import torch
 from torch import Generator, Tensor

@@ -1,5 +1,5 @@
 """Straight-through gradients: Bengio, Leonard & Courville, "Estimating or Propagating Gradients Through Stochastic
-Neurons for Conditional Computation", arXiv:1308.3432."""  # noqa: D205, D209
+Neurons for Conditional Computation", arXiv:1308.3432."""
 
 from torch import Tensor
 

@@ -1,5 +1,5 @@
 """Virtual-logit matching: Wang, Li, Feng & Zhang, "ViM: Out-Of-Distribution with Virtual-logit Matching", CVPR 2022,
-arXiv:2203.10807."""  # noqa: D205, D209
+arXiv:2203.10807."""
 
 import torch
 from torch import Tensor, nn

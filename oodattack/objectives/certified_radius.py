@@ -1,5 +1,5 @@
 """How far an input may move before its decision can change: Sharifi et al., "Gradient-Regularized Out-of-Distribution
-Detection", ECCV 2024, arXiv:2404.12368, section 5."""  # noqa: D205, D209
+Detection", ECCV 2024, arXiv:2404.12368, section 5."""
 
 import math
 from collections.abc import Callable

@@ -5,7 +5,7 @@ Three networks are trained in turn (their Alg. 1), each with its own loss: a dis
 GAN, and the classifier f. Inputs that are only passed through are detached by the caller: D(G(z).detach()) for the
 discriminator, f(G(z).detach()) for the classifier. The generator's loss goes through D and f, whose parameters get
 gradients too: clear them before their own step.
-"""  # noqa: D205
+"""
 
 import math
 from typing import Literal, get_args

@@ -1,6 +1,6 @@
 """The generator and discriminator of the confident classifier: a DCGAN, Radford, Metz & Chintala, "Unsupervised
 Representation Learning with Deep Convolutional Generative Adversarial Networks", ICLR 2016, arXiv:1511.06434, in the
-form that Lee et al. 2018, arXiv:1711.09325, train: three strided convolutions, images in [0, 1]."""  # noqa: D205, D209
+form that Lee et al. 2018, arXiv:1711.09325, train: three strided convolutions, images in [0, 1]."""
 
 from torch import nn
 

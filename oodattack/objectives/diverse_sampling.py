@@ -1,5 +1,5 @@
 """Diverse outlier sampling (DOS): Jiang, Cheng, Chen, Wang & Wei, "DOS: Diverse Outlier Sampling for
-Out-of-Distribution Detection", ICLR 2024, arXiv:2306.02031."""  # noqa: D205, D209
+Out-of-Distribution Detection", ICLR 2024, arXiv:2306.02031."""
 
 from torch import Tensor
 

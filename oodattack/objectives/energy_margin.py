@@ -1,5 +1,5 @@
 """Energy margin loss: eq. (1) of Sharifi et al., "Gradient-Regularized Out-of-Distribution Detection", ECCV 2024,
-arXiv:2404.12368, taken there from Liu et al., "Energy-based Out-of-distribution Detection", 2020, arXiv:2010.03759."""  # noqa: D205, D209
+arXiv:2404.12368, taken there from Liu et al., "Energy-based Out-of-distribution Detection", 2020, arXiv:2010.03759."""
 
 from torch import Tensor
 from torch.nn.functional import relu

@@ -1,5 +1,5 @@
 """Energy-based sampling (the "+" of GReg+): Sharifi et al., "Gradient-Regularized Out-of-Distribution Detection", ECCV
-2024, arXiv:2404.12368, section 4.2 and Alg. 1."""  # noqa: D205, D209
+2024, arXiv:2404.12368, section 4.2 and Alg. 1."""
 
 import torch
 from torch import Generator, Tensor

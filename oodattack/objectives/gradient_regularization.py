@@ -1,5 +1,5 @@
 """Gradient regularization (GReg): Sharifi et al., "Gradient-Regularized Out-of-Distribution Detection", ECCV 2024,
-arXiv:2404.12368."""  # noqa: D205, D209
+arXiv:2404.12368."""
 
 from typing import get_args
 

@@ -1,5 +1,5 @@
 """Joint energy-based model (JEM): Grathwohl, Wang, Jacobsen, Duvenaud, Norouzi & Swersky, "Your Classifier is Secretly
-an Energy Based Model and You Should Treat it Like One", ICLR 2020, arXiv:1912.03263."""  # noqa: D205, D209
+an Energy Based Model and You Should Treat it Like One", ICLR 2020, arXiv:1912.03263."""
 
 from torch import Tensor
 from torch.nn.functional import cross_entropy

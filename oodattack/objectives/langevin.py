@@ -1,5 +1,5 @@
 """Stochastic gradient Langevin dynamics: chains that climb a network's density, as in JEM, Grathwohl et al., "Your
-Classifier is Secretly an Energy Based Model and You Should Treat it Like One", ICLR 2020, arXiv:1912.03263."""  # noqa: D205, D209
+Classifier is Secretly an Energy Based Model and You Should Treat it Like One", ICLR 2020, arXiv:1912.03263."""
 
 from collections.abc import Callable
 

@@ -1,5 +1,5 @@
 """OpenMix: Zhu, Cheng, Zhang & Liu, "OpenMix: Exploring Outlier Samples for Misclassification Detection", CVPR 2023,
-arXiv:2303.17093."""  # noqa: D205, D209
+arXiv:2303.17093."""
 
 import torch
 from torch import Generator, Tensor

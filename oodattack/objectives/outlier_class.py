@@ -1,5 +1,5 @@
 """An outlier class beside the K others, and the absent category loss of DOS: Jiang, Cheng, Chen, Wang & Wei, "DOS:
-Diverse Outlier Sampling for Out-of-Distribution Detection", ICLR 2024, arXiv:2306.02031."""  # noqa: D205, D209
+Diverse Outlier Sampling for Out-of-Distribution Detection", ICLR 2024, arXiv:2306.02031."""
 
 import torch
 from torch import Tensor

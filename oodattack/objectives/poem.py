@@ -4,7 +4,7 @@ ICML 2022, arXiv:2206.13687.
 A Bayesian linear regression on penultimate features tells outliers (+t) from ID inputs (-t). Before each epoch one draw
 of its weights picks the candidates nearest to its boundary; the network is trained on them with the energy margin loss
 (authors' weight 0.1, margins -25 and -7), then the regression is fitted anew.
-"""  # noqa: D205
+"""
 
 from typing import Literal, NamedTuple, get_args
 

@@ -1,5 +1,5 @@
 """The replay buffer of JEM, where Langevin chains begin and end: Grathwohl et al., "Your Classifier is Secretly an
-Energy Based Model and You Should Treat it Like One", ICLR 2020, arXiv:1912.03263."""  # noqa: D205, D209
+Energy Based Model and You Should Treat it Like One", ICLR 2020, arXiv:1912.03263."""
 
 from collections.abc import Callable, Mapping
 from typing import NamedTuple

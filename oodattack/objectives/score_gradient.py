@@ -1,5 +1,5 @@
 """The gradient term of GReg for any score: Sharifi et al., "Gradient-Regularized Out-of-Distribution Detection", ECCV
-2024, arXiv:2404.12368, which adds it to outlier exposure and POEM in Table 4."""  # noqa: D205, D209
+2024, arXiv:2404.12368, which adds it to outlier exposure and POEM in Table 4."""
 
 from typing import Literal, get_args
 

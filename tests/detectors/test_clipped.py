@@ -362,7 +362,7 @@ def scaled():
             lambda: LINe(small(), torch.ones(2, 2), torch.ones(2), torch.ones(2), clip=1.0),
             r"`contributions` must have the shape \(3, 16\)",
         ),
-        (lambda: GradNorm(Classifier(small().network, head="layer1.conv1")), "`nn.Linear` head, got Conv2d"),
+        (lambda: GradNorm(Classifier(small().network, head="layer1.conv1")), "1 x 1 convolution as head, got Conv2d"),
         (lambda: RankFeat(small(), layers=[]), "`layers` must name at least one layer"),
         (lambda: RankFeat(small(), layers=["pool"])(images(1)), "more than one channel and position, got"),
         (lambda: RankFeat(small(), layers=["nowhere"])(images(1)), "layers must name modules of the network"),
