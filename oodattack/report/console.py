@@ -88,7 +88,7 @@ def cell(result: Result | None, *, intervals: bool) -> str:
     if result.crossing:
         at = "none" if result.crossing.median is None else f"{result.crossing.median:.3g}"
         text += f"\n[dim]distance {at}[/]"
-    return text + (f"\n[dim]MAPE {100 * result.mape.median:.3g} %[/]" if result.mape else "")
+    return text + (f"\n[dim]MAPE {100 * result.mape.median:.2g} %[/]" if result.mape else "")
 
 
 def legend() -> str:
