@@ -193,6 +193,14 @@ def sweep(lines: list[Line]) -> str:
     return table(lines, "training_sweep", ("linf-8-255",))
 
 
+def tuning(lines: list[Line]) -> str:
+    """A row a training objective on CIFAR-10; see `cifar_tuning`."""
+    from benchmarks.cifar_tuning import THREATS
+    from benchmarks.fashion import table
+
+    return table(lines, "cifar_tuning", THREATS)
+
+
 def fashion_table(lines: list[Line]) -> str:
     """A row a training objective; see `fashion`, which imports this file."""
     from benchmarks.fashion import table
@@ -213,6 +221,7 @@ TABLES: dict[str, tuple[tuple[str, ...], Callable[[list[Line]], str]]] = {
     "bounds": (("bounds",), bounds),
     "fashion_bounds": (("fashion_bounds",), fashion_bounds),
     "fashion": (("fashion", "fashion_training"), fashion_table),
+    "cifar_tuning": (("cifar_tuning", "cifar_tuning_training"), tuning),
     "training_sweep": (("training_sweep", "training_sweep_training"), sweep),
 }
 
