@@ -9,7 +9,7 @@ def test_sigkill_at_random_moments_changes_no_bit(tmp_path):
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     seconds = finish(WORDS, whole)
     draw = random.Random()
-    moments, kept = [draw.uniform(0, 0.5 * seconds) for _ in range(2)], []
+    moments, kept = [draw.uniform(0, 0.5 * seconds) for _ in range(20)], []
     for i, after in enumerate(moments):
         kept.append(kill(RESUME if i else WORDS, killed, after=after))
     assert kept[0] is not None  # killed before its end
