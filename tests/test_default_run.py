@@ -40,9 +40,7 @@ def test_matching_the_logits_leaves_chance(done):
     for r in matched:
         # there is something to lose; odin@gq on far OOD varies with the torch release: .92 with 2.15, .82 with 2.6
         assert r.clean.auroc > (0.75 if r.network == "gq" else 0.85), (r.detector, r.network)
-        # targets are not the evaluated ID images: .026 is the standard error of an AUROC of .5 of such sets by itself
-        off = r.attacked.auroc - 0.5
-        assert abs(off) <= 0.03 or (r.attacked.auroc_low <= 0.5 <= r.attacked.auroc_high and abs(off) <= 0.052), r
+        assert abs(r.attacked.auroc - 0.5) <= 0.03, (r.detector, r.network, r.ood, r.attacked.auroc)
         assert r.mape is not None and r.mape.median <= 0.01
         assert r.distance <= 10 * (1 + 1e-6)
         assert r.verdict == "broken"

@@ -32,7 +32,7 @@ class Subject(NamedTuple):
         stand_in: what is differentiated in its place: the surrogate that it declares, if that works on its network, or
             the score with its graph kept; None for the score itself.
         trouble: what is wrong with the gradient of the score, in words, where nothing stands in for it.
-        slope_ratio: see `probe.slope_ratio`, of what is differentiated.
+        slope_ratio: see `probe.slope_ratio`, of what is differentiated; None where its gradient is in trouble already.
     """
 
     detector: Detector
@@ -73,7 +73,7 @@ class Setup:
         steady = {name: self._steadiness(name, scores) for name, scores in on_id.items()}
         for name, detector in self.detectors.items():
             stand_in, found = self._stand_in(detector)
-            ratio = self._slope_ratio(stand_in.score if stand_in else detector)
+            ratio = None if found else self._slope_ratio(stand_in.score if stand_in else detector)
             self.subjects[name] = Subject(detector, on_id[name], *steady[name], stand_in, found, ratio)
 
     def score(self, name: str, x: Tensor, what: str, *, rounded: bool = False, finite: bool = True) -> Tensor:

@@ -13,7 +13,7 @@ from oodattack.report.record import Key
 from oodattack.runs.evidence import INDEX, Cell, Side, read_evidence
 from oodattack.runs.images import Inputs, dtype_of
 from oodattack.runs.plan import read_plan
-from oodattack.threat import Suite, ThreatModel, each_radius, members_of
+from oodattack.threat import Suite, ThreatModel, each_radius, limits_of
 
 Function = Callable[[Tensor], Tensor]
 POINTS = 400  # of a scatter plot
@@ -105,12 +105,12 @@ def column(run: Saved, side: Side, field: str) -> Tensor:
 
 def pool_of(run: Saved, cell: Cell) -> str:
     """The set that the targets of a matching cell are from."""
-    return "id" if members_of(run.threats[cell.threat])[0].paired else "targets"
+    return "id" if limits_of(run.threats[cell.threat]).paired else "targets"
 
 
 def latents(run: Saved, cell: Cell, side: Side, f: Function) -> tuple[list[float], list[float]] | None:
     """z of some targets, and of the images that were to match them, at evenly spaced places."""
-    limits = members_of(run.threats[cell.threat])[0]
+    limits = limits_of(run.threats[cell.threat])
     encoder = f if limits.match == "score" else getattr(f, "latent", None)
     shard = run.inputs.tensors(side.shards[0])
     if encoder is None or "target" not in shard:

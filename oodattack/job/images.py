@@ -12,7 +12,7 @@ from oodattack.data.disk import Room, moved
 from oodattack.data.registry import part_to_fit
 from oodattack.detectors import Fit
 from oodattack.job.ask import DEFAULT_ID, DEFAULT_OOD, DEFAULT_OOD_EACH, Job
-from oodattack.threat import Threat, members_of
+from oodattack.threat import Threat, limits_of, members_of
 
 VALIDATION = 400  # outliers that detectors are tuned on in the default run
 
@@ -46,7 +46,7 @@ def load_images(job: Job, threats: list[Threat], room: Room | None = None) -> Lo
     _, channels, size, width = id_images.x.shape
     look: dict[str, Any] = {"channels": channels, "size": size, "seed": job.seed}
     targets = data.load("digits", part="reference", **look) if job.id == "digits" else None
-    needs_ood = any(members_of(t)[0].start == "ood" for t in threats)
+    needs_ood = any(limits_of(t).start == "ood" for t in threats)
     if job.ood and not needs_ood:
         raise ValueError("`--ood` must be used by a threat, but all of them bring their own start images. Drop it.")
     asked = job.ood or (DEFAULT_OOD if job.id == "digits" and needs_ood else ())

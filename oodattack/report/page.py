@@ -113,7 +113,7 @@ def figures(curves: Sequence[Curve]) -> list[Figure]:
         note = " ".join(part for part in (stars, shade) if part)
         drawing = line_chart(f"curve-{i}", title, lines, axis_of(mine))
         legend = [(swatch(j), line) for j, line in enumerate(lines)]
-        found.append(Figure(title, note, drawing, legend, threat.rpartition("@")[0] in swept))
+        found.append(Figure(title, note, drawing, legend, mine[0].sweep in swept))
     return found
 
 

@@ -14,7 +14,7 @@ from oodattack.report import Result
 from oodattack.runs.evidence import Cell
 from oodattack.runs.images import Inputs
 from oodattack.runs.line import Line, told
-from oodattack.threat import Suite, ThreatModel, members_of
+from oodattack.threat import Suite, ThreatModel, limits_of
 
 Shard = dict[str, Tensor]
 
@@ -23,7 +23,7 @@ OFF = 0.002  # AUROC may be, by rounding in batches of another size
 
 def of_cell(where: str, inputs: Inputs, result: Result, cell: Cell, threat: ThreatModel | Suite) -> Iterator[Line]:
     """Every number of one cell that follows from its rows; how the search itself went does not."""
-    limits, sides = members_of(threat)[0], {side.images: whole(inputs, side.shards) for side in cell.sides}
+    limits, sides = limits_of(threat), {side.images: whole(inputs, side.shards) for side in cell.sides}
     ood, own_id = sides.get(f"ood/{cell.ood}"), sides.get("id")
     wanted = {name for name, is_in in ((f"ood/{cell.ood}", limits.attacks_ood), ("id", limits.attacks_id)) if is_in}
     yield told(f"{where}: attacked sides", sorted(wanted), sorted(sides))

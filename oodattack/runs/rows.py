@@ -12,7 +12,7 @@ from oodattack.numbers import TPR
 from oodattack.runs.evidence import AT_ONCE, Cell, Side
 from oodattack.runs.images import Inputs
 from oodattack.runs.line import Line, told
-from oodattack.threat import Suite, ThreatModel, members_of
+from oodattack.threat import Suite, ThreatModel, limits_of
 
 Detector = Callable[[Tensor], Tensor]
 Scores = dict[str, Tensor]
@@ -67,7 +67,7 @@ def of_side(
         seed: of the run, which decides the targets.
         size: images a forward pass.
     """
-    limits = members_of(threat)[0]
+    limits = limits_of(threat)
     name, where = cell.detector, f"{where}, {side.images}"
     clean = inputs.clean(name, side.images)
     yield told(f"{where}: files", -(-inputs.count(side.images) // AT_ONCE), len(side.shards))
@@ -94,7 +94,7 @@ def of_side(
 
 def of_limits(at: str, shard: dict[str, Tensor], x: Tensor, threat: ThreatModel | Suite) -> Iterator[Line]:
     """Images in the box and in the ball, in pixel units, and the distances that are claimed."""
-    limits, x_adv = members_of(threat)[0], shard["x_adv"]
+    limits, x_adv = limits_of(threat), shard["x_adv"]
     low, high = x_adv.min().item(), x_adv.max().item()
     yield Line(f"{at}: pixels", "in [0, 1]", f"in [{low:.6g}, {high:.6g}]", low >= 0 and high <= 1)
     start = shard.get("start", x)
@@ -135,11 +135,9 @@ def of_crossing(at: str, shard: dict[str, Tensor], threshold: float, *, exact: b
 
 
 def inside(what: str, distance: Tensor, limits: ThreatModel, x: Tensor, more: float = 0.0) -> Line:
-    """Distances within a radius; rounding may cost two units in the last place of a pixel."""
-    ulp = 2 * torch.finfo(x.dtype).eps
-    slack = {"l2": ulp * x[0].numel() ** 0.5, "l1": ulp * x[0].numel()}.get(limits.norm, ulp)
+    """Distances within a radius, up to rounding, and `more` where it is larger for other reasons."""
     largest = distance.max().item()
-    return Line(what, f"<= {limits.eps:.6g}", f"{largest:.6g}", largest <= limits.eps * (1 + 1e-6) + slack + more)
+    return Line(what, f"<= {limits.eps:.6g}", f"{largest:.6g}", largest <= limits.largest(x) + more)
 
 
 def of_targets(

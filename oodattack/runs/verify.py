@@ -171,7 +171,7 @@ def of_one(
         yield Line(f"{where}: plan", "known", "no such threat or detector in the plan", False)
         return
     threat = limits[result.threat]
-    aimed = members_of(threat)[0].aim == "match"  # its targets are drawn by OOD set
+    aimed = limits_of(threat).aim == "match"  # its targets are drawn by OOD set
     sides = {}
     for side in cell.sides:
         key = (name, result.threat, result.ood if aimed else "", side.images, *side.shards)

@@ -4,6 +4,7 @@ import re
 from fractions import Fraction
 from typing import Annotated, Literal, Self
 
+import torch
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
 from torch import Tensor
 
@@ -200,6 +201,12 @@ class ThreatModel(BaseModel):
         if self.norm == "patch":
             return project_patch_then_clamp(x_adv, x, self.eps)
         return project_then_clamp(x_adv, x, self.eps, self.norm)
+
+    def largest(self, x: Tensor) -> float:
+        """The distance that no image may exceed: eps, and two units in the last place of each pixel for rounding."""
+        ulp = 2 * torch.finfo(x.dtype).eps
+        slack: float = {"l2": ulp * x[0].numel() ** 0.5, "l1": ulp * x[0].numel()}.get(self.norm, ulp)
+        return self.eps * (1 + 1e-6) + slack
 
     def distance(self, x_adv: Tensor, x: Tensor) -> Tensor:
         """Perturbation size, shape (B,), in input units; the side of a patch in pixels."""

@@ -25,8 +25,8 @@ class Exits:
 def exits_of(network: nn.Module) -> ExitsOf | None:
     """The method `exits` of a network, after whatever normalisation is around it; None where it has none."""
     if isinstance(network, Classifier):
-        mean, std, inner = network.mean, network.std, exits_of(network.network)
-        return None if inner is None else lambda x: inner((x - mean) / std)
+        inner = exits_of(network.network)
+        return None if inner is None else lambda x: inner(network.normalised(x))
     found = getattr(network, "exits", None)
     return found if callable(found) else None
 
