@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from oodattack.geometry import RowRandom
+from oodattack.geometry import RowRandom, widest
 from oodattack.threat import ThreatModel
 
 CHECK = 5  # queries between two confirmations that rows are finished
@@ -136,7 +136,7 @@ class _Search:
         self.draws = self.threat.draws or 1
         self.done = torch.zeros(len(x), dtype=torch.bool, device=x.device)
         self.x_adv = x.clone()
-        self.value = x.new_full((len(x),), -float("inf"))
+        self.value = unseen(x)
         self.merit = self.value.clone()  # what the best is the best by
         counters = torch.zeros(5, len(x), dtype=torch.long, device=x.device)
         self.queries, self.gradients, self.zero_gradients, self.non_finite, self.stopped = counters
@@ -293,6 +293,12 @@ class _Search:
             torch.stack(self.history, dim=1) if self.threat.iterate == "best" else None,
             torch.stack(self.restarts, dim=1),
         )
+
+
+def unseen(x: Tensor) -> Tensor:
+    """-inf for each row of x, shape (B,): its best value before any is known. As wide as a score can be: two that
+    differ in float64 alone, such as probabilities next to 1, must not look the same to a search."""
+    return widest(x.new_full((len(x),), -float("inf")))
 
 
 def milestones(queries: int) -> tuple[int, ...]:

@@ -119,6 +119,28 @@ def test_hide_reaches_the_optimum_of_a_linear_score():
     assert (shown.x_adv_scores <= torch.maximum(best + 1e-9, beyond)).all()  # optimal, or past every ID score
 
 
+@pytest.mark.parametrize(
+    "limits",
+    [
+        threat(attack="pgd", step_size=0.25),
+        threat(attack="apgd"),
+        threat(attack="square"),
+        threat(attack="random-search"),
+        threat(attack="torchattacks:PGD"),
+        threat(attack="affine", limit=1.0, eps=1.0, init="clean"),
+    ],
+    ids=lambda limits: limits.attack,
+)
+def test_a_score_that_only_float64_can_tell_is_attacked_as_well(limits):
+    id_, ood = ID.float(), OOD.float()
+    near = lambda x: x.double().flatten(1).mean(1)
+    far = lambda x: near(x) + 1e12  # the same order, and float32 sees one number
+    assert far(ood).float().unique().numel() == 1
+    plain, shifted = (one(score, [limits], id=id_, ood=ood) for score in (near, far))
+    assert plain.attacked.auroc < plain.clean.auroc
+    assert shifted.attacked.auroc == pytest.approx(plain.attacked.auroc, abs=0.02)  # 1e12 leaves 1e-4 of a score
+
+
 def test_raise_attacks_the_id_side_only():
     result, shown = attacked_images(threats=[threat(aim="raise")])
     assert result.attacked.auroc < result.clean.auroc

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import affine_grid, grid_sample
 
-from oodattack.attack import Attack, Seen
+from oodattack.attack import Attack, Seen, unseen
 from oodattack.attacks.starts import wide
 from oodattack.geometry import RowRandom
 from oodattack.threat import ThreatModel
@@ -91,7 +91,7 @@ def search_cube(distort: Numbers, dims: int, grid: tuple[int, ...] = ()) -> Atta
 
     def start(x: Tensor, _threat: ThreatModel, random: RowRandom, steps: int) -> tuple[Tensor, State]:
         zero = x.new_zeros(len(x), dims)
-        return propose(x, random, State(zero, zero, x.new_full((len(x),), -float("inf")), steps, 0))
+        return propose(x, random, State(zero, zero, unseen(x), steps, 0))
 
     def step(seen: Seen, x: Tensor, _threat: ThreatModel, random: RowRandom, s: State) -> tuple[Tensor, State]:
         value = seen.value.to(s.best.dtype)

@@ -6,7 +6,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from oodattack.attack import Attack, Seen
+from oodattack.attack import Attack, Seen, unseen
 from oodattack.attacks.starts import first_point, wide
 from oodattack.geometry import RowRandom, uphill
 from oodattack.threat import ThreatModel
@@ -54,7 +54,7 @@ def apgd(*, rho: float = 0.75, momentum: float = 0.75) -> Attack:
 
     def start(x: Tensor, threat: ThreatModel, random: RowRandom, steps: int) -> tuple[Tensor, State]:
         x_adv = threat.project(first_point(x, threat, random), x)
-        low = x.new_full((len(x),), -float("inf"))
+        low = unseen(x)
         none = torch.zeros_like(low)
         return x_adv, State(
             length=x.new_full((len(x),), 2 * threat.reach),

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from oodattack.attack import Attack, Seen
+from oodattack.attack import Attack, Seen, unseen
 from oodattack.attacks.square_bumps import channel_norm, eta, or_one, random_signs, stripes, tiling, turned, window
 from oodattack.attacks.starts import wide
 from oodattack.geometry import RowRandom
@@ -56,7 +56,7 @@ def square(*, p: float = 0.8) -> Attack:
             raise ValueError(f"`norm` must be linf, l2 or l1 for square, got {threat.norm!r}. Choose one of them.")
         if x.ndim != 4:
             raise ValueError(f"`x` must have shape (B, C, H, W) for square, got {tuple(x.shape)}. Reshape it.")
-        state = State(x, x.new_full((len(x),), -float("inf")), steps, 0)
+        state = State(x, unseen(x), steps, 0)
         if threat.init == "clean":
             return x, state
         first = stripes(x, random) if threat.norm == "linf" else tiling(x, random, ORDER[threat.norm])

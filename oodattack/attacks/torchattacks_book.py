@@ -5,7 +5,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from oodattack.attack import STOPPED, Found, Loss, Seen, query
+from oodattack.attack import STOPPED, Found, Loss, Seen, query, unseen
 from oodattack.attacks.torchattacks_table import Foreign
 from oodattack.geometry import DUAL, norm_of
 from oodattack.threat import ThreatModel
@@ -30,7 +30,7 @@ class Book:
         self.loss, self.x, self.threat, self.foreign = loss, x, threat, foreign
         self.confirm, self.judge, self.progress = confirm, judge, progress
         self.draws = threat.draws or 1
-        low = x.new_full((len(x),), -float("inf"))
+        low = unseen(x)
         self.enough = -low if enough is None else enough
         self.x_adv, self.value = x.clone(), low
         self.now_x, self.now = x.clone(), low.clone()  # of the restart that runs, by the loss

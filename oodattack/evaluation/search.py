@@ -189,7 +189,8 @@ def fast(loss: Loss, precision: Precision = "full") -> Loss:
             stack.enter_context(searching(search))
             if precision == "bfloat16":
                 stack.enter_context(torch.autocast(x.device.type, dtype=torch.bfloat16))
-            return loss(x, rows).to(x.dtype)
+            value = loss(x, rows)
+            return value.to(torch.promote_types(value.dtype, x.dtype))  # reduced precision ends here
 
     return folded
 

@@ -10,6 +10,7 @@ from oodattack.geometry.balls import (
     project_linf,
     project_roughly,
     project_then_clamp,
+    widest,
 )
 from oodattack.geometry.patch import patch_side, project_patch, project_patch_then_clamp
 from oodattack.geometry.row_random import RowRandom, ball, row_random, sphere
@@ -38,4 +39,5 @@ __all__ = [
     "steepest_l2",
     "steepest_linf",
     "uphill",
+    "widest",
 ]

@@ -138,7 +138,7 @@ def nearest_allowed(x_adv: Tensor, x: Tensor, eps: float, norm: str) -> Tensor:
 def _fit_l2(size: Tensor, wall: Tensor, eps: float) -> Tensor:
     """min(s a, w) with norm eps, for rows longer than eps when s = 1. Pixel i meets its wall at s = w_i / a_i."""
     meets, order = (wall / size).where(size > 0, torch.inf).sort(dim=1)
-    walls, sizes = _wide(wall.gather(1, order)).square(), _wide(size.gather(1, order)).square()
+    walls, sizes = widest(wall.gather(1, order)).square(), widest(size.gather(1, order)).square()
     at_wall = walls.cumsum(1) - walls  # squared length of the pixels that stopped before this one
     moving = sizes.flip(1).cumsum(1).flip(1)  # squared length, at s = 1, of this pixel and those after it
     stopped = (at_wall + meets.square() * moving < eps**2).sum(dim=1, keepdim=True).clamp(max=size.shape[1] - 1)
@@ -158,7 +158,7 @@ def _fit_l1(size: Tensor, wall: Tensor | None, eps: float) -> Tensor:
         growing = torch.cat((growing, -growing), dim=1)
     bends, order = bends.sort(dim=1, descending=True)
     growing = growing.gather(1, order)
-    slope, offset = _wide(growing).cumsum(1), _wide(growing * bends).cumsum(1)  # the sum is offset - theta * slope
+    slope, offset = widest(growing).cumsum(1), widest(growing * bends).cumsum(1)  # the sum is offset - theta * slope
     piece = (offset - bends * slope < eps).sum(dim=1, keepdim=True).clamp(min=1) - 1
     theta = (offset.gather(1, piece) - eps) / slope.gather(1, piece).clamp(min=1)
     grown = (size - theta).clamp(min=0).to(size.dtype)
@@ -182,12 +182,12 @@ def _shorten(rows: Tensor, eps: float, norm: str) -> Tensor:
 
 def _size(rows: Tensor, norm: str) -> Tensor:
     """Norms of rows (B, D), shape (B, 1), in the dtype that sums run in."""
-    wide = rows if norm == "linf" else _wide(rows)
+    wide = rows if norm == "linf" else widest(rows)
     size: Tensor = torch.linalg.vector_norm(wide, ORDER[norm], dim=1, keepdim=True)
     return size
 
 
-def _wide(rows: Tensor) -> Tensor:
+def widest(rows: Tensor) -> Tensor:
     """float64, or float32 on Apple's MPS, which has no float64."""
     return rows.to(torch.float32 if rows.device.type == "mps" else torch.float64)
 

@@ -78,7 +78,7 @@ def test_contract(name, norm, shape):
     assert sum(spent) == 25 * len(x)
     assert found.x_adv.min() >= 0 and found.x_adv.max() <= 1
     assert (norm_of(found.x_adv - x, norm) <= threat.eps * (1 + 1e-6) + 1e-7 * x[0].numel() ** 0.5).all()
-    torch.testing.assert_close(score(found.x_adv).detach(), found.value, rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(score(found.x_adv).detach().double(), found.value, rtol=1e-5, atol=1e-6)
     assert (found.value >= score(x)).all() and not found.clean_best.all()
     assert (found.gradients > 0).all() == from_torchattacks(name).white_box
     assert found.zero_gradients.tolist() == found.non_finite.tolist() == [0] * len(x)
@@ -196,7 +196,7 @@ def test_a_judge_has_the_last_word():
     found = attack("PGD", score, x, limits("PGD"), judge=lambda z, rows: -score(z))
     assert found.clean_best.all() and torch.equal(found.x_adv, x)
     assert (found.queries == 60).all()
-    torch.testing.assert_close(found.value, -score(x))
+    torch.testing.assert_close(found.value, -score(x).double())
 
 
 def test_draws_count_as_queries():
@@ -228,7 +228,9 @@ def test_nearest_crossing_attacks_aim_at_what_is_enough():
     weight, score = linear(3, 8, 8)
     gain = EPS["l2"] * weight.norm().item()
     found = attack("DeepFool", score, x, limits("DeepFool", "l2"), enough=score(x) + gain / 2)
-    torch.testing.assert_close(found.value - score(x), torch.full((2,), 1.02 * gain / 2), rtol=1e-3, atol=0)
+    torch.testing.assert_close(
+        found.value - score(x), torch.full((2,), 1.02 * gain / 2, dtype=torch.float64), rtol=1e-3, atol=0
+    )
     assert remark("DeepFool").startswith("stops at the threshold")
     assert all(remark(name).startswith("stops") for name in ("FAB", "CW", "EADL1", "EADEN"))
     assert remark("BIM") is None and "batch size" in remark("PGD")
