@@ -21,7 +21,7 @@ from oodattack import bounds as certified
 from oodattack import data, detectors
 from oodattack.attack import maximise
 from oodattack.attacks import ATTACKS
-from oodattack.bounds.sandwich import SIDES
+from oodattack.bounds.certify import SIDES
 from oodattack.bounds.score_bounds import ROWS, ScoreBounds
 from oodattack.geometry import row_random
 from oodattack.job.ask import Job
@@ -84,14 +84,19 @@ def measure(network: str, name: str, detector: nn.Module, x: tuple[Tensor, Tenso
     for scores, deep, by_interval in ((raised, of_id, flat[0]), (hidden, of_ood, flat[1])):
         check(deep, scores)
         check(by_interval, scores)
+    still = [certified.score_bounds(detector, z, norm="linf", eps=0.0) for z in x]
     for sides in SIDES:
         left = (of_id.clean if sides == "hide" else raised, of_ood.clean if sides == "raise" else hidden)
-        found = certified.guarantee(of_id, of_ood, sides)
+        deep, intervals = (
+            (still[0] if sides == "hide" else each[0], still[1] if sides == "raise" else each[1])
+            for each in ((of_id, of_ood), flat)
+        )
+        found = certified.guarantee(*deep)
         yield {
             "benchmark": "bounds", "network": network, "detector": name, "norm": "linf", "eps": eps, "sides": sides,
             "n": len(x_id), "seed": seed, "clean": auroc(of_id.clean, of_ood.clean), "certified": found.auroc,
-            "certified_intervals": certified.guarantee(*flat, sides).auroc, "attacked": auroc(*left),
-            "undecided": certified.undecided_share(certified.worst_scores(of_id, of_ood, sides), left),
+            "certified_intervals": certified.guarantee(*intervals).auroc, "attacked": auroc(*left),
+            "undecided": certified.undecided_share(certified.worst_scores(*deep), left),
             "fpr_guaranteed": found.fpr_at_95_id_tpr, "fpr_deployed": found.fpr_deployed,
             "passes": round(cost / once), "passes_intervals": round(flat_cost / once), "torch": torch.__version__,
         }  # fmt: skip

@@ -12,11 +12,10 @@ from torch import Tensor
 
 from oodattack.bounds import NoBounds, ScoreBounds, guarantee, row_radius, score_bounds, undecided_share, worst_scores
 from oodattack.bounds.ball import NORMS
-from oodattack.bounds.sandwich import Sides
 from oodattack.data.disk import blocks
 from oodattack.metrics import id_threshold
 from oodattack.report import Certified, Radius
-from oodattack.threat import Threat, ThreatModel, limits_of, members_of
+from oodattack.threat import Threat, limits_of, members_of
 
 SLACK = 1e-5  # times 1 + |bound|: a score in single precision may miss an exact bound by so much
 HALVINGS = 4  # radii of rows are known to eps / 16
@@ -67,10 +66,9 @@ class Certificates:
             return " ".join(str(error).split())
         check_sound(name, threat, of_id.upper, attacked[0])
         check_sound(name, threat, -of_ood.lower, -attacked[1])
-        sides = sides_of(limits)
-        worst = worst_scores(of_id, of_ood, sides)
+        worst = worst_scores(of_id, of_ood)
         undecided = undecided_share(worst, (attacked[0].double(), attacked[1].double()))
-        left = guarantee(of_id, of_ood, sides)
+        left = guarantee(of_id, of_ood)
         return Certified(**left._asdict(), undecided=undecided, radius=radius, seconds=time.perf_counter() - start)
 
     def _of_set(self, detector: Any, name: str, images: str, x: Tensor, norm: str, eps: float) -> ScoreBounds:
@@ -116,13 +114,6 @@ def unbounded(threat: Threat) -> str | None:
         return "its images do not start from the OOD set alone"
     norm = limits_of(threat).norm
     return None if norm in NORMS else f"no bounds for the norm {norm}"
-
-
-def sides_of(limits: ThreatModel) -> Sides:
-    """Which rows an attacker may change."""
-    if limits.attacks_id:
-        return "both" if limits.attacks_ood else "raise"
-    return "hide"
 
 
 def check_sound(name: str, threat: Threat, upper: Tensor, scores: Tensor) -> None:

@@ -12,7 +12,7 @@ from oodattack.bounds.affine import Affine, rearranging
 from oodattack.bounds.arithmetic import negative, product, sum_of
 from oodattack.bounds.bend import Bend
 from oodattack.bounds.call import Call, argument
-from oodattack.bounds.layers import Kind, bend
+from oodattack.bounds.layers import Kind, bend, check_divisor
 from oodattack.bounds.peak import peak
 
 
@@ -54,6 +54,11 @@ def _padded(call: Call) -> Affine:
     return _replayed(call)
 
 
+def _average(call: Call) -> Affine:
+    check_divisor(argument(call, 6, "divisor_override", None))
+    return _replayed(call)
+
+
 def _max_pool(call: Call) -> Kind:
     names = ("kernel_size", "stride", "padding", "dilation", "ceil_mode")
     defaults = (None, None, 0, 1, False)
@@ -78,7 +83,8 @@ RULES: dict[Any, Callable[[Call], Kind]] = {
     **dict.fromkeys(("flatten", "view", "reshape", "contiguous", "squeeze", "unsqueeze"), _reshaped),
     **dict.fromkeys((torch.flatten, torch.reshape, torch.squeeze, torch.unsqueeze), _reshaped),
     **dict.fromkeys((torch.cat, torch.concat, operator.getitem, torch.mean, "mean"), _replayed),
-    **dict.fromkeys((functional.avg_pool2d, functional.adaptive_avg_pool2d), _replayed),
+    functional.adaptive_avg_pool2d: _replayed,
+    functional.avg_pool2d: _average,
     functional.pad: _padded,
     **dict.fromkeys((operator.add, operator.iadd, torch.add, "add", "add_"), sum_of(1.0)),
     **dict.fromkeys((operator.sub, operator.isub, torch.sub, "sub", "sub_"), sum_of(-1.0)),

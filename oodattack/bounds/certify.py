@@ -1,13 +1,16 @@
 """The certified side of one cell: a detector, its ID and OOD inputs, and what an attacker may do to them."""
 
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from torch import Tensor
 
 from oodattack.bounds.ball import NORMS
 from oodattack.bounds.no_bounds import NoBounds
-from oodattack.bounds.sandwich import Guarantee, Sides, guarantee
+from oodattack.bounds.sandwich import Guarantee, guarantee
 from oodattack.bounds.score_bounds import ScoreBounds, score_bounds
+
+Sides = Literal["hide", "raise", "both"]
+SIDES: tuple[Sides, ...] = ("hide", "raise", "both")
 
 
 class Certified(NamedTuple):
@@ -35,7 +38,7 @@ def certify(
 ) -> Certified | Uncertified:
     """Bounds of both sides and what follows for AUROC, or the reason why there are none.
 
-    Only what is attacked is bounded; the clean scores of the other side are their own bounds, up to rounding.
+    The side that is not attacked has bounds of radius 0: its own scores, up to rounding.
 
     Args:
         detector: any; those without bounds are `Uncertified`.
@@ -43,12 +46,14 @@ def certify(
         x_ood: OOD images, shape (M, C, H, W), in [0, 1].
         norm: of the threat model; other norms than "linf" and "l2" are `Uncertified`.
         eps: its radius, >= 0.
-        sides: "hide", "raise" or "both".
+        sides: which are attacked: "hide" lowers OOD scores, "raise" lifts ID scores, "both" does each.
         deep: as in `score_bounds`.
 
     Raises:
         ValueError: images out of range, or an eps or `sides` that is none.
     """
+    if sides not in SIDES:
+        raise ValueError(f"`sides` must be one of {', '.join(SIDES)}, got {sides!r}. Name who is attacked.")
     if norm not in NORMS:
         return Uncertified(f"no bounds for the norm {norm}")
     radii = (0.0 if sides == "hide" else eps, 0.0 if sides == "raise" else eps)
@@ -59,4 +64,4 @@ def certify(
         )
     except NoBounds as reason:
         return Uncertified(str(reason))
-    return Certified(guarantee(of_id, of_ood, sides), of_id, of_ood)
+    return Certified(guarantee(of_id, of_ood), of_id, of_ood)

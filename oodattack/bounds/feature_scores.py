@@ -16,9 +16,9 @@ def mahalanobis_bounds(found: Reach, gaussians: Gaussians) -> Interval:
     """min_k (z - mu_k)^T P (z - mu_k), shapes (B,).
 
     With P = R^T R it is the squared distance of v = R z from R mu_k: entry by entry on a box of v; and from below by
-    its tangent at the centre of the ball, one linear function of z.
+    its tangent at the centre of the ball, one linear function of z. What P <= R^T R adds comes off again.
     """
-    root = square_root(gaussians.precision)
+    root, excess = square_root(gaussians.precision)
     at = found.graph.features
     box = linear_bounds(found, root, at)
     v, means = found.values[at].flatten(1) @ root.mT, gaussians.means @ root.mT
@@ -28,14 +28,20 @@ def mahalanobis_bounds(found: Reach, gaussians: Gaussians) -> Interval:
     off = v[:, None] - means
     slopes = 2 * off @ root
     tangent = linear_bounds(found, slopes, at).lower - (off * (v[:, None] + means)).sum(dim=2)
-    return Interval(below.maximum(tangent).amin(dim=1), above.amin(dim=1))
+    below = below.maximum(tangent)
+    if excess > 0:
+        z = linear_bounds(found, torch.eye(root.shape[1], dtype=root.dtype, device=root.device), at)
+        far = (z.upper[:, None] - gaussians.means).abs().maximum((z.lower[:, None] - gaussians.means).abs())
+        below = below - excess * far.square().sum(dim=2)
+    return Interval(below.amin(dim=1), above.amin(dim=1))
 
 
-def square_root(precision: Tensor) -> Tensor:
-    """R with R^T R = P, for a symmetric P without negative eigenvalues."""
+def square_root(precision: Tensor) -> tuple[Tensor, Tensor]:
+    """R and c >= 0 with P <= R^T R <= P + c I, for a symmetric P; c is 0 where P has no negative eigenvalue,
+    rounding aside."""
     values, vectors = torch.linalg.eigh((precision + precision.mT) / 2)
     root: Tensor = values.clamp(min=0).sqrt()[:, None] * vectors.mT
-    return root
+    return root, (-values.min() - 1e-14 * values.abs().max()).clamp(min=0)
 
 
 def length_bounds(found: Reach, rows: Tensor, origin: Tensor, at: int) -> Interval:

@@ -64,6 +64,17 @@ def _rearranged(module: nn.Module, shape: Shape) -> Affine:
     return rearranging(module, [shape])
 
 
+def _average(module: nn.AvgPool2d, shape: Shape) -> Affine:
+    check_divisor(module.divisor_override)
+    return rearranging(module, [shape])
+
+
+def check_divisor(divisor: int | None) -> None:
+    """Raise ValueError where the average of positive numbers would be negative."""
+    if divisor is not None and divisor < 0:
+        raise ValueError(f"its divisor is {divisor} and not positive")
+
+
 def _hidden(_module: nn.Module, _shape: Shape) -> None:
     return None
 
@@ -76,7 +87,7 @@ LAYERS: dict[type[nn.Module], Callable[[Any, Shape], Kind]] = {
     nn.ReLU: lambda _module, _shape: Bend(0.0),
     nn.LeakyReLU: lambda module, _shape: bend(module.negative_slope),
     nn.MaxPool2d: peak,
-    nn.AvgPool2d: _rearranged,
+    nn.AvgPool2d: _average,
     nn.AdaptiveAvgPool2d: _rearranged,
     nn.ZeroPad2d: _rearranged,
     nn.Flatten: _rearranged,

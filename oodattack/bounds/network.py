@@ -1,10 +1,11 @@
 """A classifier made ready for bounds: its steps and their Lipschitz constants, found once for many balls."""
 
+import math
 from typing import NamedTuple
 
 from torch import Tensor
 
-from oodattack.bounds.affine import Shape, matrix, scaling
+from oodattack.bounds.affine import Shape, matrix, rearranging, scaling
 from oodattack.bounds.ball import Ball
 from oodattack.bounds.bend import Bend
 from oodattack.bounds.forward import reach
@@ -60,5 +61,8 @@ def with_head(own: Network, weight: Tensor, bias: Tensor | None, *, clip: float 
         for does in (scaling(-one, clip * one, graph.shape(at)), Bend(0.0), scaling(-one, clip * one, graph.shape(at))):
             graph = extended(graph, does, at)
             at = len(graph.steps)
+    if len(shape := graph.shape(at)) > 1:  # of a 1 x 1 convolution
+        graph = extended(graph, rearranging(lambda z: z.flatten(1), [shape]), at, (math.prod(shape),))
+        at = len(graph.steps)
     graph = extended(graph, matrix(weight, bias, graph.shape(at)), at, (len(weight),))
     return Network(graph, constants_of(graph), own.deep, len(graph.steps))

@@ -91,7 +91,7 @@ def peak(module: nn.MaxPool2d, shape: Shape) -> Peak:
     lines = []
     for i in (0, 1):
         size, stride, padding, dilation = (
-            part if isinstance(part, int) else part[i]
+            part if isinstance(part, int) else part[i % len(part)]
             for part in (module.kernel_size, module.stride, module.padding, module.dilation)
         )
         at = torch.arange(out[1 + i])[:, None] * stride - padding + dilation * torch.arange(size)

@@ -5,11 +5,12 @@ worst an attacker can do is no worse than all OOD scores at their lower and all 
 
     auroc(u_id, l_ood) <= AUROC under attack <= auroc(a_id, a_ood),
 
-with l <= score(x') <= u certified and a the scores of images that an attack has found. GOOD and ProoD report the left
-side for attacked OOD inputs (Bitterwolf, Meinke & Hein, NeurIPS 2020, arXiv:2007.08473).
+with l <= score(x') <= u certified and a the scores of images that an attack has found. A side that nobody attacks has
+bounds too, of radius 0: rounding and, for a smoothed score, chance. GOOD and ProoD report the left side for attacked
+OOD inputs (Bitterwolf, Meinke & Hein, NeurIPS 2020, arXiv:2007.08473).
 """
 
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -17,9 +18,6 @@ from torch import Tensor
 from oodattack.bounds.score_bounds import ScoreBounds
 from oodattack.metrics import auroc, fpr_at_95_id_tpr, fpr_at_95_ood_tpr, id_threshold
 from oodattack.metrics.auroc import score_vector
-
-Sides = Literal["hide", "raise", "both"]
-SIDES: tuple[Sides, ...] = ("hide", "raise", "both")
 
 
 class Guarantee(NamedTuple):
@@ -38,28 +36,20 @@ class Guarantee(NamedTuple):
     fpr_deployed: float
 
 
-def worst_scores(id_bounds: ScoreBounds, ood_bounds: ScoreBounds, sides: Sides) -> tuple[Tensor, Tensor]:
+def worst_scores(id_bounds: ScoreBounds, ood_bounds: ScoreBounds) -> tuple[Tensor, Tensor]:
     """The ID and OOD scores that are certainly no better than what an attacker leaves, shapes (N,) and (M,), finite.
 
     Args:
-        id_bounds: of N ID inputs.
-        ood_bounds: of M OOD inputs.
-        sides: which are attacked: "hide" lowers OOD scores, "raise" lifts ID scores, "both" does each.
-
-    Raises:
-        ValueError: `sides` is none of the three.
+        id_bounds: of N ID inputs, of radius 0 where nobody raises them.
+        ood_bounds: of M OOD inputs, of radius 0 where nobody hides them.
     """
-    if sides not in SIDES:
-        raise ValueError(f"`sides` must be one of {', '.join(SIDES)}, got {sides!r}. Name who is attacked.")
     most = torch.finfo(torch.float64).max
-    of_id = id_bounds.clean if sides == "hide" else id_bounds.upper
-    of_ood = ood_bounds.clean if sides == "raise" else ood_bounds.lower
-    return of_id.clamp(-most, most).contiguous(), of_ood.clamp(-most, most).contiguous()
+    return id_bounds.upper.clamp(-most, most).contiguous(), ood_bounds.lower.clamp(-most, most).contiguous()
 
 
-def guarantee(id_bounds: ScoreBounds, ood_bounds: ScoreBounds, sides: Sides) -> Guarantee:
+def guarantee(id_bounds: ScoreBounds, ood_bounds: ScoreBounds) -> Guarantee:
     """AUROC and FPRs at the worst scores that the bounds allow. Arguments as `worst_scores`."""
-    id_scores, ood_scores = worst_scores(id_bounds, ood_bounds, sides)
+    id_scores, ood_scores = worst_scores(id_bounds, ood_bounds)
     deployed = id_threshold(id_bounds.clean, tpr=0.95)
     return Guarantee(
         auroc=auroc(id_scores, ood_scores),

@@ -12,6 +12,8 @@ from oodattack.bounds.table import check_kind, prepared
 from oodattack.lookup import summary
 
 OUTWARD = 1e-9  # share by which bounds are moved outwards: far above the rounding of float64, far below any gap
+ROUNDING = 4  # times what is seen of the rounding of a detector's own precision: an attack looks for the worst of it
+CORNERS = 4  # random ones at which it is seen
 ROWS = 32  # images whose bounds are computed at a time
 
 
@@ -35,7 +37,8 @@ def score_bounds(
     """Bounds of score(x') over {x' : ||x' - x||_p <= eps} and the [0, 1] box.
 
     Everything is computed in float64, whatever the detector's precision, and moved outwards, by `OUTWARD` (1 + |bound|)
-    and by twice the largest difference that rounding makes to the detector's own scores of `x`.
+    and by `ROUNDING` times the largest difference that rounding makes to the detector's own scores, of `x` and of
+    corners of the cube around it.
 
     Args:
         detector: one of the kinds in `SCORES`, in eval mode, on a network of layers with bounds.
@@ -50,8 +53,6 @@ def score_bounds(
         ValueError: images out of range, an unknown norm, a negative eps, or a detector or network without bounds.
     """
     ball = ball_of(x, norm, eps, box)
-    if any(module.training for module in getattr(detector, "modules", list)()):
-        raise ValueError("`detector` must be in eval mode, got it in training. Call detector.eval() first.")
     if isinstance(detector, nn.Module):
         check_kind(detector)  # before a large network is copied for nothing
     exact = in_float64(detector)
@@ -59,11 +60,10 @@ def score_bounds(
         on_ball = prepared(exact, tuple(x.shape[1:]), deep=deep)
         parts = [rows(ball, slice(i, i + ROWS)) for i in range(0, len(x), ROWS)]
         clean = torch.cat([exact(part.x) for part in parts])
-        own = torch.cat([detector(x[i : i + ROWS]) for i in range(0, len(x), ROWS)]).to(clean)
         moves = bool((ball.eps > 0).any())
         found = [on_ball(part) for part in parts] if moves else [Interval(clean, clean)]
     lower, upper = (torch.cat([each[i] for each in found]) for i in (0, 1))
-    slack = 2 * (own - clean).abs().max()
+    slack = ROUNDING * _rounding(detector, exact, x, ball)
     lower = lower - OUTWARD * (1 + lower.abs()) - slack
     upper = upper + OUTWARD * (1 + upper.abs()) + slack
     if not ((lower <= clean) & (clean <= upper)).all():  # also where a bound is NaN
@@ -71,12 +71,30 @@ def score_bounds(
     return ScoreBounds(lower.cpu(), clean.cpu(), upper.cpu())
 
 
+def _rounding(detector: Any, exact: Any, x: Tensor, ball: Ball) -> Tensor:
+    """Largest difference between a detector's own scores and its exact ones, at `x` and corners of the cube around it.
+
+    At `x` alone it may be none: a black image meets no weight.
+    """
+    eps, worst = ball.eps.to(x.dtype).view(-1, *[1] * (x.ndim - 1)), ball.x.new_zeros(())
+    draw = torch.Generator().manual_seed(0)
+    signs = [(2 * torch.randint(2, x.shape[1:], generator=draw) - 1).to(x) for _ in range(CORNERS)]
+    with torch.no_grad():
+        for move in (torch.zeros_like(eps), eps, -eps, *[sign * eps for sign in signs]):
+            for part in (x + move).clamp(0, 1).split(ROWS):
+                worst = worst.maximum((detector(part).double() - exact(part.double())).abs().max())
+    return worst
+
+
 def in_float64(detector: Any) -> Any:
     """A copy to compute exactly with, all but exactly.
 
     Raises:
+        ValueError: it is in training mode.
         NoBounds: it is no `nn.Module`, or holds something that cannot be copied.
     """
+    if any(module.training for module in getattr(detector, "modules", list)()):
+        raise ValueError("`detector` must be in eval mode, got it in training. Call detector.eval() first.")
     kind = type(detector).__name__
     if not isinstance(detector, nn.Module):
         raise NoBounds(f"`detector` must be an nn.Module to have bounds, got a {kind}. Take one of ours.")
@@ -94,15 +112,20 @@ def ball_of(x: Tensor, norm: str, eps: float | Tensor, box: bool) -> Ball:
     """
     if norm not in NORMS:
         raise ValueError(f"`norm` must be one of {', '.join(NORMS)}, got {norm!r}. Other norms have no bounds.")
-    if not len(x) or not x.is_floating_point() or not ((x >= 0) & (x <= 1)).all():
-        got = (
-            f"{len(x)} of type {x.dtype}"
-            if not len(x) or not x.is_floating_point()
-            else f"[{x.min():.3g}, {x.max():.3g}]"
-        )
-        raise ValueError(f"`x` must be images in [0, 1], got {got}. Move mean/std inside the detector.")
+    check_images(x)
     radii = torch.as_tensor(eps, dtype=torch.float64, device=x.device)
     if radii.shape not in (torch.Size([]), x.shape[:1]) or not ((radii >= 0) & radii.isfinite()).all():
         raise ValueError(f"`eps` must be finite and >= 0, one or {len(x)} of them, got {eps}. Correct it.")
     low, high = (0.0, 1.0) if box else (-torch.inf, torch.inf)
     return Ball(x.detach().double(), radii.expand(len(x)), norm, low, high)
+
+
+def check_images(x: Tensor) -> None:
+    """Raise ValueError unless x is a batch of images in [0, 1]."""
+    if not len(x) or not x.is_floating_point():
+        got = f"{len(x)} of type {x.dtype}"
+    elif not ((x >= 0) & (x <= 1)).all():
+        got = f"[{x.min():.3g}, {x.max():.3g}]"
+    else:
+        return
+    raise ValueError(f"`x` must be images in [0, 1], got {got}. Move mean/std inside the detector.")

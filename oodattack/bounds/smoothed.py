@@ -6,12 +6,12 @@ Median smoothing: Chiang et al., "Detection as Regression: Certified Object Dete
 
 import math
 from collections.abc import Iterator
-from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from oodattack.bounds.order_statistics import rank_above, rank_below
+from oodattack.bounds.score_bounds import ScoreBounds, check_images
 from oodattack.detector import Score, Surrogate
 from oodattack.geometry import row_random
 
@@ -60,27 +60,27 @@ class Smoothed(nn.Module):
 
 
 def noisy_scores(detector: Score, x: Tensor, noise: Tensor) -> Tensor:
-    """score(clamp(x_i + noise_ij, 0, 1)): shapes (B, ...) and (B or 1, n, ...) -> (B, n)."""
-    images = (x[:, None] + noise).clamp(0, 1)
-    found = [detector(part) for part in images.flatten(0, 1).split(ROWS)]
-    return torch.cat(found).view(len(x), -1)
+    """score(clamp(x_i + noise_ij, 0, 1)): shapes (B, ...) and (B or 1, n, ...) -> (B, n).
 
-
-class SmoothedBounds(NamedTuple):
-    """Bounds of the median score of the noisy images, over an l2 ball. Shapes (N,), float64, on the CPU."""
-
-    lower: Tensor
-    clean: Tensor  # the median of the draws
-    upper: Tensor
+    Raises:
+        ValueError: more than one score a row.
+    """
+    images = (x[:, None] + noise).clamp(0, 1).flatten(0, 1)
+    found = torch.cat([detector(part) for part in images.split(ROWS)])
+    if found.shape != images.shape[:1]:
+        got = f"{tuple(found.shape)} for {len(images)} images"
+        raise ValueError(f"the score must be one number a row, got {got}. Reduce each row.")
+    return found.view(len(x), -1)
 
 
 def smoothed_bounds(
     detector: Score, x: Tensor, *, eps: float, sigma: float, draws: int, alpha: float, seed: int
-) -> SmoothedBounds:
+) -> ScoreBounds:
     """q_{Phi(-eps / sigma)} <= median at x' <= q_{Phi(eps / sigma)} for all ||x' - x||_2 <= eps, q quantiles at x.
 
     The quantiles are bounded by order statistics of the draws. All 2 N bounds hold together with probability >= 1 -
-    alpha: each may be wrong with alpha / (2 N).
+    alpha: each may be wrong with alpha / (2 N). `guarantee` takes those of two sets, of eps 0 where nobody attacks,
+    and holds but for the sum of their alphas.
 
     Args:
         detector: of the noisy images, not a `Smoothed` one.
@@ -92,11 +92,14 @@ def smoothed_bounds(
         seed: of the noise; each row has its own.
 
     Returns:
-        Infinite where the draws are too few for the level.
+        Of the median over the noise; `clean` is that of the draws. Infinite where they are too few for the level.
 
     Raises:
-        ValueError: numbers out of range.
+        ValueError: numbers or images out of range, a detector that is smoothed already, or scores that are not finite.
     """
+    check_images(x)
+    if isinstance(detector, Smoothed):
+        raise ValueError("`detector` must be that of the noisy images, got a Smoothed one. Pass its `detector`.")
     if not (eps >= 0 and sigma > 0 and draws >= 1 and 0 < alpha < 1):
         got = f"{eps}, {sigma}, {draws} and {alpha}"
         raise ValueError(f"`eps` must be >= 0, `sigma` > 0, `draws` >= 1, `alpha` in (0, 1), got {got}. Correct them.")
@@ -105,8 +108,10 @@ def smoothed_bounds(
     low, high = rank_below(draws, 1 - p, each), rank_above(draws, p, each)
     with torch.no_grad():
         sorted_ = torch.cat([part for part in _sorted_scores(detector, x, sigma, draws, seed)])
+    if not sorted_.isfinite().all():
+        raise ValueError("scores of noisy images must be finite to have bounds, got some that are not. Clamp them.")
     infinite = torch.full((len(x),), torch.inf, dtype=torch.float64)
-    return SmoothedBounds(
+    return ScoreBounds(
         -infinite if low is None else sorted_[:, low - 1],
         sorted_[:, (draws - 1) // 2],
         infinite if high is None else sorted_[:, high - 1],

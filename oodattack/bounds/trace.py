@@ -34,8 +34,10 @@ def trace(net: Classifier, image: Shape) -> Graph:
         if module._forward_hooks or module._forward_pre_hooks:  # they compute, and no rule knows what
             raise NoBounds(f"the network must have no hooks to have bounds, got one on {name!r}. Remove it.")
     try:
-        traced = fuse(net.network)  # norms become parts of the convolutions before them
-        assert isinstance(traced, fx.GraphModule)
+        traced = fx.symbolic_trace(net.network)
+        called = [node.target for node in traced.graph.nodes if node.op == "call_module"]
+        if len(set(called)) == len(called):  # else `fuse` would take a shared layer twice
+            traced = fuse(net.network)  # type: ignore[assignment]  # norms become parts of convolutions before them
     except Exception as error:  # whatever tracing somebody's network raises
         why = (str(error).splitlines() or [type(error).__name__])[0]
         raise NoBounds(
@@ -82,6 +84,9 @@ def _graph(net: Classifier, traced: fx.GraphModule, values: dict[fx.Node, Any], 
             if does is not None:
                 steps.append(Step(does, tuple(at[i] for i in inputs), tuple(values[node].shape[1:])))
             at[node] = at[inputs[0]] if does is None else len(steps)
+        elif inputs and isinstance(values[node], tuple | list) and any(isinstance(v, Tensor) for v in values[node]):
+            with _naming(traced, node):
+                raise ValueError("it puts out several tensors")
     if logits is None or features is None:
         raise NoBounds(f"the network must return logits and call its head {net.head!r}, got none. It has no bounds.")
     return Graph(image, tuple(steps), logits, features)

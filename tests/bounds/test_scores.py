@@ -265,6 +265,58 @@ def test_knn_on_features_that_may_turn_by_more_than_a_right_angle():
         assert (bounds.upper < 4).any()
 
 
+def test_rounding_that_clean_images_do_not_show():
+    """Black images meet no weight: their scores are exact, and those of images beside them are not."""
+    draw, eps = torch.Generator().manual_seed(0), 8 / 255
+    network = nn.Sequential(nn.Flatten(), nn.Linear(1024, 10))
+    network[1].weight.data = 100 * torch.randn(10, 1024, generator=draw)
+    network[1].bias.data = -eps * network[1].weight.data.clamp(min=0).sum(1)  # what the attack adds, it takes away
+    detector, x = detectors.MaxLogit(oa.Classifier(network.eval())), torch.zeros(4, 1, 32, 32)
+    bounds = score_bounds(detector, x, norm="linf", eps=eps)
+    for row in network[1].weight.data:
+        moved = (x + eps * row.view(1, 32, 32).sign()).clamp(0, 1)
+        with torch.no_grad():
+            seen = detector(moved).double()
+        assert (seen >= bounds.lower).all() and (seen <= bounds.upper).all()
+
+
+def test_a_precision_with_a_negative_eigenvalue():
+    net, x = random_net("basic", 4), images(6, 5)
+    plain = detectors.fit_mahalanobis(net, images(40, 6), LABELS)
+    values, vectors = torch.linalg.eigh(plain.gaussians.precision)
+    values[0] = -0.3 * values[-1]
+    bent = detectors.Mahalanobis(net, plain.gaussians._replace(precision=vectors @ values.diag() @ vectors.mT))
+    bounds = score_bounds(bent, x, norm="linf", eps=0.05)
+    tried = points(x, "linf", 0.05, 200, 7)
+    with torch.no_grad():
+        seen = bent(tried.flatten(0, 1)).view(len(tried), len(x))
+    assert (seen >= bounds.lower).all() and (seen <= bounds.upper).all()
+
+
+class ByConvolution(nn.Module):
+    """A head that is a 1 x 1 convolution."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv, self.pool = nn.Conv2d(2, 6, 3, stride=2), nn.AdaptiveAvgPool2d(1)
+        self.head = nn.Conv2d(6, 4, 1)
+
+    def forward(self, x):
+        return self.head(self.pool(self.conv(x).relu())).flatten(1)
+
+
+@pytest.mark.parametrize("name", ["react", "dice"])
+def test_heads_that_are_convolutions(name):
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        net = oa.Classifier(ByConvolution().double().eval(), head="head").double()
+    detector, x = built(name, net), images(4, 1)
+    bounds = score_bounds(detector, x, norm="linf", eps=0.05)
+    with torch.no_grad():
+        seen = detector(points(x, "linf", 0.05, 100, 2).flatten(0, 1)).view(-1, len(x))
+    assert (seen >= bounds.lower).all() and (seen <= bounds.upper).all()
+
+
 def test_hooks_compute_what_no_rule_knows():
     net = random_net("basic", 1)
     head = net.network.get_submodule(net.head)
@@ -302,3 +354,5 @@ def test_bad_questions_are_answered_in_one_line():
     ):
         with pytest.raises(ValueError, match=words):
             score_bounds(**{"detector": detector, "x": x, "norm": "linf", "eps": 0.1, **change})
+    with pytest.raises(ValueError, match="`detector` must be in eval mode"):
+        lipschitz_bounds(copy.deepcopy(detector).train(), x, norm="linf", eps=0.1)

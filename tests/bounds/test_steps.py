@@ -147,6 +147,16 @@ class Mixing(nn.Module):
         return self.head(x.flatten(1) - x.flatten(1).mean(0, keepdim=True))
 
 
+class Gated(Mixing):
+    def forward(self, x):
+        return self.head(x.flatten(1)) * (torch.max(x.flatten(1), 1)[0].amin() > 0.5)
+
+
+class Averaging(Mixing):
+    def forward(self, x):
+        return self.head(nn.functional.avg_pool2d(x, 1, divisor_override=-4).flatten(1))
+
+
 class Squared(Mixing):
     def forward(self, x):
         return self.head(x.flatten(1) * x.flatten(1))
@@ -163,9 +173,35 @@ class Squared(Mixing):
         ),
         (Deciding(), "must let `torch.fx` trace it, got"),
         (Mixing(), r"got mean \(mean\): it mixes the images of a batch"),
+        (Gated(), r"got max \(max_1\): it puts out several tensors"),
+        (Averaging(), r"got avg_pool2d \(avg_pool2d\): its divisor is -4 and not positive"),
+        (
+            nn.Sequential(nn.AvgPool2d(1, divisor_override=-4), nn.Flatten(), nn.Linear(4, 3)),
+            "got '0', AvgPool2d: its divisor is -4",
+        ),
         (Squared(), r"got mul \(mul\): it is no product with a number"),
     ],
 )
 def test_what_has_no_bounds_is_named(layers, words):
     with pytest.raises(NoBounds, match=words):
         network(oa.Classifier(layers.double().eval()).double(), (1, 2, 2), deep=True)
+
+
+class Shared(nn.Module):
+    """One convolution with two norms, and a pool whose size is a tuple of one number."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv, self.one, self.two = nn.Conv2d(1, 1, 1), nn.BatchNorm2d(1), nn.BatchNorm2d(1)
+        self.one.running_mean.fill_(0.3)
+        self.two.running_var.fill_(4.0)
+        self.pool, self.head = nn.MaxPool2d((2,)), nn.Linear(1, 3)
+
+    def forward(self, x):
+        return self.head(self.pool(self.one(self.conv(x)) + self.two(self.conv(x))).flatten(1))
+
+
+def test_layers_that_are_called_twice_have_steps():
+    """`trace` itself compares what the steps compute with the network."""
+    graph = trace(oa.Classifier(Shared().double().eval()).double(), (1, 2, 2))
+    assert graph.shape(graph.logits) == (3,)
