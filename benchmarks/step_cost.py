@@ -144,7 +144,7 @@ def strength_lines(entrants: dict[str, Attack], folder: Path, setting: Line, *, 
 
 def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--rounds", type=int, default=7, help="0: measure strength alone")
     parser.add_argument("--steps", type=int, default=20)
     parser.add_argument("--attacks", type=lambda text: text.split(","), help="some of them; bare comes by itself")
     parser.add_argument("--batch", type=int, default=32)
@@ -156,9 +156,11 @@ def main(arguments: list[str] | None = None) -> None:
     torch.manual_seed(args.seed)
     entrants = {k: v for k, v in contestants().items() if not args.attacks or k in ("bare", *args.attacks)}
     setting = {"steps": args.steps, "threads": torch.get_num_threads(), "torch": torch.__version__}
-    detector, x = oa.detectors.Energy(resnet18()), torch.rand(args.batch, 3, 32, 32)
-    seconds = rounds(entrants, detector=detector, x=x, steps=args.steps, times=args.rounds)
-    lines = cost_lines(seconds, setting | {"batch": args.batch, "machine": platform.machine()})
+    lines = []
+    if args.rounds:
+        detector, x = oa.detectors.Energy(resnet18()), torch.rand(args.batch, 3, 32, 32)
+        seconds = rounds(entrants, detector=detector, x=x, steps=args.steps, times=args.rounds)
+        lines += cost_lines(seconds, setting | {"batch": args.batch, "machine": platform.machine()})
     if args.data:
         lines += strength_lines(entrants, args.data, setting, n=args.n, seed=args.seed)
     for line in lines:

@@ -7,6 +7,7 @@ arXiv:1810.12715, section 3. For training only: in the network's precision, with
 
 import operator
 from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch
@@ -42,10 +43,14 @@ class IntervalPass(fx.Interpreter):
             ) from error
         super().__init__(traced)
         (result,) = [node.args[0] for node in traced.graph.nodes if node.op == "output"]
-        head = result.op == "call_module" and traced.get_submodule(str(result.target))
+        named = isinstance(result, fx.Node) and result.op == "call_module"
+        head = traced.get_submodule(str(result.target)) if named else None
         if not isinstance(head, nn.Linear):
             raise ValueError("`network` must end in a linear layer for intervals, got none. Take another network.")
         self.head, self.last = head, result
+        for node in traced.graph.nodes:
+            if node.op.startswith("call"):
+                self._rule(node)
 
     def differences(self, low: Tensor, high: Tensor) -> Tensor:
         """Upper bounds u_kl of f_k - f_l over low <= x <= high, shape (B, K, K), 0 where k = l.
@@ -65,20 +70,31 @@ class IntervalPass(fx.Interpreter):
         """One step; the last layer is left to `differences`."""
         if n is self.last:
             return self.env[n.all_input_nodes[0]]
-        if n.op in ("placeholder", "output", "get_attr"):
+        if not n.op.startswith("call"):
             return super().run_node(n)
         args, kwargs = self.fetch_args_kwargs_from_env(n)
+        return self._rule(n)(*args, **kwargs)
+
+    def _rule(self, n: fx.Node) -> Callable[..., Interval]:
+        """What intervals do at one step."""
+        name, rule = getattr(n.target, "__name__", n.target), FUNCTIONS.get(n.target)
         if n.op == "call_module":
             module = self.fetch_attr(str(n.target))
-            rule = next((rule for kind, rule in MODULES.items() if isinstance(module, kind)), None)
-            if rule is not None:
-                return rule(module, *args)
-        elif n.target in FUNCTIONS:
-            return FUNCTIONS[n.target](*args, **kwargs)
-        name = type(self.fetch_attr(str(n.target))).__name__ if n.op == "call_module" else n.target
-        raise ValueError(
-            f"`network` must be made of layers that intervals go through, got {name}. Take another network."
-        )
+            kind = next((kind for kind in MODULES if isinstance(module, kind)), None)
+            name = type(module).__name__ if kind is None else repr(module)
+            rule = None if kind is None or _odd(module) else partial(MODULES[kind], module)
+        if rule is None:
+            raise ValueError(
+                f"`network` must be made of layers that intervals go through, got {name}. Take another network."
+            )
+        return rule
+
+
+def _odd(module: nn.Module) -> bool:
+    """Whether a layer has an option that its rule does not know."""
+    if isinstance(module, nn.Conv2d):
+        return module.padding_mode != "zeros"
+    return isinstance(module, nn.BatchNorm2d) and module.running_mean is None
 
 
 def _linear(module: nn.Linear, h: Interval) -> Interval:
@@ -112,8 +128,10 @@ def _averaging(f: Callable[..., Tensor]) -> Callable[..., Interval]:
     return lambda h, *args, **named: Interval(f(h.centre, *args, **named), f(h.radius, *args, **named))
 
 
-def _sum(a: Interval, b: Interval) -> Interval:
-    return Interval(a.centre + b.centre, a.radius + b.radius)
+def _sum(a: Any, b: Any, *, alpha: float = 1.0) -> Interval:
+    """a + alpha b, of intervals or of what is always the same."""
+    one, other = (h if isinstance(h, Interval) else Interval(h, h * 0) for h in (a, b))
+    return Interval(one.centre + alpha * other.centre, one.radius + abs(alpha) * other.radius)
 
 
 MODULES: dict[type[nn.Module], Callable[..., Interval]] = {

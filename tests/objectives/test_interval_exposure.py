@@ -5,6 +5,7 @@ import math
 import pytest
 import torch
 from torch import nn
+from torch.nn import functional
 
 from oodattack.models import build
 from oodattack.objectives import interval_exposure
@@ -91,5 +92,53 @@ def test_networks_that_intervals_do_not_go_through(network, told):
 
 def test_a_layer_without_a_rule_is_named():
     network = nn.Sequential(nn.Flatten(), nn.Sigmoid(), nn.Linear(4, 2))
-    with pytest.raises(ValueError, match="got Sigmoid"):
-        IntervalPass(network).differences(torch.zeros(1, 1, 2, 2), torch.ones(1, 1, 2, 2))
+    with pytest.raises(ValueError, match=r"got Sigmoid\. Take another network\.$"):
+        IntervalPass(network)
+
+
+class Around(nn.Module):
+    """f of a convolution's output, and a linear layer."""
+
+    def __init__(self, f, conv=None):
+        super().__init__()
+        self.f, self.head = f, nn.Linear(108, 4)
+        self.conv = nn.Conv2d(1, 3, 3, padding=1) if conv is None else conv
+
+    def forward(self, x):
+        return self.head(self.f(self.conv(x)).flatten(1))
+
+
+@pytest.mark.parametrize(
+    "f",
+    [lambda h: h.relu() + 1, lambda h: 1 + h, lambda h: torch.add(h.relu(), h, alpha=-0.5)],
+    ids=["plus one", "one plus", "alpha"],
+)
+def test_sums_with_numbers_and_factors(f):
+    torch.manual_seed(0)
+    network, x = Around(f).eval(), torch.rand(3, 1, 6, 6)
+    above = IntervalPass(network).differences(x - 0.1, x + 0.1)
+    for _ in range(50):
+        logits = network(x + 0.1 * torch.randn_like(x).sign())
+        assert (logits[:, :, None] - logits[:, None] <= above + 1e-5).all()
+
+
+@pytest.mark.parametrize(
+    ("network", "told"),
+    [
+        (Around(torch.relu, nn.Conv2d(1, 3, 3, padding=1, padding_mode="reflect")), "padding_mode=reflect"),
+        (Around(nn.BatchNorm2d(3, track_running_stats=False)), "track_running_stats=False"),
+        (Around(lambda h: functional.interpolate(h, size=6)), "got interpolate. Take"),
+    ],
+)
+def test_layers_with_options_that_no_rule_knows_are_refused_before_training(network, told):
+    with pytest.raises(ValueError, match=told):
+        IntervalPass(network)
+
+
+def test_a_network_with_two_outputs_is_refused():
+    class Two(Around):
+        def forward(self, x):
+            return super().forward(x), x
+
+    with pytest.raises(ValueError, match="must end in a linear layer"):
+        IntervalPass(Two(torch.relu))
