@@ -8,7 +8,7 @@ from torch import Generator, Tensor, nn
 
 from oodattack import objectives
 from oodattack.objectives import Posterior
-from oodattack.train.outliers import look
+from oodattack.train.outliers import CANDIDATES, look
 from oodattack.train.recipe import Recipe
 from oodattack.train.training_set import TrainingSet
 
@@ -19,13 +19,16 @@ REMEMBERED = 4  # epochs whose outliers the regression is fitted on, authors' co
 class Boundary:
     """Before each epoch, a draw of the regression's weights picks as many outliers as the epoch's steps use.
 
+    Where that would leave less than `CANDIDATES` to choose each from, it picks fewer, which the steps use in turn.
+
     Args:
         recipe: gives the outliers a step.
         data: ID and auxiliary images; there must be outliers.
         steps: in an epoch.
 
     Differs from the authors' code: the regression sees all features through the present network, theirs those of
-    earlier outliers as they were; every auxiliary image is a candidate; the targets have no common offset.
+    earlier outliers as they were; every auxiliary image is a candidate; the targets have no common offset. Differs
+    from the paper: of few outliers a share is used several times an epoch; it has enough to use each once.
     """
 
     def __init__(self, recipe: Recipe, data: TrainingSet, *, steps: int) -> None:
@@ -46,7 +49,7 @@ class Boundary:
         """Fit the regression, draw its weights, take the candidates nearest to the boundary in random order."""
         pool = look(network, self.aux, torch.arange(len(self.aux)))
         weights = objectives.sample_weights(self.posterior(network, pool.features), generator)
-        n = min(len(self.aux), self.steps * self.each)
+        n = max(1, min(len(self.aux) // CANDIDATES, self.steps * self.each))
         chosen = objectives.boundary_sampler(weights)(pool, n, 0).cpu()
         self.rows = chosen[torch.randperm(n, generator=generator)]
         self.past = [*self.past, chosen][-REMEMBERED:]

@@ -187,6 +187,13 @@ def test_poem_starts_from_the_prior_and_then_knows_both_sets(tiny, data, brief, 
     assert calls == [(22 * n, 8 * n, 3.0) for n in (1, 2, 3, 4, 4)]
 
 
-def test_poem_with_few_outliers_goes_round(tiny, data, brief):
-    (batches,) = chosen(brief("poem", batch_size=8), data._replace(aux=data.aux[:5]), tiny(), steps=2)
-    assert all(len(rows) == 8 and set(rows.tolist()) == set(range(5)) for rows in batches)
+def test_poem_with_few_outliers_takes_the_nearer_half_and_goes_round(tiny, data, brief, monkeypatch):
+    """Five for sixteen: two of them, as many as leave two candidates for each; with a single one, that."""
+    recipe, network, few = brief("poem", batch_size=8), tiny(), data.aux[:5]
+    weights = torch.linspace(-1, 1, 16)
+    monkeypatch.setattr(objectives, "sample_weights", lambda *_: weights)
+    nearest = (look(network, few, torch.arange(5)).features @ weights).abs().argsort()[:2]
+    (batches,) = chosen(recipe, data._replace(aux=few), network, steps=2)
+    assert all(rows.bincount(minlength=5)[nearest].tolist() == [4, 4] for rows in batches)
+    (batches,) = chosen(recipe, data._replace(aux=few[:1]), network, steps=2)
+    assert all(rows.tolist() == [0] * 8 for rows in batches)
