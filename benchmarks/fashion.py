@@ -10,7 +10,8 @@ images a set. Auxiliary outliers: CIFAR-100 in grey at 28 x 28, in no test set. 
 weights. FOLDER holds mnist_test.npz and what `cifar_data.py` names.
 
 One schedule for all: a network is trained from scratch (ce, gq, dos, openmix), or ce is fine-tuned (the others). It is
-shorter than the papers'. Networks are kept in CACHE; lines that the file holds are not repeated.
+shorter than the papers'. "dos, random outliers" is DOS without its choice: what an outlier class buys by itself.
+Networks are kept in CACHE; lines that the file holds are not repeated.
 """
 
 import argparse
@@ -74,6 +75,7 @@ METHODS = (
     tuned("oe", "msp"),
     tuned("poem", "energy"),
     scratch("dos", "outlier-class"),
+    scratch("dos", "outlier-class", "dos, random outliers", sampler="random"),
     scratch("openmix", "outlier-class"),
 )
 
