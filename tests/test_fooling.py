@@ -10,6 +10,7 @@ import torch
 from oodattack import evaluate
 from oodattack.keep_graph import NAME
 from oodattack.probe import probe, trouble
+from oodattack.threat import ThreatModel, read_threat
 
 _spec = importlib.util.spec_from_file_location("fooling_detectors", Path(__file__).with_name("fooling_detectors.py"))
 fooling = importlib.util.module_from_spec(_spec)
@@ -50,6 +51,45 @@ def test_a_plateau_with_a_slope_of_its_own_never_holds(name, threat):
     (result, _) = evaluate(detector, id=sets.id, ood={"ood": sets.ood}, threats=[threat, box], seed=0).results
     assert result.clean.auroc > 0.97
     assert result.verdict in ("broken", "inconclusive"), result.reason
+    assert result.indicators["slope_ratio"] > 30
+
+
+def contrasty():
+    """ID images, three times as far from grey."""
+    x = fooling.sets(12).id
+    middle = x.mean((1, 2, 3), keepdim=True)
+    return (middle + 3 * (x - middle)).clamp(0, 1)
+
+
+def step_of_contrast(x):
+    return fooling.brightness(x) + 10 * (3000 * (x.flatten(1).std(1) - 0.11)).sigmoid()
+
+
+def flipped_by_contrast(x):
+    own = fooling.brightness(x)
+    return torch.where(x.flatten(1).std(1) > 0.1, 1 + fooling.FlippedGradient.apply(own), own)
+
+
+@pytest.mark.parametrize(
+    ("score", "reason"),
+    [(step_of_contrast, "more than its gradient explains"), (flipped_by_contrast, "disagrees with finite differences")],
+)
+@pytest.mark.parametrize("order", [("near", "far"), ("far", "near")])
+def test_each_set_is_looked_at_whichever_is_listed_first(score, reason, order):
+    sets = fooling.sets(12)
+    ood = {"near": sets.ood, "far": contrasty()}
+    threats = ["linf-8-255", "sanity-full-box"]
+    report = evaluate(score, id=sets.id, ood={name: ood[name] for name in order}, threats=threats, seed=0)
+    verdicts = {r.ood: r for r in report.results if r.threat == "linf-8-255"}
+    assert verdicts["near"].verdict == "holds" and verdicts["near"].indicators["slope_ratio"] < 3
+    assert verdicts["far"].verdict == "inconclusive" and reason in verdicts["far"].reason
+
+
+def test_start_images_are_looked_at_too():
+    limits = read_threat("linf-8-255").model_dump() | {"name": "from-noise", "start": "noise"}
+    threat = ThreatModel.model_validate(limits)
+    ids, starts = fooling.sets(12).id, {"noise": contrasty()}
+    (result,) = evaluate(step_of_contrast, id=ids, ood={}, starts=starts, threats=[threat], seed=0).results
     assert result.indicators["slope_ratio"] > 30
 
 

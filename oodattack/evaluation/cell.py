@@ -13,8 +13,8 @@ from oodattack.report.record import Direction
 from oodattack.threat import Threat, ThreatModel, limits_of, members_of
 
 
-def indicators(outcome: Outcome, *, matching: bool, floors: Floors, subject: Subject) -> Indicators:
-    """How the search went, over all attacked rows."""
+def indicators(outcome: Outcome, ood_name: str, *, matching: bool, floors: Floors, subject: Subject) -> Indicators:
+    """How the search went on one OOD set, over all attacked rows."""
     sides = outcome.sides
     queries = sum(int(side.queries.sum()) for side in sides)
     gradients = sum(int(side.gradients.sum()) for side in sides)
@@ -28,8 +28,8 @@ def indicators(outcome: Outcome, *, matching: bool, floors: Floors, subject: Sub
         surrogate_rank_correlation=outcome.rank_correlation,
         random_auroc=floors.random,
         full_box_auroc=floors.full_box,
-        slope_ratio=None if matching or not outcome.white_box else subject.slope_ratio,
-        gradient_trouble=subject.trouble if outcome.surrogate is None and outcome.white_box else None,
+        slope_ratio=None if matching or not outcome.white_box else subject.slope_ratio[ood_name],
+        gradient_trouble=subject.trouble[ood_name] if outcome.surrogate is None and outcome.white_box else None,
         rising_share=outcome.rising_share,
         unfinished_drop=outcome.unfinished_drop,
         white_box_auroc=floors.white_box if outcome.members else None,

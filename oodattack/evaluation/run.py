@@ -48,7 +48,7 @@ class Run:
         sets = self._sets(threats)
         setup.keeper.sets({ID: setup.id, **({} if setup.targets is None else {"targets": setup.targets})})
         setup.keeper.sets({f"ood/{name}": x for name, x, _ in sets})
-        setup.begin()
+        setup.begin({name: x for name, x, _ in sets})
         for name, subject in setup.subjects.items():
             setup.keeper.clean(name, ID, subject.id_scores)
         setup.total = sum(self._cost(x, own, first=i == 0) for i, (_, x, own) in enumerate(sets))
@@ -136,7 +136,7 @@ class Run:
         subject = self.setup.subjects[name]
         lowest = floors_of(threat, clean, outcome, outcomes)
         matching = any(m.aim in ("match", "quantile") for m in members_of(threat))
-        found = indicators(outcome, matching=matching, floors=lowest, subject=subject)
+        found = indicators(outcome, ood_name, matching=matching, floors=lowest, subject=subject)
         result = record(name, threat, ood_name, clean, outcome, found)
         if self.setup.certify:
             sets = ((ID, self.setup.id), (f"ood/{ood_name}", x))

@@ -7,7 +7,7 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor
 
-from oodattack.detector import Detector, Latent, Score, Surrogate
+from oodattack.detector import Detector, Latent, Surrogate
 from oodattack.evaluation.batch import Batch, values
 from oodattack.evaluation.keeper import Keeper
 from oodattack.evaluation.plan import Quarry, Unfit, blinded, followed_latent, is_blind, quarry
@@ -31,8 +31,10 @@ class Subject(NamedTuple):
         row_independent: whether a row alone says the same as in its batch.
         stand_in: what is differentiated in its place: the surrogate that it declares, if that works on its network, or
             the score with its graph kept; None for the score itself.
-        trouble: what is wrong with the gradient of the score, in words, where nothing stands in for it.
-        slope_ratio: see `probe.slope_ratio`, of what is differentiated; None where its gradient is in trouble already.
+        trouble: by attacked set, what is wrong with the gradient of the score there, in words; None where nothing is
+            or something stands in for it.
+        slope_ratio: by attacked set, see `probe.slope_ratio`, between the ID images and it, of what is differentiated;
+            None where its gradient is in trouble already.
     """
 
     detector: Detector
@@ -40,8 +42,8 @@ class Subject(NamedTuple):
     repeatable: bool
     row_independent: bool
     stand_in: Surrogate | None
-    trouble: str | None
-    slope_ratio: float | None
+    trouble: dict[str, str | None]
+    slope_ratio: dict[str, float | None]
 
 
 @dataclass
@@ -67,14 +69,15 @@ class Setup:
     done: int = 0
     total: int = 0
 
-    def begin(self) -> None:
-        """Look each detector over."""
+    def begin(self, sets: dict[str, Tensor]) -> None:
+        """Look each detector over, on the ID images and those of every set that is attacked."""
         on_id = {name: self.score(name, self.id, "id") for name in self.detectors}
         steady = {name: self._steadiness(name, scores) for name, scores in on_id.items()}
         for name, detector in self.detectors.items():
-            stand_in, found = self._stand_in(detector)
-            ratio = None if found else self._slope_ratio(stand_in.score if stand_in else detector)
-            self.subjects[name] = Subject(detector, on_id[name], *steady[name], stand_in, found, ratio)
+            stand_in, found = self._stand_in(detector, sets)
+            f = stand_in.score if stand_in else detector
+            ratios = {which: None if found[which] else slope_ratio(f, self.id, x) for which, x in sets.items()}
+            self.subjects[name] = Subject(detector, on_id[name], *steady[name], stand_in, found, ratios)
 
     def score(self, name: str, x: Tensor, what: str, *, rounded: bool = False, finite: bool = True) -> Tensor:
         """The untouched detector's scores, on the CPU; see `score`."""
@@ -124,19 +127,20 @@ class Setup:
         repeatable = bool(((self.score(name, first, "id") - before).abs() <= slack).all())
         return repeatable, bool(((alone - before[: len(alone)]).abs() <= slack).all())
 
-    def _stand_in(self, detector: Detector) -> tuple[Surrogate | None, str | None]:
-        """What stands in for a score, and what is wrong with the score's gradient where nothing does; see `Subject`."""
-        if declared := self._declared(detector):
-            return declared, None  # which answers for itself
-        sets = [self.id, *list(self.ood.values())[:1]]
-        some = torch.cat([x[torch.linspace(0, len(x) - 1, min(len(x), 8)).round().long().to(x.device)] for x in sets])
-        found = trouble(probe(detector, some, seed=self.seed))
-        kept = None if found is None else keeping_graph(detector, some, seed=self.seed)
-        return kept, None if kept else found
+    def _stand_in(self, detector: Detector, sets: dict[str, Tensor]) -> tuple[Surrogate | None, dict[str, str | None]]:
+        """What stands in for a score, and what is wrong with its gradient on each set if nothing does; see `Subject`.
 
-    def _slope_ratio(self, f: Score) -> float | None:
-        """See `slope_ratio`: between the ID images and the first OOD set, if there is one."""
-        return next((slope_ratio(f, self.id, x) for x in self.ood.values()), None)
+        A graph is kept where one set needs it, and if finite differences confirm its gradient on all of them.
+        """
+        none: dict[str, str | None] = dict.fromkeys(sets)
+        if declared := self._declared(detector):
+            return declared, none  # which answers for itself
+        some = {which: torch.cat([a_few(self.id), a_few(x)]) for which, x in sets.items()}
+        found = {which: trouble(probe(detector, x, seed=self.seed)) for which, x in some.items()}
+        if not any(found.values()):
+            return None, found
+        kept = [keeping_graph(detector, x, seed=self.seed) for x in some.values()]
+        return (kept[0], none) if all(kept) else (None, found)
 
     def _declared(self, detector: Detector) -> Surrogate | None:
         """The surrogate that a detector declares, if that works on its network."""
@@ -168,3 +172,8 @@ class Setup:
         order = row_random(self.seed, f"{ood_name}/targets", range(len(self.targets)), self.id.device, torch.float32)
         shuffled = order.uniform((1,)).flatten().argsort()  # every target is used before one is used twice
         return shuffled[rows % len(self.targets)]
+
+
+def a_few(x: Tensor) -> Tensor:
+    """At most 8 images, evenly spaced."""
+    return x[torch.linspace(0, len(x) - 1, min(len(x), 8)).round().long().to(x.device)]
