@@ -25,12 +25,12 @@ def score(
         ValueError: the detector fails, changes its input, or returns anything but one score a row, which must be
             `finite` unless the caller sorts out those that are not; or one image alone does not fit in memory.
     """
-    first = x[: batch.size].clone()
 
     def work(rows: slice) -> Tensor:
         block = (x[rows] * 255).round() / 255 if rounded else x[rows]
+        given = block.clone()  # nobody's images but the detector's
         try:
-            part = detector(block)
+            part = detector(given)
         except ScorerError:
             raise  # says itself what to do
         except (Exception, SystemExit) as error:  # whatever a user's detector does
@@ -46,12 +46,12 @@ def score(
                 f"detector {name!r} must return one score a row, shape ({len(block)},), got {got}. "
                 "Return a flat tensor."
             )
+        if not torch.equal(given, block):
+            raise ValueError(f"detector {name!r} must leave its images alone, got changes in place. Work on a copy.")
         return part.detach()
 
     with torch.no_grad():
         scores = by_rows(len(x), batch, work).cpu()
-    if not torch.equal(first, x[: len(first)]):
-        raise ValueError(f"detector {name!r} must leave its images alone, got changes in place. Work on a copy.")
     scores = scores if scores.is_floating_point() else scores.float()
     if finite and not scores.isfinite().all():
         bad = int((~scores.isfinite()).sum())
