@@ -569,6 +569,15 @@ def test_wrong_use(options, message):
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize("batch_size", [None, 4])
+def test_images_survive_a_detector_that_works_in_place(batch_size):
+    """The changes begin with the second batch of four."""
+    images = ID.clone()
+    with pytest.raises(ValueError, match="must leave its images alone, got changes in place"):
+        run(lambda x: brightness(x.sub_(0.1) if x.max() > 0.3 else x), id=images, batch_size=batch_size)
+    assert torch.equal(images, ID)
+
+
 def test_nan_under_attack_is_not_swallowed():
     result = one(nan_under_attack, [threat()], ood=OOD + 0.3)
     assert result.indicators["non_finite_share"] > 0  # counted, and kept out of the returned images
@@ -678,6 +687,16 @@ def test_a_score_that_changes_from_call_to_call_never_holds():
 
 def test_a_score_that_depends_on_its_batch_never_holds():
     result, _ = run(lambda x: brightness(x) - brightness(x).mean(), [threat(eps=1e-3), BOX]).results
+    assert result.indicators["row_independent"] is False
+    assert result.verdict != "holds"
+
+
+def test_a_score_that_needs_a_batch_never_holds():
+    def standardised(x):
+        own = brightness(x)
+        return (own - own.mean()) / own.var(correction=0).sqrt()  # 0 / 0 for a row alone
+
+    result, _ = run(standardised, [threat(eps=1e-3), BOX]).results
     assert result.indicators["row_independent"] is False
     assert result.verdict != "holds"
 
