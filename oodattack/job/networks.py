@@ -11,6 +11,7 @@ from oodattack.data import Images
 from oodattack.detector import Classifier, inner
 from oodattack.job.ask import Job
 from oodattack.job.id_classes import id_classes
+from oodattack.job.normalisation import normalisation
 from oodattack.job.seen import read_seen
 from oodattack.job.training import cache_folder, labelled_training
 from oodattack.job.training_data import default_data
@@ -124,19 +125,11 @@ def classifier(network: torch.nn.Module, job: Job, weights: Path | None, record:
     Raises:
         ValueError: they are given and must not be, or differ from those of its training.
     """
-    mean, std = job.mean, job.std
     if isinstance(network, Classifier):
-        if mean or std:
+        if job.mean or job.std:
             raise ValueError(
                 "`--mean` and `--std` must be left out for a model that is a Classifier, got them. Drop them."
             )
         return network
-    if record is not None:
-        own = [None if part is None else tuple(part) for part in (record.get("mean"), record.get("std"))]
-        if (mean or std) and [mean, std] != own:
-            raise ValueError(
-                f"`--mean` and `--std` must be {own[0]} and {own[1]}, which {weights} was trained with, got {mean} and "
-                f"{std}. Drop them."
-            )
-        mean, std = own
+    mean, std = normalisation(job.mean, job.std, weights=weights, record=record)
     return Classifier(network, mean=mean, std=std)

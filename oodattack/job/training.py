@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 from oodattack.data.disk import room_on_disk
 from oodattack.data.overlap import digests
 from oodattack.job.device import checked_device
+from oodattack.job.normalisation import normalisation
 from oodattack.job.seen import Seen, read_seen, write_seen
 from oodattack.job.training_data import Fed, training_data
 from oodattack.lookup import unknown
@@ -57,8 +58,8 @@ class Training:
         aux: outliers to train with.
         model: architecture; None for the recipe's own.
         weights: file to start from, in place of the recipe's own start.
-        mean: per channel, subtracted by the network, in [0, 1] units.
-        std: per channel, it divides by that.
+        mean: per channel, subtracted by the network, in [0, 1] units; None for that of the record beside `weights`.
+        std: per channel, it divides by that; likewise.
         data_root: folder of downloaded sets.
         samples: ID images to train on, at most.
         seed: of everything random.
@@ -107,6 +108,9 @@ def train(asked: Training, *, progress: Progress | None = None) -> Done:
     recipe = chosen_recipe(asked)
     checked_device(asked.device)
     weights = None if asked.weights is None else read_weights(asked.weights)
+    record = None if asked.weights is None else checked_record(asked.weights)
+    mean, std = normalisation(asked.mean, asked.std, weights=asked.weights, record=record)
+    before = {} if asked.weights is None else read_seen(asked.weights, record)
     fed = training_data(
         asked.id,
         asked.aux,
@@ -122,8 +126,8 @@ def train(asked: Training, *, progress: Progress | None = None) -> Done:
         fed.held_out,
         setting=Setting(
             model=asked.model,
-            mean=asked.mean,
-            std=asked.std,
+            mean=mean,
+            std=std,
             seed=asked.seed,
             device=asked.device,
             precision=asked.precision,  # type: ignore[arg-type]
@@ -134,7 +138,7 @@ def train(asked: Training, *, progress: Progress | None = None) -> Done:
         checkpoint=asked.out.with_suffix(".checkpoint"),
         progress=labelled_training(progress),
     )
-    notes = write(asked, done, shared := fed.overlaps(), seen_by(asked, fed))
+    notes = write(asked, done, shared := fed.overlaps(), seen_by(fed, before))
     notes += [f"Warning: images in common: {n} both in {a} and in {b}. Take them out of one." for a, b, n in shared]
     return Done(recipe.objective, done.accuracy, fed.words, notes)
 
@@ -176,9 +180,8 @@ def recipes() -> list[dict[str, str]]:
     return rows
 
 
-def seen_by(asked: Training, fed: Fed) -> Seen:
-    """Digests of the images that a network has learnt from, those before included where it began from weights."""
-    before = {} if asked.weights is None else read_seen(asked.weights, checked_record(asked.weights))
+def seen_by(fed: Fed, before: Seen) -> Seen:
+    """Digests of the images that a network has learnt from, those `before` included, where it began from weights."""
     return {name: digests(x) | before.get(name, set()) for name, x in fed.learnt().items()}
 
 

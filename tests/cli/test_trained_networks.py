@@ -18,7 +18,7 @@ from oodattack.job.id_classes import id_classes
 from oodattack.job.images import at_most
 from oodattack.job.networks import network_of, user_network
 from oodattack.models.exits import ExitNet
-from oodattack.train import write_network
+from oodattack.train import read_record, write_network
 from oodattack.train.files import sha256, tensor_bytes
 
 QUICK = """
@@ -118,6 +118,37 @@ def test_another_normalisation_is_refused(workplace, capsys):
     assert "got (0.5,) and (0.2,). Drop them." in err
 
 
+def tune(*words: str) -> int:
+    base = "train --objective ce --id npz:id.npz --epochs 1 --lr 1e-9 --model small --weights net.safetensors"
+    return main([*base.split(), "--out", "tuned.safetensors", *words])
+
+
+def test_fine_tuning_keeps_the_normalisation_of_the_training(workplace, capsys):
+    train("--objective", "ce", "--mean", "0.3", "--std", "0.2")
+    first = read_record(Path("net.safetensors"))
+    for words in ((), ("--mean", "0.3", "--std", "0.2")):
+        assert tune(*words) == 0, capsys.readouterr().err
+        tuned = read_record(Path("tuned.safetensors"))
+        assert (tuned["mean"], tuned["std"]) == ([0.3], [0.2])
+        assert tuned["accuracy"] == first["accuracy"]
+    capsys.readouterr()
+    assert tune("--mean", "0.5", "--std", "0.2") == 2
+    out, err = capsys.readouterr()
+    assert out == "" and len(err.splitlines()) == 1
+    assert "must be (0.3,) and (0.2,), which net.safetensors was trained with, got (0.5,) and (0.2,). Drop them" in err
+
+
+def test_what_lies_beside_weights_is_read_before_the_training(workplace, capsys):
+    train("--objective", "ce")
+    for name, word in (("net.digests", "must hold digests"), ("net.json", "must be JSON")):
+        Path(name).write_bytes(b"[")
+        capsys.readouterr()
+        before = sorted(workplace.rglob("*"))
+        assert tune() == 2
+        assert word in capsys.readouterr().err
+        assert sorted(workplace.rglob("*")) == before  # no network in the cache
+
+
 def test_new_weights_beside_an_old_record_are_refused(workplace, capsys):
     """As a kill between the two files leaves them."""
     train("--objective", "ce", "--mean", "0.3", "--std", "0.2")
@@ -157,8 +188,8 @@ def test_images_that_a_network_was_trained_on_are_told(workplace, capsys):
 def test_what_the_weights_before_were_trained_on_counts(workplace, capsys):
     train("--objective", "ce")
     np.savez("other.npz", images=np.load("id.npz")["images"][::-1].copy() / 2, labels=np.load("id.npz")["labels"])
-    tune = "train --objective ce --id npz:other.npz --epochs 1 --weights net.safetensors"
-    assert main([*tune.split(), "--model", "small", "--out", "net.safetensors"]) == 0
+    again = "train --objective ce --id npz:other.npz --epochs 1 --weights net.safetensors"
+    assert main([*again.split(), "--model", "small", "--out", "net.safetensors"]) == 0
     (found,) = report(capsys, "--detector", "energy")["spec"]["overlaps"]
     assert found == {"first": "id", "second": "the training images of model", "images": 27}
 
