@@ -182,7 +182,8 @@ def recipes() -> list[dict[str, str]]:
 
 def seen_by(fed: Fed, before: Seen) -> Seen:
     """Digests of the images that a network has learnt from, those `before` included, where it began from weights."""
-    return {name: digests(x) | before.get(name, set()) for name, x in fed.learnt().items()}
+    now = {name: digests(x) for name, x in fed.learnt().items()}
+    return {name: now.get(name, set()) | before.get(name, set()) for name in {**now, **before}}
 
 
 def write(asked: Training, done: Trained, shared: Sequence[tuple[str, str, int]], seen: Seen) -> list[str]:

@@ -194,6 +194,14 @@ def test_what_the_weights_before_were_trained_on_counts(workplace, capsys):
     assert found == {"first": "id", "second": "the training images of model", "images": 27}
 
 
+def test_outliers_that_the_weights_before_were_trained_on_count(workplace, capsys):
+    train("--objective", "oe", "--aux", "npz:aux.npz")
+    assert tune() == 0
+    words = ("--ood", "npz:aux.npz", "--weights", "tuned.safetensors", "--detector", "energy@model2")
+    found = report(capsys, *words)["spec"]["overlaps"]
+    assert {"first": "npz:aux.npz", "second": "the auxiliary images of model2", "images": 20} in found
+
+
 def test_weights_without_their_record_take_what_is_said(workplace, capsys):
     train("--objective", "ce", "--mean", "0.3", "--std", "0.2")
     Path("net.json").unlink()
