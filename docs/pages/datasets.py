@@ -4,6 +4,7 @@ from docs.pages.entry import entry, sources
 from docs.pages.markdown import page, prose, table
 from oodattack.data import DATASETS, GROUPS, PROTOCOLS, START_PICTURES, load
 from oodattack.data.groups import GROUP_SOURCES
+from oodattack.data.protocols import in_words
 
 INTRODUCTION = """# Data sets
 
@@ -16,8 +17,9 @@ The OOD sets that papers and benchmarks use with an ID set: `--ood near` stands 
 `--ood near:cifar-10` for those of another; `oodattack.data.expand(["near"], id_name="cifar-10")` lists their names."""
 PROTOCOL_WORDS = """## Protocols
 
-What papers do to pictures before a network sees them. Where nobody asks for a format, sets whose pictures differ in
-size get that of their line."""
+What papers do to pictures before a network sees them. `--protocol` does it to all images that a command loads, but for
+what is drawn afresh, which has the format of the ID images. Without it, sets whose pictures differ in size get that of
+their line where nobody asks for a format."""
 START_WORDS = """## Start pictures
 
 `start` of a threat model may name one of these in place of the OOD set:"""
@@ -57,8 +59,4 @@ def groups() -> list[tuple[str, ...]]:
 
 def protocols() -> list[tuple[str, str, str]]:
     """Name, steps, source."""
-    rows = []
-    for name, protocol in PROTOCOLS.items():
-        steps = ", ".join(f"{step.what} {step.size}" if step.size else step.what for step in protocol.steps) or "none"
-        rows.append((f"`{name}`", steps, prose(protocol.source)))
-    return rows
+    return [(f"`{name}`", in_words(protocol), prose(protocol.source)) for name, protocol in PROTOCOLS.items()]

@@ -13,7 +13,7 @@ def names_json() -> str:
     """Kind -> name -> what it is."""
     kinds = {
         kind: {row["name"]: row["description"] for row in rows_of(kind) if ":" not in row["name"]}
-        for kind in ("detectors", "datasets", "objectives", "recipes", "models")
+        for kind in ("detectors", "datasets", "objectives", "recipes", "models", "protocols")
     }
     kinds["threats"] = {name: read_threat(name).source for name in presets()}
     kinds["samplers"] = {row.name: row.description for row in SAMPLERS.values()}

@@ -4,7 +4,7 @@ from typing import Any
 
 import click
 
-KINDS = ["detectors", "threats", "attacks", "datasets", "objectives", "recipes", "models"]
+KINDS = ["detectors", "threats", "attacks", "datasets", "objectives", "recipes", "models", "protocols"]
 EXAMPLE = "Example: oodattack list threats --json"
 
 
@@ -42,6 +42,10 @@ def rows_of(what: str) -> list[dict[str, str]]:
         from oodattack.job.training import recipes
 
         return recipes()
+    if what == "protocols":
+        from oodattack.data.protocols import PROTOCOLS, in_words
+
+        return [{"name": name, "description": in_words(p), "source": p.source} for name, p in PROTOCOLS.items()]
     from oodattack import attacks, data, detectors, models, objectives
 
     tables: dict[str, Any] = {

@@ -32,6 +32,13 @@ std = click.option(
 data_root = click.option(
     "--data-root", type=click.Path(path_type=Path), metavar="DIR", help="Folder of downloaded data sets."
 )
+protocol = click.option(
+    "--protocol",
+    metavar="NAME",
+    shell_complete=names("protocols"),
+    help="What is done to the images before a network sees them, see `oodattack list protocols`.  [default: they are "
+    "brought to the format of the ID images]",
+)
 id_ = partial(
     click.option, "--id", "id_", default="digits", show_default=True, metavar="NAME", shell_complete=names("datasets")
 )

@@ -10,7 +10,7 @@ from typing import Any
 import click
 
 from oodattack.cli.names import names, on_networks
-from oodattack.cli.options import alone, data_root, device, id_, mean, precision, seed, std
+from oodattack.cli.options import alone, data_root, device, id_, mean, precision, protocol, seed, std
 from oodattack.cli.progress import bars_on_stderr
 
 EXAMPLE = "Example: oodattack run --detector energy@greg --ood far-mix --threat linf-8-255 --out my-run"
@@ -70,6 +70,7 @@ EXAMPLE = "Example: oodattack run --detector energy@greg --ood far-mix --threat 
     help="OOD images that detectors are tuned on.",
 )
 @data_root
+@protocol
 @click.option(
     "--samples", type=click.IntRange(min=2), metavar="N", help="Images per set.  [default: 200 OOD, up to 500 ID]"
 )

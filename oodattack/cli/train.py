@@ -6,7 +6,7 @@ from typing import Any
 import click
 
 from oodattack.cli.names import names
-from oodattack.cli.options import data_root, device, id_, mean, precision, seed, std
+from oodattack.cli.options import data_root, device, id_, mean, precision, protocol, seed, std
 from oodattack.cli.progress import bars_on_stderr
 
 EXAMPLE = "Example: oodattack train --objective greg+ --out greg-plus.safetensors"
@@ -42,6 +42,7 @@ EXAMPLE = "Example: oodattack train --objective greg+ --out greg-plus.safetensor
 @mean
 @std
 @data_root
+@protocol
 @click.option(
     "--samples", type=click.IntRange(min=1), metavar="N", help="ID images to train on, at most.  [default: all]"
 )

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import NamedTuple
 
-from oodattack.data.steps import Step, fit_steps
+from oodattack.data.steps import Step, fit_steps, told
 from oodattack.lookup import unknown
 
 NOBODY: Mapping[str, str] = MappingProxyType({})
@@ -81,6 +81,12 @@ PROTOCOLS: dict[str, Protocol] = {
     "openood-cifar": Protocol((Step("grey-to-rgb"), Step("resize", 32), Step("center-crop", 32)), OPENOOD),
     "openood-imagenet": Protocol((Step("grey-to-rgb"), Step("resize", 256), Step("center-crop", 224)), OPENOOD),
 }
+
+
+def in_words(protocol: Protocol) -> str:
+    """Its steps, and the sets that get others."""
+    others = f"; others for {', '.join(protocol.instead)}" if protocol.instead else ""
+    return (told(protocol.steps).removeprefix("; ") or "nothing") + others
 
 
 def steps_of(protocol: str, name: str) -> tuple[Step, ...]:

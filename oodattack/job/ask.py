@@ -36,6 +36,7 @@ class Job:
     id_validation: str | None = None
     ood_validation: str | None = None
     data_root: Path | None = None
+    protocol: str | None = None
     samples: int | None = None
     seed: int = 0
     device: str = "cpu"

@@ -12,6 +12,7 @@ from oodattack.data.disk import Room, moved
 from oodattack.data.registry import part_to_fit
 from oodattack.detectors import Fit
 from oodattack.job.ask import DEFAULT_ID, DEFAULT_OOD, DEFAULT_OOD_EACH, Job
+from oodattack.job.look import look_of
 from oodattack.threat import Threat, limits_of, members_of
 
 VALIDATION = 400  # outliers that detectors are tuned on in the default run
@@ -40,12 +41,14 @@ class Loaded(NamedTuple):
 
 
 def load_images(job: Job, threats: list[Threat], room: Room | None = None) -> Loaded:
-    """ID, target, OOD and start images, all in the format of the ID images; many of them in `room`, if there is one."""
+    """ID, target, OOD and start images in one format; many of them in `room`, if there is one."""
     here: dict[str, Any] = {"seed": job.seed, "root": job.data_root, "room": room}
-    id_images = at_most(job.id, job.samples or DEFAULT_ID, part="test", **here)
+    id_images = at_most(job.id, job.samples or DEFAULT_ID, part="test", protocol=job.protocol, **here)
     _, channels, size, width = id_images.x.shape
     look: dict[str, Any] = {"channels": channels, "size": size, "seed": job.seed}
-    targets = data.load("digits", part="reference", **look) if job.id == "digits" else None
+    targets = None
+    if job.id == "digits":
+        targets = data.load("digits", part="reference", seed=job.seed, **look_of("digits", id_images, job.protocol))
     needs_ood = any(limits_of(t).start == "ood" for t in threats)
     if job.ood and not needs_ood:
         raise ValueError("`--ood` must be used by a threat, but all of them bring their own start images. Drop it.")
@@ -58,7 +61,7 @@ def load_images(job: Job, threats: list[Threat], room: Room | None = None) -> Lo
     if size != width and (targets or any(name in data.DATASETS for name in names)):
         raise ValueError(f"`--id` images must be square to go with built-in sets, got {size} x {width}. Crop them.")
     n = job.samples or DEFAULT_OOD_EACH
-    ood = [at_most(name, n, root=job.data_root, room=room, **look) for name in names]
+    ood = [at_most(name, n, **look_of(name, id_images, job.protocol), **here) for name in names]
     starts = dict.fromkeys(m.start for t in threats for m in members_of(t) if m.start not in ("ood", "id"))
     made = {s: data.start_images(s, n, room=room or torch.empty_like, **look) for s in starts}
     return Loaded(id_images, targets, ood, made)
@@ -85,7 +88,9 @@ def fit_images(job: Job, *, tunes: bool, room: Room | None = None) -> Fit:
     if tunes and job.ood_validation is None and job.id != "digits":
         raise ValueError("`--ood-validation` must name OOD images for this detector, got none. Add npz:PATH.")
     name = job.fit or "digits"
-    images = data.load(name, part=part_to_fit(name), seed=job.seed, root=job.data_root, room=room)
+    images = data.load(
+        name, part=part_to_fit(name), seed=job.seed, root=job.data_root, protocol=job.protocol, room=room
+    )
     if images.y is None:
         raise ValueError(f"`--fit` must have labels, got none in {images.name!r}. Store them under the key `labels`.")
     known, strange = (
@@ -109,8 +114,8 @@ def validation(option: str, name: str, job: Job, train: Images, room: Room | Non
     Raises:
         ValueError: they are of another shape.
     """
-    look: dict[str, Any] = {"channels": train.x.shape[1], "size": train.x.shape[2], "seed": job.seed}
-    x = data.load(name, root=job.data_root, room=room, **look).x
+    look = look_of(name, train, job.protocol)
+    x = data.load(name, seed=job.seed, root=job.data_root, room=room, **look).x
     if x.shape[1:] != train.x.shape[1:]:
         wanted, found = tuple(train.x.shape[1:]), tuple(x.shape[1:])
         raise ValueError(f"`{option}` must have the shape {wanted} of --fit, got {found}. Resize them.")

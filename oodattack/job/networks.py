@@ -63,7 +63,8 @@ def load_networks(names: Sequence[str], job: Job, id_images: Images, progress: P
     found = {}
     for name in dict.fromkeys(names):
         done = trained(name, fed.training, fed.held_out, setting=Setting(seed=0), cache=cache_folder(), progress=bars)
-        found[name] = network_of(Classifier(done.network).to(device), done.record, done.accuracy)
+        accuracy = None if job.protocol else done.accuracy  # of digits as stored
+        found[name] = network_of(Classifier(done.network).to(device), done.record, accuracy)
     return found
 
 
@@ -115,7 +116,8 @@ def user_network(job: Job, weights: Path | None, id_images: Images, device: torc
         raise ValueError(
             f"`--weights` must be given for {job.model!r}, got none. A network without weights knows nothing."
         )
-    accuracy = record["accuracy"] if record is not None and record.get("id") == job.id else None
+    same = record is not None and (record.get("id"), record.get("protocol")) == (job.id, job.protocol)
+    accuracy = record["accuracy"] if record is not None and same else None
     return network_of(classifier(network, job, weights, record).to(device), record, accuracy)
 
 

@@ -61,6 +61,7 @@ class Training:
         mean: per channel, subtracted by the network, in [0, 1] units; None for that of the record beside `weights`.
         std: per channel, it divides by that; likewise.
         data_root: folder of downloaded sets.
+        protocol: what is done to the images of `id` and `aux`; None as in `training_data`.
         samples: ID images to train on, at most.
         seed: of everything random.
         device: where to compute.
@@ -79,6 +80,7 @@ class Training:
     mean: tuple[float, ...] | None = None
     std: tuple[float, ...] | None = None
     data_root: Path | None = None
+    protocol: str | None = None
     samples: int | None = None
     seed: int
     device: str = "cpu"
@@ -116,6 +118,7 @@ def train(asked: Training, *, progress: Progress | None = None) -> Done:
         asked.aux,
         needs_aux=recipe.needs_aux,
         root=asked.data_root,
+        protocol=asked.protocol,
         samples=asked.samples,
         seed=asked.seed,
         room=lambda x: room_on_disk(x, beside),
@@ -188,8 +191,8 @@ def seen_by(fed: Fed, before: Seen) -> Seen:
 
 def write(asked: Training, done: Trained, shared: Sequence[tuple[str, str, int]], seen: Seen) -> list[str]:
     """Weights, record and curve into files beside one another; returns what to say about them."""
-    origin = {"id": asked.id, "aux": asked.aux, "weights": asked.weights and str(asked.weights), "overlaps": shared}
-    record = {**origin, **done.record}
+    origin = {"id": asked.id, "aux": asked.aux, "protocol": asked.protocol}
+    record = {**origin, "weights": asked.weights and str(asked.weights), "overlaps": shared, **done.record}
     beside, picture = asked.out.with_suffix(".json"), asked.out.with_suffix(".png")
     try:
         write_network(asked.out, weights_of(done.network), record | {"seen": write_seen(asked.out, seen)})

@@ -13,6 +13,7 @@ from oodattack.data.auxiliary import auxiliary
 from oodattack.data.disk import Room, picked
 from oodattack.data.images import choose
 from oodattack.data.registry import kind_of, part_to_fit
+from oodattack.job.look import look_of
 from oodattack.train import HeldOut, TrainingSet
 
 AUXILIARY = 2400  # outliers that the default networks train with
@@ -47,9 +48,9 @@ def default_data() -> Fed:
     )
 
 
-def held_out_digits() -> HeldOut:
+def held_out_digits(protocol: str | None = None) -> HeldOut:
     """All digits 0-5 that are not trained on."""
-    parts = [data.load("digits", part=part, seed=0) for part in ("test", "reference")]
+    parts = [data.load("digits", part=part, seed=0, protocol=protocol) for part in ("test", "reference")]
     return HeldOut(torch.cat([p.x for p in parts]), torch.cat([p.y for p in parts if p.y is not None]))
 
 
@@ -61,6 +62,7 @@ def training_data(
     root: Path | None,
     samples: int | None,
     seed: int,
+    protocol: str | None = None,
     room: Room = torch.empty_like,
 ) -> Fed:
     """ID images, held-out ones and outliers in their format.
@@ -73,6 +75,7 @@ def training_data(
         root: folder of downloaded sets.
         samples: ID images to train on, at most; None for all.
         seed: of all choices.
+        protocol: what is done to the images, see `look_of`; None keeps the ID images as `data.load` has them.
         room: where to put many images.
 
     Raises:
@@ -85,21 +88,21 @@ def training_data(
         )
     if aux is not None and not needs_aux:
         raise ValueError(f"`--aux` must be left out for an objective without outliers, got {aux!r}. Drop it.")
-    if name == "digits" and aux is None and samples is None:
+    if name == "digits" and aux is None and samples is None and protocol is None:
         return default_data()
-    train, held_out, labels = labelled(name, samples=samples, root=root, seed=seed, room=room)
+    train, held_out, labels = labelled(name, samples=samples, root=root, seed=seed, protocol=protocol, room=room)
     assert train.y is not None and held_out.y is not None
     if samples is not None and (missing := sorted({*labels.tolist()} - {*train.y.tolist()})):
         raise ValueError(f"`--samples` must leave images of every class, got none of class {missing[0]}. Raise it.")
     outliers = auxiliary(AUXILIARY, train=train, seed=0) if aux is None and name == "digits" else None
     if aux is not None:
-        outliers = like(aux, train, root=root, seed=seed, room=room).x
+        outliers = like(aux, train, root=root, seed=seed, protocol=protocol, room=room).x
     words = "digits 0-5" if name == "digits" else name
     return Fed(TrainingSet(train.x, train.y, outliers), HeldOut(held_out.x, held_out.y), words)
 
 
 def labelled(
-    name: str, *, samples: int | None, root: Path | None, seed: int, room: Room
+    name: str, *, samples: int | None, root: Path | None, seed: int, protocol: str | None, room: Room
 ) -> tuple[Images, Images, Tensor]:
     """Images to train on, images to hold out, both with labels, and labels of all classes.
 
@@ -109,14 +112,14 @@ def labelled(
         ValueError: there are no labels, or too few images.
     """
     parts = data.DATASETS[kind_of(name)].parts
-    look: dict[str, Any] = {"seed": seed, "root": root, "room": room}
+    look: dict[str, Any] = {"seed": seed, "root": root, "protocol": protocol, "room": room}
     apart = "train" in parts and "test" in parts
     some: dict[str, Any] = {"samples": samples, "at_most": True} if apart else {}
     train = data.load(name, part=part_to_fit(name), **some, **look)
     if train.y is None:
         raise ValueError(f"`--id` must have labels to train with, got none in {name!r}. Store them as `labels`.")
     if name == "digits":
-        digits = held_out_digits()
+        digits = held_out_digits(protocol)
         return train, Images(name, digits.x, digits.y, train.source), digits.y
     if apart:
         held_out = data.load(name, part="test", **look)
@@ -136,26 +139,24 @@ def labelled(
     )
 
 
-def like(name: str, train: Images, *, root: Path | None, seed: int, room: Room) -> Images:
+def like(name: str, train: Images, *, root: Path | None, seed: int, protocol: str | None, room: Room) -> Images:
     """Outliers in the format of the training images; as many as those where they are drawn afresh.
 
     Raises:
         ValueError: a set that cannot be loaded, or of another format.
     """
-    _, channels, size, width = train.x.shape
     found = data.load(
         name,
         part=part_to_fit(name),
         samples=len(train.x) if data.DATASETS[kind_of(name)].afresh else None,
-        channels=channels,
-        size=size,
         seed=seed,
         root=root,
         room=room,
+        **look_of(name, train, protocol),
     )
     if found.x.shape[1:] != train.x.shape[1:]:
         raise ValueError(
-            f"`--aux` must have the shape {(channels, size, width)} of the ID images, got {tuple(found.x.shape[1:])}. "
+            f"`--aux` must have the shape {tuple(train.x.shape[1:])} of the ID images, got {tuple(found.x.shape[1:])}. "
             "Resize them."
         )
     return found

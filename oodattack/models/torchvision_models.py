@@ -21,7 +21,10 @@ def from_torchvision(name: str, channels: int, classes: int) -> nn.Module:
 
     network_name, _ = parse(name)
     if channels != 3:
-        raise ValueError(f"`channels` must be 3 for `torchvision:{name}`, got {channels}. Load the data as RGB.")
+        raise ValueError(
+            f"`channels` must be 3 for `torchvision:{name}`, got {channels}. Load the data as RGB, with --protocol "
+            "grey-to-rgb for example."
+        )
     network: nn.Module = models.get_model(network_name, weights=None, num_classes=classes)
     return network
 

@@ -14,7 +14,7 @@ from oodattack import job
 from oodattack.cli import cli, main
 from oodattack.report import read_report
 
-KINDS = ["detectors", "threats", "attacks", "datasets", "objectives", "recipes", "models"]
+KINDS = ["detectors", "threats", "attacks", "datasets", "objectives", "recipes", "models", "protocols"]
 CODE = """
 import torch
 from torch import nn
@@ -104,6 +104,7 @@ NAMES = {
     "objectives": {"ce", "gq", "energy", "greg", "greg+", "oe"},
     "recipes": {"ce", "greg+", "gq-cifar", "oe-tune-cifar", "jem-cifar"},
     "models": {"small"},
+    "protocols": {"keep", "grey-to-rgb", "resize-256-crop-224", "gq-cifar"},
 }
 
 

@@ -82,10 +82,11 @@ NAMED = {
     "run": {
         "--detector": "detectors", "--threat": "threats", "--id": "datasets", "--ood": "datasets", "--model": "models",
         "--fit": "datasets", "--id-validation": "datasets", "--ood-validation": "datasets",
+        "--protocol": "protocols",
     },
     "train": {
         "--objective": "objectives", "--recipe": "recipes", "--id": "datasets", "--aux": "datasets", "--model":
-        "models", "--sampler": "samplers",
+        "models", "--sampler": "samplers", "--protocol": "protocols",
     },
 }  # fmt: skip
 
