@@ -53,6 +53,7 @@ class Dataset(NamedTuple):
         afresh: whether it is drawn for every seed, as large as anybody likes.
         own_format: whether its pictures have a format of their own, and are brought to the one asked for.
         protocol: name of the protocol it gets where nobody asks for a protocol or a format; None keeps the pixels.
+        same_classes: whether a label means the same in each of its parts.
     """
 
     name: str
@@ -63,6 +64,7 @@ class Dataset(NamedTuple):
     afresh: bool = False
     own_format: bool = False
     protocol: str | None = None
+    same_classes: bool = True
 
 
 def opened(images: Images) -> Opened:

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 ENDINGS = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")
 
 
-def classes(folder: Path, name: str, source: str, *, upright: bool = False) -> Pictures:
+def classes(folder: Path, name: str, source: str, *, upright: bool = False, known: Sequence[str] = ()) -> Pictures:
     """The layout of torchvision's ImageFolder, FOLDER/CLASS/.../picture.png, or FOLDER/picture.png without classes.
 
     Args:
@@ -21,23 +21,33 @@ def classes(folder: Path, name: str, source: str, *, upright: bool = False) -> P
         name: what errors call it.
         source: for the report.
         upright: whether the camera's orientation tag turns a picture; torchvision ignores it.
+        known: sub-folders that have the first labels, whether or not they are there.
 
     Returns:
-        Pictures by sub-folder and path; labels are the places of the sub-folders in the alphabet, none if it is flat.
+        Pictures by sub-folder and path; labels are the places of the sub-folders in the alphabet, those of `known`
+        first; none if it is flat.
 
     Raises:
         ValueError: no such folder, no picture in it, or pictures both beside and inside sub-folders.
     """
     if not folder.is_dir():
         raise ValueError(f"`{name}` must name a folder, got none at {folder}. Check the path.")
-    within = sorted(entry.name for entry in folder.iterdir() if entry.is_dir() and not entry.name.startswith("."))
-    labelled = [(path, label) for label, entry in enumerate(within) for path in pictures_below(folder / entry)]
+    within = subfolders(folder)
+    labels = {entry: label for label, entry in enumerate(dict.fromkeys([*known, *within]))}
+    labelled = [(path, labels[entry]) for entry in within for path in pictures_below(folder / entry)]
     flat = [entry for entry in sorted(folder.iterdir()) if is_picture(entry.name) and entry.is_file()]
     if flat and labelled:
         raise ValueError(
             f"`{name}` must be flat or have a sub-folder a class, got both. Move the {len(flat)} pictures beside them."
         )
     return listed([(path, None) for path in flat] or labelled, name, source, upright=upright, folder=folder)
+
+
+def subfolders(folder: Path) -> list[str]:
+    """Names of the folders in a folder that are not hidden, in alphabetical order; none where it is none."""
+    if not folder.is_dir():
+        return []
+    return sorted(entry.name for entry in folder.iterdir() if entry.is_dir() and not entry.name.startswith("."))
 
 
 def all_below(folder: Path, name: str, source: str) -> Pictures:

@@ -6,7 +6,7 @@ from types import MappingProxyType
 from typing import NamedTuple
 
 from oodattack.data.dataset import Dataset, Opened, Request
-from oodattack.data.folders import all_below, classes, leaves
+from oodattack.data.folders import all_below, classes, leaves, subfolders
 from oodattack.data.gather import Pictures, unread
 from oodattack.data.missing import home_of, missing
 
@@ -41,13 +41,18 @@ def test(folder: str) -> Mapping[str, str]:
     return MappingProxyType({"test": folder})
 
 
+def as_in_train(folder: Path, name: str, source: str) -> Pictures:
+    """`classes`, numbered as in the folder `train` beside `folder`."""
+    return classes(folder, name, source, known=subfolders(folder.parent / "train"))
+
+
 ARCHIVES: dict[str, Archive] = {
     "imagenet": Archive(
         "torchvision.datasets.ImageNet",
         "https://image-net.org/challenges/LSVRC/2012/2012-downloads.php",
         MappingProxyType({"test": "val", "train": "train"}),
         "1000 classes of objects; the validation pictures, 50000",
-        list=classes,
+        list=as_in_train,
         protocol=LARGE,
     ),
     "textures": Archive(
@@ -110,6 +115,7 @@ def row(name: str) -> Dataset:
         tuple(archive.folders),
         own_format=True,
         protocol=archive.protocol,
+        same_classes=archive.list is not leaves,
     )
 
 

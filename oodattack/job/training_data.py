@@ -68,8 +68,8 @@ def training_data(
     """ID images, held-out ones and outliers in their format.
 
     Args:
-        name: of labelled ID images. The part "train" is trained on and "test" is held out, where there are such parts;
-            else a tenth is held out.
+        name: of labelled ID images. The part "train" is trained on and "test" is held out, where there are such parts
+            with labels of the same classes; else a tenth is held out.
         aux: of outliers; None for those of the embedded default, on digits.
         needs_aux: whether the objective has a use for them.
         root: folder of downloaded sets.
@@ -92,8 +92,12 @@ def training_data(
         return default_data()
     train, held_out, labels = labelled(name, samples=samples, root=root, seed=seed, protocol=protocol, room=room)
     assert train.y is not None and held_out.y is not None
-    if samples is not None and (missing := sorted({*labels.tolist()} - {*train.y.tolist()})):
-        raise ValueError(f"`--samples` must leave images of every class, got none of class {missing[0]}. Raise it.")
+    if missing := sorted({*labels.tolist()} - {*train.y.tolist()}):
+        option, remedy = ("--id", "Add some") if samples is None else ("--samples", "Raise it")
+        raise ValueError(
+            f"`{option}` must leave images of every class, got none of class {missing[0]} to train on. {remedy}, or "
+            "correct the labels of what is held out."
+        )
     outliers = auxiliary(AUXILIARY, train=train, seed=0) if aux is None and name == "digits" else None
     if aux is not None:
         outliers = like(aux, train, root=root, seed=seed, protocol=protocol, room=room).x
@@ -106,15 +110,22 @@ def labelled(
 ) -> tuple[Images, Images, Tensor]:
     """Images to train on, images to hold out, both with labels, and labels of all classes.
 
-    Of a set with both parts no more is read than `samples`, so that its classes are those of what is held out.
+    Of a set with a part "train" no more is read than `samples` need, so that its classes are those of what is read.
 
     Raises:
         ValueError: there are no labels, or too few images.
     """
-    parts = data.DATASETS[kind_of(name)].parts
+    dataset = data.DATASETS[kind_of(name)]
     look: dict[str, Any] = {"seed": seed, "root": root, "protocol": protocol, "room": room}
-    apart = "train" in parts and "test" in parts
-    some: dict[str, Any] = {"samples": samples, "at_most": True} if apart else {}
+    apart = (
+        {"train", "test"} <= {*dataset.parts}
+        and dataset.same_classes
+        and data.load(name, part="test", samples=1, **look).y is not None
+    )
+    some: dict[str, Any] = {}
+    if samples is not None and "train" in dataset.parts:
+        needed = samples if apart else max(HELD_OUT, samples * HELD_OUT // (HELD_OUT - 1) + 1)
+        some = {"samples": needed, "at_most": True}
     train = data.load(name, part=part_to_fit(name), **some, **look)
     if train.y is None:
         raise ValueError(f"`--id` must have labels to train with, got none in {name!r}. Store them as `labels`.")
@@ -123,7 +134,8 @@ def labelled(
         return train, Images(name, digits.x, digits.y, train.source), digits.y
     if apart:
         held_out = data.load(name, part="test", **look)
-        return train, held_out, train.y if held_out.y is None else held_out.y
+        assert held_out.y is not None
+        return train, held_out, held_out.y
     few = len(train.x) // HELD_OUT
     if few == 0:
         raise ValueError(
@@ -135,7 +147,7 @@ def labelled(
     return (
         train._replace(x=picked(train.x, keep, room), y=train.y[keep]),
         train._replace(x=picked(train.x, away, room), y=train.y[away]),
-        train.y[stay],
+        train.y,
     )
 
 

@@ -143,6 +143,34 @@ def test_samples_without_a_class_are_refused(sets, tmp_path):
         training_data("mnist", None, needs_aux=False, root=tmp_path / "sets", seed=3, samples=2)
 
 
+def pictures(folder, n, shade) -> None:
+    from PIL import Image
+
+    folder.mkdir(parents=True)
+    for i in range(n):
+        Image.new("L", (16, 16), shade + i).save(folder / f"{i}.png")
+
+
+def test_a_part_without_labels_is_not_held_out(tmp_path):
+    """ImageNet as it is unpacked: the validation pictures are in one folder."""
+    for shade, name in ((0, "train/n01"), (100, "train/n02"), (200, "val")):
+        pictures(tmp_path / name, 20, shade)
+    for samples, n in ((None, 36), (30, 30), (1000, 36)):
+        fed = training_data("imagenet", None, needs_aux=False, root=tmp_path, seed=0, samples=samples, protocol="keep")
+        assert len(fed.training.x) == n and len(fed.held_out.x) in (3, 4)
+        for x, y in ((fed.training.x, fed.training.y), (fed.held_out.x, fed.held_out.y)):
+            assert torch.equal(y, (x[:, 0, 0, 0] * 255 >= 100).long())
+
+
+def test_omniglot_is_measured_on_the_characters_that_it_is_trained_on(tmp_path):
+    for part, shade in (("background", 0), ("evaluation", 200)):
+        for place in ("greek/a", "greek/b"):
+            pictures(tmp_path / "omniglot-py" / f"images_{part}" / place, 20, shade)
+    fed = training_data("omniglot", None, needs_aux=False, root=tmp_path, seed=0, samples=None)
+    assert (len(fed.training.x), len(fed.held_out.x)) == (36, 4)
+    assert fed.held_out.x.amax() * 255 < 50
+
+
 RUN = ["run", "--detector", "mine:fine", "--threat", "quick.toml", "--id", "mnist", "--ood", "kmnist"]
 
 

@@ -35,6 +35,8 @@ def workplace(tmp_path, monkeypatch, request):
     np.savez(tmp_path / "tiny.npz", images=x[:5], labels=y[:5])
     np.savez(tmp_path / "one-class.npz", images=x, labels=y * 0)
     np.savez(tmp_path / "rare.npz", images=x, labels=np.arange(20) // 19)
+    away = torch.randperm(20, generator=torch.Generator().manual_seed(0))[0].item()
+    np.savez(tmp_path / "strange.npz", images=x, labels=np.where(np.arange(20) == away, 2, y))
     (tmp_path / "mine.py").write_text(CODE)
     (tmp_path / "file").write_text("")
     torch.save({"1.weight": torch.zeros(2, 3)}, tmp_path / "other.pt")
@@ -234,6 +236,10 @@ BAD = {
     "class lost": (
         given("--objective", "ce", "--id", "npz:rare.npz", "--samples", "3"),
         ["`--samples` must leave images of every class", "got none of class 1", "Raise it"],
+    ),
+    "class held out": (
+        given("--objective", "ce", "--id", "npz:strange.npz"),
+        ["`--id` must leave images of every class", "got none of class 2 to train on", "Add some, or correct"],
     ),
     "model": (given("--objective", "ce", "--model", "smal"), ["must be one of small", "Did you mean 'small'?"]),
     "model that fails": (

@@ -190,3 +190,12 @@ def test_imagenet_labels_are_places_in_the_alphabet(tmp_path):
     assert load("imagenet", seed=0, root=tmp_path).y.tolist() == [0, 1]
     assert values(load("imagenet", seed=0, root=tmp_path)) == [80, 0]
     assert values(load("imagenet", part="train", seed=0, root=tmp_path)) == [0, 80]
+
+
+def test_imagenet_labels_are_those_of_the_folders_to_train_on(tmp_path):
+    for name in ("n1", "n3", "n4"):
+        save(tmp_path / "imagenet" / "train" / name / "x.JPEG")
+    for name in ("n2", "n3", "n4"):
+        save(tmp_path / "imagenet" / "val" / name / "x.JPEG")
+    assert load("imagenet", seed=0, part="train", root=tmp_path).y.tolist() == [0, 1, 2]
+    assert load("imagenet", seed=0, root=tmp_path).y.tolist() == [3, 1, 2]  # n2 comes after those to train on
