@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from oodattack.detector import Classifier
+from oodattack.detector import Classifier, inner
 from oodattack.lookup import summary
 from oodattack.train import checkpoint as checkpoints
 from oodattack.train.exits import check_exits, exits_of
@@ -74,7 +74,7 @@ def fit(
     check_data(data, needs_aux=recipe.needs_aux)
     check_precision(precision)
     check_exits(network, recipe)
-    check_outputs(network, recipe, data)
+    check_outputs(network, recipe, data, precision)
     with own_randomness(next(network.parameters()).device, seed):
         identity = {} if checkpoint is None else identity_of(network, recipe, data, seed=seed, precision=precision)
         run = begin(network, recipe, data, seed=seed)
@@ -167,19 +167,23 @@ def identity_of(
     }
 
 
-def check_outputs(network: nn.Module, recipe: Recipe, data: TrainingSet) -> None:
-    """Raise ValueError unless the network has as many outputs as the recipe needs."""
+def check_outputs(network: nn.Module, recipe: Recipe, data: TrainingSet, precision: Precision) -> None:
+    """Raise ValueError unless a network can be trained on the images, and has as many outputs as the recipe needs."""
+    if not any(parameter.requires_grad for parameter in network.parameters()):
+        raise ValueError(
+            "`network` must have parameters to train, got none with `requires_grad`. Unfreeze some, or take another."
+        )
     like = next(network.parameters()).detach()
+    x = take(data.x, torch.arange(2) % len(data.x), like)
+    if isinstance(network, Classifier):
+        x = network.normalised(x)
     training = network.training
-    network.eval()
-    with torch.no_grad():
-        try:
-            outputs = network(take(data.x, torch.arange(1), like)).shape[1]
-        except RuntimeError as error:
-            shape = tuple(data.x.shape[1:])
-            raise ValueError(
-                f"`network` must take images {shape}, got {summary(error)}. Take another, or resize the images."
-            ) from None
+    outputs = logits_of(inner(network.eval()), x, "")
+    kept = [buffer.clone() for buffer in network.buffers()]
+    with own_randomness(like.device, 0), torch.no_grad():
+        logits_of(mixed(inner(network.train()), precision), x, " in training mode")
+        for buffer, before in zip(network.buffers(), kept, strict=True):
+            buffer.copy_(before)
     network.train(training)
     wanted = data.classes + recipe.extra_classes
     if outputs < wanted or (recipe.extra_classes and outputs != wanted):
@@ -187,3 +191,22 @@ def check_outputs(network: nn.Module, recipe: Recipe, data: TrainingSet) -> None
         raise ValueError(
             f"`network` must have {wanted} outputs, {data.classes} classes{extra}, got {outputs}. Build it with those."
         )
+
+
+def logits_of(network: Logits, x: Tensor, mode: str) -> int:
+    """The number of logits that a network returns for images; errors say which mode it is in."""
+    try:
+        with torch.no_grad():
+            logits = network(x)
+    except Exception as error:  # whatever the user's code does
+        shape = tuple(x.shape[1:])
+        raise ValueError(
+            f"`network` must take images {shape}{mode}, got {summary(error)}. Take another, or resize the images."
+        ) from error
+    if not isinstance(logits, Tensor) or logits.ndim != 2 or len(logits) != len(x):
+        kind = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
+        raise ValueError(
+            f"`network` must return logits ({len(x)}, K) of {len(x)} images{mode}, got {kind}. Wrap it in a module "
+            "that does, or take another."
+        )
+    return logits.shape[1]

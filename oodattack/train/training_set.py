@@ -7,6 +7,8 @@ from torch import Tensor
 
 from oodattack.identity import digest
 
+MOST_CLASSES = 100_000  # where there are not more images
+
 
 class TrainingSet(NamedTuple):
     """What a recipe is fed with.
@@ -43,8 +45,9 @@ def check_data(data: TrainingSet, *, needs_aux: bool) -> None:
             f"`x` and `y` must have shapes (N, C, H, W) and (N,) with int64 labels, got {tuple(x.shape)} and "
             f"{tuple(y.shape)} of {y.dtype}. Pass one label an image."
         )
-    if y.min() < 0:
-        raise ValueError(f"`y` must hold classes 0, 1, 2, ..., got {y.min()}. Renumber them.")
+    if y.min() < 0 or y.max() >= max(MOST_CLASSES, len(y)):
+        odd = y.min() if y.min() < 0 else y.max()
+        raise ValueError(f"`y` must hold classes 0, 1, 2, ..., got {odd}. Renumber them.")
     if data.classes < 2:
         raise ValueError("`y` must have two classes or more, got one. Check the labels.")
     if needs_aux and aux is None:

@@ -12,7 +12,7 @@ from oodattack.models.exits import ExitNet
 from oodattack.objectives import OBJECTIVES
 from oodattack.train import RECIPES, HeldOut, Recipe, TrainingSet, fit
 from oodattack.train.exits import exits_of
-from oodattack.train.loop import batches
+from oodattack.train.loop import batches, check_outputs
 
 OWN_TERM = {name: "weight" for name in RECIPES if name != "ce"}
 GRADIENT = ("energy", "greg", "greg+", "poem", "oe", "dos")
@@ -224,6 +224,7 @@ BAD = {
     ),
     "labels missing": (lambda d: spoilt(d, y=d.y[:5]), r"got \(22, 1, 8, 8\) and \(5,\)"),
     "negative labels": (lambda d: spoilt(d, y=d.y - 1), "`y` must hold classes 0, 1, 2, ..., got -1. Renumber"),
+    "far too many classes": (lambda d: spoilt(d, y=d.y + 2**40), r"0, 1, 2, \.\.\., got 1099511627778\. Renumber"),
     "one class": (lambda d: spoilt(d, y=d.y * 0), "`y` must have two classes or more, got one"),
     "no images": (lambda d: spoilt(d, x=d.x[:0], y=d.y[:0]), "`x` and `y` must have shapes"),
     "flat images": (lambda d: spoilt(d, x=d.x.flatten(1)), "`x` and `y` must have shapes"),
@@ -263,6 +264,55 @@ def test_a_network_for_other_images_is_named(tiny, data, brief):
         fit(tiny(3, channels=3), brief("ce"), data, seed=0)
     with pytest.raises(ValueError, match="`x` must have 3 channels as `mean` has, got 1"):
         fit(Classifier(tiny(), mean=[0.5] * 3, std=[0.2] * 3), brief("ce"), data, seed=0)
+
+
+class Odd(nn.Module):
+    """A network that fails, or returns something else than logits, in training mode or always."""
+
+    def __init__(self, oddity, always: bool = False):
+        super().__init__()
+        self.head, self.oddity, self.always = nn.Linear(64, 3), oddity, always
+
+    def forward(self, x):
+        logits = self.head(x.flatten(1))
+        return self.oddity(logits) if self.always or self.training else logits
+
+
+def fails(logits):
+    raise AssertionError("Wrong image height! Expected 224")
+
+
+ODD = {
+    "fails": (
+        Odd(fails, True),
+        r"take images \(1, 8, 8\), got AssertionError: Wrong image height! Expected 224\. Take",
+    ),
+    "fails in training": (Odd(fails), r"take images \(1, 8, 8\) in training mode, got AssertionError"),
+    "tuple": (Odd(lambda z: (z, z), True), r"return logits \(2, K\) of 2 images, got tuple\. Wrap"),
+    "dict in training": (
+        Odd(lambda z: {"z": z}),
+        r"return logits \(2, K\) of 2 images in training mode, got dict\. Wrap",
+    ),
+    "vector": (Odd(lambda z: z[0], True), r"return logits \(2, K\) of 2 images, got \(3,\)"),
+    "one row": (Odd(lambda z: z[:1]), r"in training mode, got \(1, 3\)"),
+    "no parameters": (nn.Flatten(), "have parameters to train, got none with `requires_grad`. Unfreeze"),
+    "frozen": (nn.Sequential(nn.Flatten(), nn.Linear(64, 3)).requires_grad_(False), "have parameters to train"),
+}
+
+
+@pytest.mark.parametrize("around", [lambda network: network, lambda network: Classifier(network, head="")])
+@pytest.mark.parametrize(("network", "message"), ODD.values(), ids=ODD)
+def test_a_network_that_cannot_be_trained_is_named(network, message, around, data, brief):
+    with pytest.raises(ValueError, match=f"^`network` must.*{message}") as caught:
+        fit(around(network), brief("ce"), data, seed=0)
+    assert "\n" not in str(caught.value)
+
+
+def test_trying_a_network_leaves_no_trace(tiny, data, brief, same):
+    network, state = tiny(), torch.get_rng_state()
+    check_outputs(network.eval(), brief("ce"), data, "full")
+    assert same(network, tiny()) and not network.training
+    assert torch.equal(torch.get_rng_state(), state)
 
 
 def test_a_loss_that_leaves_the_numbers_is_not_saved(tiny, data, brief, tmp_path):
