@@ -162,12 +162,20 @@ def clear(folder: Path) -> None:
 
 
 def build(recipe: Recipe, data: TrainingSet, setting: Setting) -> nn.Module:
-    """The network before training, in training mode."""
+    """The network before training, in training mode.
+
+    Raises:
+        ValueError: a normalisation for a model that has its own, or a model that cannot be built.
+    """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(setting.seed)
         classes = data.classes + recipe.extra_classes
         network = models.build(setting.model or recipe.model, channels=data.x.shape[1], classes=classes)
     if setting.mean is not None or setting.std is not None:
+        if isinstance(network, Classifier):
+            raise ValueError(
+                "`--mean` and `--std` must be left out for a model that is a Classifier, got them. Drop them."
+            )
         network = Classifier(network, mean=setting.mean, std=setting.std)
     return network.to(setting.device)
 

@@ -7,6 +7,7 @@ from dataclasses import replace
 import pytest
 import torch
 
+from oodattack.detector import Classifier
 from oodattack.train import RECIPES, HeldOut, Setting, TrainingSet, cache, fit, recipes, trained
 from oodattack.train.checkpoint import NAME
 
@@ -225,6 +226,15 @@ def test_a_killed_run_goes_on_and_clears_away(images, held, calls, same, tmp_pat
     assert done.record["resumed"] == [1]
     assert same(expected.network, done.network)
     assert [path.name for path in folder.iterdir()] == ["mine.txt"]
+
+
+def test_a_model_with_its_own_normalisation_takes_no_other(images, held, monkeypatch, tmp_path):
+    network = Classifier(torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(1024, 3)), mean=(0.5,), std=(0.2,))
+    monkeypatch.setattr(cache.models, "build", lambda *_, **__: network)
+    assert cache.build(RECIPES["ce"], images, SETTING) is network
+    for given in ({"mean": (0.5,)}, {"std": (0.2,)}):
+        with pytest.raises(ValueError, match="`--mean` and `--std` must be left out for a model that is a Classifier"):
+            trained("ce", images, held, setting=replace(SETTING, **given), cache=tmp_path)
 
 
 def test_unknown_recipe_is_named(images, held, tmp_path):
