@@ -1,7 +1,8 @@
 """The one loop that all recipes run in."""
 
+import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -68,7 +69,7 @@ def fit(
 
     Raises:
         ValueError: a recipe, images or a network that do not fit together, or a checkpoint of something else.
-        FloatingPointError: the loss is no longer finite.
+        FloatingPointError: losses, parameters or what is measured are no longer finite.
     """
     check_recipe(recipe)
     check_data(data, needs_aux=recipe.needs_aux)
@@ -136,13 +137,20 @@ def end_epoch(run: Run, data: TrainingSet, held_out: HeldOut | None) -> None:
     if held_out is not None:
         line["accuracy"] = accuracy(run.network, held_out, classes=data.classes)
         line["energy_gradient"] = energy_gradient(run.network, held_out, classes=data.classes)
+    check_finite(run, line)
     run.curve.append(line)
     run.epoch, run.step = run.epoch + 1, 0
 
 
-def check_finite(run: Run) -> None:
-    """Raise FloatingPointError unless the losses so far are finite; looked at now and then, as it waits for a GPU."""
-    if bad := [name for name, value in run.sums.items() if not value.isfinite()]:
+def check_finite(run: Run, line: Mapping[str, float] | None = None) -> None:
+    """Raise FloatingPointError unless losses so far, trained parameters and a line of the curve are finite.
+
+    Looked at now and then, as it waits for a GPU.
+    """
+    learnt = [(name, value) for name, value in run.network.named_parameters() if value.requires_grad]
+    bad = [name for name, value in (*run.sums.items(), *learnt) if not value.isfinite().all()]
+    bad += [name for name, number in (line or {}).items() if not math.isfinite(number)]
+    if bad:
         raise FloatingPointError(
             f"the loss must stay finite, got `{bad[0]}` that is not in epoch {run.epoch + 1}. Lower the learning rate."
         )

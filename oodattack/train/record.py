@@ -41,9 +41,11 @@ def write_network(path: Path, weights: Mapping[str, Tensor], record: Mapping[str
 
     Raises:
         OSError: they cannot be written.
+        ValueError: a record with numbers that are not finite.
     """
+    words = json.dumps(record, indent=1, allow_nan=False) + "\n"
     replace_file(path, tensor_bytes(weights))
-    replace_file(path.with_suffix(".json"), (json.dumps(record, indent=1) + "\n").encode())
+    replace_file(path.with_suffix(".json"), words.encode())
 
 
 def read_record(path: Path) -> dict[str, Any] | None:

@@ -44,6 +44,13 @@ def test_a_record_of_other_weights_is_none(tmp_path):
         assert read_record(path) is None
 
 
+def test_what_json_cannot_hold_is_not_written(tmp_path):
+    path = tmp_path / "net.safetensors"
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        write_network(path, WEIGHTS, record_of(WEIGHTS, FACTS | {"accuracy": float("nan")}, extra_classes=1))
+    assert not path.exists()
+
+
 BESIDE = {
     "nested": ("[" * 200_000, "must be JSON"),
     "cut": ('{"format": 1, "sha2', "must be JSON"),

@@ -324,6 +324,24 @@ def test_a_loss_that_leaves_the_numbers_is_not_saved(tiny, data, brief, tmp_path
     assert not (tmp_path / "c").exists()
 
 
+LAST = {  # learning rate, weight decay, ID images a step, whether it is measured
+    "measured": (1e10, 0.0, 22, True, "energy_gradient"),
+    "end of the epoch": (1e38, 1e3, 22, False, r"body\.0\.weight"),
+    "within": (1e38, 1e3, 8, False, r"body\.0\.weight"),
+}
+
+
+@pytest.mark.parametrize(("lr", "weight_decay", "size", "measured", "name"), LAST.values(), ids=LAST)
+def test_a_step_that_leaves_the_numbers_is_not_saved(
+    lr, weight_decay, size, measured, name, tiny, data, held_out, brief, tmp_path
+):
+    """Its loss, computed before, is finite."""
+    recipe = brief("ce", lr=lr, weight_decay=weight_decay, schedule="steps", epochs=1, batch_size=size)
+    with pytest.raises(FloatingPointError, match=f"the loss must stay finite, got `{name}` that is not in epoch 1"):
+        fit(tiny(), recipe, data, seed=0, held_out=held_out if measured else None, checkpoint=tmp_path / "c", every=0)
+    assert not (tmp_path / "c").exists()
+
+
 def test_precision_by_name(tiny, data, brief):
     with pytest.raises(ValueError, match="`precision` must be one of full, bfloat16, got 'half'"):
         fit(tiny(), brief("ce"), data, seed=0, precision="half")
