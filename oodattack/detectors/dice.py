@@ -43,8 +43,9 @@ class DICE(nn.Module):
 
     def latent(self, x: Tensor) -> Tensor:
         """Logits of the sparse head, shape (B, K)."""
-        head = head_of(self.net)
-        return linear(self.net.features(x), head.weight * self.mask, head.bias)
+        h = self.net.features(x)
+        head = head_of(self.net).to(h.dtype)
+        return linear(h, head.weight * self.mask, head.bias)
 
     def forward(self, x: Tensor) -> Tensor:
         """OOD scores, shape (B,)."""

@@ -63,6 +63,7 @@ class LINe(nn.Module):
         s = self.contributions[y]  # (B, D)
         kept = s > self.neuron_edges[y, None]
         strong = s.abs()[:, None] * head.weight.detach() > self.weight_edges[y, None, None]  # (B, K, D)
+        head = head.to(h.dtype)
         logits = torch.einsum("bkd,bd->bk", head.weight * strong, h * kept)
         return logits if head.bias is None else logits + head.bias
 

@@ -17,16 +17,22 @@ class Head(NamedTuple):
     weight: Tensor
     bias: Tensor | None
 
+    def to(self, dtype: torch.dtype) -> "Head":
+        """The same map in another precision."""
+        return Head(self.weight.to(dtype), None if self.bias is None else self.bias.to(dtype))
+
 
 def head_of(net: Classifier) -> Head:
     """The head, as the linear map that it must be: an `nn.Linear` or, as in BiT networks, a convolution of 1 x 1.
+
+    In the network's precision, but not in 16 bits, in which what is fitted to it would be rounded.
 
     Raises:
         ValueError: it is something else.
     """
     head = net.network.get_submodule(net.head)
     if isinstance(head, nn.Linear) or (isinstance(head, nn.Conv2d) and head.groups == 1 and head.kernel_size == (1, 1)):
-        return Head(head.weight.flatten(1), head.bias)
+        return Head(head.weight.flatten(1), head.bias).to(torch.promote_types(head.weight.dtype, torch.float32))
     raise ValueError(
         f"`net` must have an `nn.Linear` or 1 x 1 convolution as head, got {type(head).__name__}. "
         "Name one with `head=...`."
@@ -34,8 +40,8 @@ def head_of(net: Classifier) -> Head:
 
 
 def head_logits(net: Classifier, h: Tensor) -> Tensor:
-    """W h + b of the head, shape (B, K), for features h of shape (B, D)."""
-    head = head_of(net)
+    """W h + b of the head, shape (B, K), for features h of shape (B, D), in their precision."""
+    head = head_of(net).to(h.dtype)
     return linear(h, head.weight, head.bias)
 
 

@@ -46,3 +46,28 @@ def test_other_heads_are_refused():
         net.network.head = other
         with pytest.raises(ValueError, match=r"`net` must have an `nn.Linear` or 1 x 1 convolution as head, got"):
             head_of(net)
+
+
+class InItsOwnPrecision(nn.Module):
+    def __init__(self, network, dtype):
+        super().__init__()
+        self.network, self.dtype = network.to(dtype), dtype
+
+    def forward(self, x):
+        return self.network(x.to(self.dtype))
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("name", ["vim", "pnml", "dice", "line", "react", "gradnorm"])
+def test_a_network_may_compute_in_another_precision_than_the_images_have(name, dtype):
+    inside = InItsOwnPrecision(classifier(convolution=False).network, dtype).eval()
+    found = ROWS[name].build(Classifier(inside, head="network.head"), Fit(X, Y, None))
+    wanted = ROWS[name].build(classifier(convolution=False), Fit(X, Y, None))
+    leaf = X.clone().requires_grad_()
+    stand_in = found.surrogate.score if hasattr(found, "surrogate") else found
+    (gradient,) = torch.autograd.grad(stand_in(leaf).sum(), leaf)
+    assert found(X).dtype == X.dtype and gradient.isfinite().all() and (gradient != 0).any()
+    if dtype == torch.float64:
+        torch.testing.assert_close(found(X), wanted(X), rtol=1e-3, atol=1e-4)
+    else:
+        assert torch.corrcoef(torch.stack([found(X), wanted(X)]))[0, 1] > 0.9
