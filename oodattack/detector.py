@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from contextvars import ContextVar
 from typing import Any, NamedTuple, Protocol
 
@@ -86,6 +86,8 @@ class Pass(NamedTuple):
 class Classifier(nn.Module):
     """A network that takes images in [0, 1], with access to logits, penultimate features and named layers.
 
+    A look inside needs hooks, which compiled code does not see: what `torch.compile` made is run as it was written.
+
     Args:
         network: maps normalised images (B, C, H, W) to logits (B, K). Its mode (train or eval) is left as it is.
         mean: subtracted per channel, in [0, 1] units; None for no normalisation.
@@ -93,7 +95,8 @@ class Classifier(nn.Module):
         head: name of the module whose input is the penultimate features. Default: the last `nn.Linear`.
 
     Raises:
-        ValueError: no such head, or mean/std that are not one number a channel.
+        ValueError: no such head, a TorchScript network without one by name, or mean/std that are not one number a
+            channel.
     """
 
     mean: Tensor
@@ -109,9 +112,12 @@ class Classifier(nn.Module):
     ) -> None:
         super().__init__()
         shift, scale = normalisation(mean, std)
+        network = getattr(network, "_orig_mod", network)
         self.network = network
+        self.compiled = any(m._compiled_call_impl or hasattr(m, "_orig_mod") for m in network.modules())
         self.head = last_linear(network) if head is None else head
         if self.head not in dict(network.named_modules()):
+            check_plain(network)
             raise ValueError(
                 f"`head` must be the name of a module of the network, got {head!r}. See `named_modules()`."
             )
@@ -125,7 +131,8 @@ class Classifier(nn.Module):
         Raises:
             ValueError: images with other channels than `mean`, or a network that returns something else.
         """
-        logits = self.network(self.normalised(x))
+        with torch.compiler.set_stance("force_eager") if self.compiled else nullcontext():
+            logits = self.network(self.normalised(x))
         if not isinstance(logits, Tensor) or logits.ndim != 2:
             found = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
             raise ValueError(
@@ -204,13 +211,16 @@ class Classifier(nn.Module):
             head_input: features, shape (B, D), to put in place of the head's input.
 
         Raises:
-            ValueError: an unknown module name, or a module that one pass calls more than once or not at all, or that
-                puts out something else than a tensor.
+            ValueError: an unknown module name, or a module that one pass calls more than once or not at all, that is
+                TorchScript, or that puts out something else than a tensor.
         """
         modules = dict(self.network.named_modules())
         watch, replace = list(watch), dict(replace or {})
         if unknown := [name for name in (*watch, *replace) if name not in modules]:
             raise ValueError(f"layers must name modules of the network, got {unknown[0]!r}. See `named_modules()`.")
+        for name in (self.head, *watch, *replace):
+            if isinstance(modules[name], torch.jit.ScriptModule):
+                check_plain(modules[name])
         outputs: dict[str, Tensor] = {}
         features: list[Tensor] = []
 
@@ -258,6 +268,7 @@ class Classifier(nn.Module):
         norms = [(name, module) for name, module in self.network.named_modules() if isinstance(module, NORM_LAYERS)]
         names = [f"{n}.drop" if hasattr(norm, "drop") and hasattr(norm, "act") else n for n, norm in norms]
         if not names:
+            check_plain(self.network)
             raise ValueError(
                 "the network must have normalisation layers for this detector, got none. Take another detector."
             )
@@ -277,7 +288,10 @@ class Classifier(nn.Module):
         """
         names = self.stage_names()
         if not names:
-            raise ValueError("the network has no modules named like `layer1`. Give `layers` explicitly.")
+            check_plain(self.network)
+            raise ValueError(
+                "the network has no modules named like `layer1`. Give `layers` explicitly, or take another detector."
+            )
         modules = dict(self.network.named_modules())
         stem = next((name for name in ("stem", "relu", "act1", "bn1", "conv1") if name in modules), None)
         return [*([stem] if stem else []), *names]
@@ -351,10 +365,20 @@ def removing(handle: torch.utils.hooks.RemovableHandle) -> Iterator[None]:
         handle.remove()
 
 
+def check_plain(network: nn.Module) -> None:
+    """Raise ValueError if a network, or a part of it, is TorchScript, whose layers take no hooks."""
+    if any(isinstance(module, torch.jit.ScriptModule) for module in network.modules()):
+        raise ValueError(
+            "the network must be a plain nn.Module to look inside, got a TorchScript one. "
+            "Give the module it was made of, or your score as a function."
+        )
+
+
 def last_linear(network: nn.Module) -> str:
     """Name of the last `nn.Linear` in module order, the usual classification head."""
     names: list[str] = [name for name, module in network.named_modules() if isinstance(module, nn.Linear)]
     if not names:
+        check_plain(network)
         raise ValueError("the network must have an `nn.Linear` head, got none. Name the last layer with `head=...`.")
     return names[-1]
 

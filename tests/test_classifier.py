@@ -218,6 +218,43 @@ def test_stages_of_a_wrapped_network_are_found():
     assert Classifier(network).stages() == ["body.layer1", "body.layer2", "body.layer3"]
 
 
+@pytest.mark.parametrize("how", ["wrapped", "in place", "inside"])
+def test_a_compiled_network_is_looked_into_as_the_plain_one(how):
+    network, x = small().float(), images(4, 1, 32, 32).float()
+    wanted = Classifier(network).run(x, watch=["layer1"])
+    if how == "in place":
+        network.compile(backend="eager")
+    compiled = network if how == "in place" else torch.compile(network, backend="eager")
+    net = Classifier(nn.Sequential(compiled).eval() if how == "inside" else compiled)
+    with torch.no_grad():
+        assert torch.equal(net.logits(x), wanted.logits)  # what runs first is compiled without hooks
+        layer = next(name for name, _ in net.network.named_modules() if name.endswith("layer1"))
+        found = net.run(x, watch=[layer])
+    assert torch.equal(found.features, wanted.features) and torch.equal(found.logits, wanted.logits)
+    assert torch.equal(found.outputs[layer], wanted.outputs["layer1"])
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit:FutureWarning", "ignore:.*torch.jit:DeprecationWarning")
+def test_torchscript_has_no_inside():
+    network, x = small().float(), images(4, 1, 32, 32).float()
+    plain = Classifier(network)
+    for made in (torch.jit.script(network), torch.jit.trace(network, x)):
+        net = Classifier(made, head="head")
+        torch.testing.assert_close(net.logits(x), plain.logits(x))
+        for ask in (
+            lambda made=made: Classifier(made),
+            lambda made=made: Classifier(made, head="fc"),
+            lambda net=net: net.features(x),
+            net.norm_layers,
+            lambda net=net: oa.detectors.DICE(net, torch.ones(3, 16)),
+            lambda net=net: oa.detectors.fit_gram(net, x),
+        ):
+            with pytest.raises(
+                ValueError, match=r"must be a plain nn.Module to look inside, got a TorchScript one. Give"
+            ):
+                ask()
+
+
 def test_channel_mean_by_hand():
     h = torch.tensor([[[[1.0, 3.0]], [[5.0, 9.0]]]])
     assert channel_mean(h).tolist() == [[2, 7]]

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from oodattack.detector import Classifier, removing
+from oodattack.detector import Classifier, check_plain, removing
 
 
 def gram_layers(net: Classifier, x: Tensor) -> list[str]:
@@ -29,6 +29,7 @@ def gram_layers(net: Classifier, x: Tensor) -> list[str]:
         for name, module in net.network.named_modules():
             activation = type(module).__module__ == "torch.nn.modules.activation"
             if activation or isinstance(module, nn.modules.conv._ConvNd) or name in stages:
+                check_plain(module)
                 hooks.enter_context(removing(module.register_forward_hook(note(name))))
         net(x)
     count, kept = Counter(name for name, _ in calls), dict[str, Tensor]()

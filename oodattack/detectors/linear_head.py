@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import linear
 
-from oodattack.detector import Classifier
+from oodattack.detector import Classifier, check_plain
 from oodattack.detectors.batches import Images, batches
 
 
@@ -30,9 +30,10 @@ def head_of(net: Classifier) -> Head:
     Raises:
         ValueError: it is something else.
     """
-    head = net.network.get_submodule(net.head)
+    head = net.get_submodule(f"network.{net.head}")
     if isinstance(head, nn.Linear) or (isinstance(head, nn.Conv2d) and head.groups == 1 and head.kernel_size == (1, 1)):
         return Head(head.weight.flatten(1), head.bias).to(torch.promote_types(head.weight.dtype, torch.float32))
+    check_plain(head)
     raise ValueError(
         f"`net` must have an `nn.Linear` or 1 x 1 convolution as head, got {type(head).__name__}. "
         "Name one with `head=...`."
