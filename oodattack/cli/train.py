@@ -57,6 +57,12 @@ EXAMPLE = "Example: oodattack train --objective greg+ --out greg-plus.safetensor
 @click.option("--weight", type=float, metavar="X", help="Factor of the objective's own term.")
 @click.option("--weight-decay", type=float, metavar="X", help="Weight decay of the optimiser.")
 @click.option("--gradient-term", "penalty", type=float, metavar="X", help="Factor of GReg's gradient term.")
+@click.option(
+    "--quotient",
+    type=click.Choice(["code", "paper"]),
+    help="Reading of gq: that of the authors' code, or the paper's equations, a backward pass a class.",
+)
+@click.option("--eps", type=float, metavar="X", help="Radius of the linf balls around outliers of ibp-oe.")
 @click.option("--margin-id", type=float, metavar="X", help="Margin m_in of the energy losses.")
 @click.option("--margin-aux", type=float, metavar="X", help="Margin m_aux of the energy losses.")
 @click.option(

@@ -40,6 +40,8 @@ FLAGS = {  # field of a recipe -> the option that changes it
     "weight": "--weight",
     "weight_decay": "--weight-decay",
     "penalty": "--gradient-term",
+    "quotient": "--quotient",
+    "eps": "--eps",
     "margin_id": "--margin-id",
     "margin_aux": "--margin-aux",
     "sampler": "--sampler",

@@ -121,8 +121,8 @@ def test_without_matplotlib_it_says_so(workplace, capsys):
 def test_options_reach_the_recipe(workplace, capsys):
     words = (
         "--objective greg --aux npz:aux.npz --lr 0.03 --weight 0.2 --weight-decay 0.001 --gradient-term 0.5 "
-        "--margin-id -9 --margin-aux -3 --sampler greg+ --seed 4 --precision bfloat16 --mean 0.5 --std 0.25 "
-        "--samples 15"
+        "--margin-id -9 --margin-aux -3 --quotient paper --eps 0.1 --sampler greg+ --seed 4 --precision bfloat16 "
+        "--mean 0.5 --std 0.25 --samples 15"
     )
     assert main(given(*words.split())) == 0, capsys.readouterr().err
     found = record()
@@ -131,6 +131,7 @@ def test_options_reach_the_recipe(workplace, capsys):
         0.03, 0.2, 0.001, 0.5, -9, -3,
     ]  # fmt: skip
     assert (recipe["sampler"], recipe["outliers"]) == ("greg+", 2)
+    assert (recipe["quotient"], recipe["eps"]) == ("paper", 0.1)
     assert (found["seed"], found["precision"], found["mean"], found["std"]) == (4, "bfloat16", [0.5], [0.25])
     assert "gradient" in found["curve"][0]
 
@@ -271,6 +272,8 @@ BAD = {
     "batch size": (given("--objective", "ce", "--batch-size", "0"), ["`--batch-size` must be >= 1, got 0"]),
     "lr": (given("--objective", "ce", "--lr", "nan"), ["`--lr` must be > 0, got nan"]),
     "weight": (given("--objective", "gq", "--weight", "-1"), ["`--weight` must be >= 0", "got -1.0"]),
+    "eps": (given(*asked_for("ibp-oe"), "--eps", "-1"), ["`--eps` must be >= 0 and finite, got -1.0"]),
+    "quotient": (given("--objective", "gq", "--quotient", "book"), ["--quotient", "'book'", "paper"]),
     "weight decay": (given("--objective", "ce", "--weight-decay", "-1"), ["`--weight-decay` must be >= 0"]),
     "gradient term": (
         given("--objective", "ce", "--gradient-term", "1"),
