@@ -3,6 +3,7 @@
 import difflib
 import importlib
 import os
+import re
 import sys
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -53,6 +54,7 @@ def user_callable(source: str) -> Callable[..., Any]:
 
 
 def summary(error: BaseException, most: int = 200) -> str:
-    """An exception in one line: its kind and the beginning of its message."""
-    message = " ".join(str(error).split())[:most].rstrip(".")
+    """An exception in one line: its kind and the beginning of its message, without what steers a terminal."""
+    plain = re.sub(r"\x1b\[[0-9;]*[A-Za-z]", "", str(error))  # as torch underlines
+    message = " ".join(re.sub(r"[\x00-\x1f\x7f-\x9f]", " ", plain).split())[:most].rstrip(". ")
     return f"{type(error).__name__}: {message}" if message else type(error).__name__

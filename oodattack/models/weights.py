@@ -1,5 +1,6 @@
 """Weights from files: read without running anybody's code, and put into a network with an error that can be read."""
 
+import pickle
 import re
 import warnings
 from collections.abc import Mapping, Sequence
@@ -62,6 +63,11 @@ def read_file(path: Path) -> object:
             return torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
         raise ValueError(f"{path}: weights must exist, but they do not. Check the path.") from None
+    except pickle.UnpicklingError:
+        raise ValueError(
+            f"{path}: weights must be .safetensors or plain tensors, got a pickle that would run code, or no "
+            "weights at all. Save `state_dict()`."
+        ) from None
     except Exception as error:  # torch.load raises whatever a broken file makes it raise
         raise ValueError(
             f"{path}: weights must be .safetensors or plain tensors, got {summary(error)}. Save `state_dict()`."

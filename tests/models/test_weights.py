@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import nn
 
+from oodattack.lookup import summary
 from oodattack.models import MODELS, build
 from oodattack.models.small import SmallResNet
 from oodattack.models.weights import classes_of, load_weights, read_weights
@@ -88,8 +89,11 @@ def test_the_trap_would_work(tmp_path):
 
 
 REFUSED = {
-    "whole network": (nn.Linear(2, 2), r"plain tensors, got UnpicklingError"),
-    "arguments": ({"state_dict": dict(STATE), "args": Namespace(lr=1)}, r"plain tensors, got UnpicklingError"),
+    "whole network": (nn.Linear(2, 2), r"plain tensors, got a pickle that would run code, or no weights at all. Save"),
+    "arguments": (
+        {"state_dict": dict(STATE), "args": Namespace(lr=1)},
+        r"plain tensors, got a pickle that would run code, or no weights at all. Save",
+    ),
     "list": ([torch.ones(1)], "must be a state dict of tensors, got list. Save"),
     "tensor": (torch.ones(1), "must be a state dict of tensors, got Tensor"),
     "empty": ({}, "must be a state dict of tensors, got dict"),
@@ -111,10 +115,16 @@ def test_files_that_are_none(tmp_path):
     (tmp_path / "text.pt").write_text("hello")
     (tmp_path / "folder.pt").mkdir()
     for name in ("text.safetensors", "text.pt", "folder.pt"):
-        with pytest.raises(ValueError, match=f"{name}: weights must be .safetensors or plain tensors, got"):
+        with pytest.raises(ValueError, match=f"{name}: weights must be .safetensors or plain tensors, got") as refused:
             read_weights(tmp_path / name)
+        assert str(refused.value).isprintable()
     with pytest.raises(ValueError, match=r"nowhere.pt: weights must exist, but they do not. Check the path"):
         read_weights(tmp_path / "nowhere.pt")
+
+
+def test_what_steers_a_terminal_is_left_out_of_a_summary():
+    error = OSError("\x1b[1;31mno\x1b[0m such\nfile\x07 \x1b]0;a\x9b.")
+    assert summary(error) == "OSError: no such file ]0;a"
 
 
 def test_loaded_weights_are_those_of_the_file(tmp_path):
