@@ -187,6 +187,11 @@ def test_places365(tmp_path, monkeypatch):
     assert load("places365", seed=0, root=tmp_path).y is None
     assert load("places365", part="val", seed=0, root=tmp_path).y.tolist() == [1]
     assert load("places365", part="train", seed=0, root=tmp_path).y.tolist() == [1]
+    (tmp_path / "categories_places365.txt").write_bytes(b"")
+    with pytest.raises(
+        ValueError, match=r"`places365` must be whole in .*or is corrupted\. Download torchvision\.data"
+    ):
+        load("places365", seed=0, root=tmp_path)
 
 
 def test_inaturalist_in_alphabetical_order(tmp_path, monkeypatch):
