@@ -16,7 +16,7 @@ from oodattack.train.files import sha256, tensor_bytes
 from oodattack.train.tree import pack, unpack
 from oodattack.whole_file import replace_file
 
-FORMAT = 1
+FORMAT = 2
 NAME = "checkpoint.json"
 OWN = re.compile(r"((weights|state)-\d+\.safetensors|checkpoint\.json)(\.\d+\.partial)?")  # files that may be removed
 REMEDY = "Delete the folder to begin anew."
@@ -40,7 +40,7 @@ def write(folder: Path, identity: Mapping[str, Any], weights: Mapping[str, Tenso
         at: steps done in all, in the names of the files; grows.
 
     Raises:
-        ValueError: the folder cannot be written to.
+        ValueError: the folder cannot be written to, or a number of the state is not finite.
     """
     tensors: dict[str, Tensor] = {}
     node = pack(state, tensors)
@@ -54,10 +54,11 @@ def write(folder: Path, identity: Mapping[str, Any], weights: Mapping[str, Tenso
         "identity": dict(identity),
         "state": node,
     }
+    words = json.dumps(record | {"sha256": digest(record)}, indent=1, allow_nan=False) + "\n"
     try:
         for name, content in files.items():
             replace_file(folder / name, content)
-        replace_file(folder / NAME, (json.dumps(record, indent=1) + "\n").encode())
+        replace_file(folder / NAME, words.encode())
         for old in folder.iterdir():
             if OWN.fullmatch(old.name) and old.name not in (*files, NAME):
                 old.unlink()
@@ -90,13 +91,16 @@ def read(folder: Path, identity: Mapping[str, Any]) -> Checkpoint | None:
         raise unreadable(folder) from None
     if not isinstance(record, dict) or record.get("format") != FORMAT:
         raise ValueError(f"{folder / NAME}: `format` must be {FORMAT}, got another. {REMEDY}")
-    found, files = record.get("identity"), record.get("files")
+    expected, found, files = record.pop("sha256", None), record.get("identity"), record.get("files")
     if not isinstance(found, dict) or not isinstance(files, dict) or len(files) != 2:  # weights and the rest
         raise unreadable(folder)
     try:
         refuse_other(folder, found, identity)
+        whole = digest(record) == expected
     except RecursionError:
         raise unreadable(folder) from None
+    if not whole:
+        raise ValueError(f"{folder / NAME}: must be as it was written, got another sha256: it is damaged. {REMEDY}")
     parts = []
     for name, expected in files.items():
         try:
@@ -111,6 +115,11 @@ def read(folder: Path, identity: Mapping[str, Any]) -> Checkpoint | None:
         return Checkpoint(weights, unpack(record["state"], tensors))
     except Exception:  # whatever a record that was tampered with makes the readers raise
         raise unreadable(folder) from None
+
+
+def digest(record: Mapping[str, Any]) -> str:
+    """sha256 of a record, without the entry that holds it."""
+    return sha256(json.dumps(record).encode())
 
 
 def unreadable(folder: Path) -> ValueError:

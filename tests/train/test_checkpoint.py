@@ -88,17 +88,17 @@ def test_damage_is_noticed(name, damage, tmp_path):
 @pytest.mark.parametrize("text", ["[]", '{"format": 99}', "null", "{}"])
 def test_a_json_of_something_else_is_refused(text, tmp_path):
     (tmp_path / "checkpoint.json").write_text(text)
-    with pytest.raises(ValueError, match=r"checkpoint\.json: `format` must be 1, got another\. Delete"):
+    with pytest.raises(ValueError, match=r"checkpoint\.json: `format` must be 2, got another\. Delete"):
         read(tmp_path, IDENTITY)
 
 
 DEEP = "[" * 900 + "]" * 900
 RECORDS = {
     "nested": "[" * 200_000,
-    "nothing": '{"format": 1}',
-    "no files": '{"format": 1, "identity": {}, "files": {}, "state": 0}',
-    "lists": '{"format": 1, "identity": [], "files": [], "state": 0}',
-    "deep": f'{{"format": 1, "identity": {{"seed": {DEEP}}}, "files": {{"a": "", "b": ""}}, "state": 0}}',
+    "nothing": '{"format": 2}',
+    "no files": '{"format": 2, "identity": {}, "files": {}, "state": 0}',
+    "lists": '{"format": 2, "identity": [], "files": [], "state": 0}',
+    "deep": f'{{"format": 2, "identity": {{"seed": {DEEP}}}, "files": {{"a": "", "b": ""}}, "state": 0}}',
 }
 
 
@@ -113,13 +113,25 @@ def test_a_record_that_was_tampered_with_is_one_line(what, tmp_path):
 def test_a_state_that_was_tampered_with_is_one_line(state, tmp_path):
     write(tmp_path, IDENTITY, WEIGHTS, STATE, 7)
     path = tmp_path / "checkpoint.json"
-    record = json.loads(path.read_text())
-    path.write_text(json.dumps(record | {"state": state}))
+    record = json.loads(path.read_text()) | {"state": state}
+    path.write_text(json.dumps(record))
+    with pytest.raises(
+        ValueError, match=r"checkpoint\.json: must be as it was written, got another sha256: it is dama"
+    ):
+        read(tmp_path, IDENTITY)
+    del record["sha256"]
+    path.write_text(json.dumps(record | {"sha256": checkpoint.digest(record)}))  # by somebody who knows how
     if state is None:
         assert read(tmp_path, IDENTITY).state is None  # the loop refuses it
         return
-    with pytest.raises(ValueError, match=r"checkpoint\.json: must be as it was written"):
+    with pytest.raises(ValueError, match=r"checkpoint\.json: must be as it was written, but it cannot be read"):
         read(tmp_path, IDENTITY)
+
+
+def test_a_state_that_json_cannot_hold_is_not_written(tmp_path):
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        write(tmp_path / "c", IDENTITY, WEIGHTS, {"loss": float("nan")}, 7)
+    assert not (tmp_path / "c").exists()
 
 
 DIFFERENT = {

@@ -1,5 +1,6 @@
 """A run that was stopped goes on and ends with the same weights, bit for bit, for every recipe."""
 
+import json
 from dataclasses import replace
 
 import pytest
@@ -7,7 +8,7 @@ import torch
 
 from oodattack.detector import Classifier
 from oodattack.train import RECIPES, fit
-from oodattack.train.checkpoint import clear
+from oodattack.train.checkpoint import NAME, clear
 
 NEVER = 1e9  # seconds
 
@@ -134,6 +135,28 @@ def test_files_of_others_in_the_folder_stay(tiny, data, brief, tmp_path):
     }  # fmt: skip
     clear(tmp_path)
     assert {path.name for path in tmp_path.iterdir()} == {"thesis.txt", "weights-best.safetensors", "folder"}
+
+
+CHANGES = {  # of a state: the loop would go on with some, stumble over others, and hold one for finished
+    "epoch": 99,
+    "step": -1,
+    "order": 3,
+    "sums": {"dict": []},
+    "schedule": {"dict": []},
+    "curve": None,
+}
+
+
+@pytest.mark.parametrize(("name", "value"), CHANGES.items(), ids=CHANGES)
+def test_a_state_that_somebody_changed_is_refused(name, value, tiny, data, brief, tmp_path):
+    stopped(tiny(), brief("ce"), data, at=5, seed=0, checkpoint=tmp_path, every=0)
+    path = tmp_path / NAME
+    record = json.loads(path.read_text())
+    (field,) = (pair for pair in record["state"]["dict"] if pair[0] == name)
+    field[1] = value
+    path.write_text(json.dumps(record, indent=1))
+    with pytest.raises(ValueError, match=r"checkpoint\.json: must be as it was written, .* Delete the folder to begin"):
+        fit(tiny(), brief("ce"), data, seed=0, checkpoint=tmp_path)
 
 
 OTHERS = {
