@@ -16,6 +16,7 @@ Latent = Callable[[Tensor], Tensor]  # (B, C, H, W) in [0, 1] -> (B, D)
 
 NORM_LAYERS = (nn.modules.batchnorm._NormBase, nn.GroupNorm, nn.LayerNorm)
 STAGE = re.compile(r"(layer|stage|block|denseblock)_?\d+")
+NUMBERED = re.compile(r"(\w+\.)?(stages|blocks)\.\d+")  # timm's
 
 
 class Detector(Protocol):
@@ -283,10 +284,13 @@ class Classifier(nn.Module):
     def stages(self) -> list[str]:
         """Names of the modules after which the resolution changes: stem, then layer1, layer2, ... or like-named ones.
 
+        Where no module is named so, the outermost of stages.0, stages.1, ... or blocks.0, blocks.1, ... that hold
+        convolutions, as in timm's ConvNeXt, EfficientNet and BiT; not those of a ViT, whose channels come last.
+
         Raises:
             ValueError: the network does not name its stages that way.
         """
-        names = self.stage_names()
+        names = self.stage_names() or self._numbered_stages()
         if not names:
             check_plain(self.network)
             raise ValueError(
@@ -295,6 +299,12 @@ class Classifier(nn.Module):
         modules = dict(self.network.named_modules())
         stem = next((name for name in ("stem", "relu", "act1", "bn1", "conv1") if name in modules), None)
         return [*([stem] if stem else []), *names]
+
+    def _numbered_stages(self) -> list[str]:
+        modules = dict(self.network.named_modules())
+        names = [name for name in modules if NUMBERED.fullmatch(name)]
+        outermost = [n for n in names if n.count(".") == min(name.count(".") for name in names)]
+        return [n for n in outermost if any(isinstance(m, nn.Conv2d) for m in modules[n].modules())]
 
     def stage_names(self) -> list[str]:
         """Names of the modules that are named like stages: layer1, layer2, ..., or block1, block2, ...; maybe none."""

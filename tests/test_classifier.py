@@ -212,6 +212,22 @@ def test_blocks_inside_stages_are_no_stages():
     assert net.late_norm_layers() == ["layer1.block1", "layer1.block2", "layer2.block1"]
 
 
+@pytest.mark.parametrize(("name", "stem"), [("stages", "stem"), ("blocks", "bn1")])
+@pytest.mark.parametrize("wrapped", [False, True])
+def test_numbered_stages_are_found_where_they_hold_convolutions(name, stem, wrapped):
+    def network(layer):
+        stages = nn.Sequential(*(nn.Sequential(OrderedDict(blocks=nn.Sequential(layer(), layer()))) for _ in range(3)))
+        parts = OrderedDict({stem: nn.BatchNorm2d(1), name: stages, "flat": nn.Flatten(), "head": nn.Linear(4, 2)})
+        return nn.Sequential(OrderedDict(body=nn.Sequential(parts))) if wrapped else nn.Sequential(parts)
+
+    net = Classifier(network(lambda: nn.Conv2d(1, 1, 1)))
+    prefix = "body." if wrapped else ""
+    assert net.stages() == [*([] if wrapped else [stem]), *(f"{prefix}{name}.{i}" for i in range(3))]
+    assert net.late_norm_layers() == [f"{prefix}{stem}"]  # as before: the second half of all norms
+    with pytest.raises(ValueError, match="Give `layers` explicitly, or take another detector"):
+        Classifier(network(lambda: nn.Linear(4, 4))).stages()  # tokens
+
+
 def test_stages_of_a_wrapped_network_are_found():
     parts = OrderedDict((f"layer{i}", nn.BatchNorm2d(1)) for i in (1, 2, 3))
     network = nn.Sequential(OrderedDict(body=nn.Sequential(parts), flat=nn.Flatten(), head=nn.Linear(4, 2)))
