@@ -130,10 +130,19 @@ class Classifier(nn.Module):
         """Logits, shape (B, K), of images in [0, 1].
 
         Raises:
-            ValueError: images with other channels than `mean`, or a network that returns something else.
+            ValueError: images with other channels than `mean`, or in another precision than the network can take; or a
+                network that returns something else.
         """
-        with torch.compiler.set_stance("force_eager") if self.compiled else nullcontext():
-            logits = self.network(self.normalised(x))
+        try:
+            with torch.compiler.set_stance("force_eager") if self.compiled else nullcontext():
+                logits = self.network(self.normalised(x))
+        except RuntimeError as error:
+            own = next((p.dtype for p in self.network.parameters() if p.is_floating_point()), x.dtype)
+            if own == x.dtype or "type" not in str(error):
+                raise
+            raise ValueError(
+                f"images must have the precision of the network, {own}, got {x.dtype}. Convert one of them."
+            ) from error
         if not isinstance(logits, Tensor) or logits.ndim != 2:
             found = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
             raise ValueError(

@@ -121,6 +121,15 @@ def test_only_logits_of_two_dimensions_are_accepted():
             Classifier(ends(last), head="fc")(images(3, 1, 2, 2))
 
 
+@pytest.mark.parametrize("layer", [nn.Conv2d(1, 2, 2), nn.Sequential(nn.Flatten(), nn.Linear(4, 2)), nn.BatchNorm2d(1)])
+def test_images_in_another_precision_than_the_network_are_refused(layer):
+    network = nn.Sequential(layer, nn.Flatten(), nn.LazyLinear(3)).eval()
+    network(torch.rand(1, 1, 2, 2))
+    net = Classifier(network.double())
+    with pytest.raises(ValueError, match=r"must have the precision of the network, torch.float64, got torch.float32"):
+        oa.detectors.fit_knn(net, torch.rand(4, 1, 2, 2), k=1)
+
+
 def test_watched_outputs_and_their_gradients():
     net, x = Classifier(small()), images(2, 1, 32, 32).requires_grad_()
     seen = net.run(x, watch=["layer1.bn1", "layer2"])
