@@ -45,8 +45,8 @@ def read_seen(weights: Path, record: Mapping[str, Any] | None) -> Seen:
         return {}
     try:
         content = path.read_bytes()
-        rows = load(content)
-        found = {name: {bytes(row) for row in digests.view(-1, SIZE).tolist()} for name, digests in rows.items()}
+        rows = sorted(load(content).items())
+        found = {name: {bytes(row) for row in digests.view(-1, SIZE).tolist()} for name, digests in rows}
     except Exception as error:  # whatever a damaged file makes the reader raise
         raise ValueError(f"{path}: must hold digests of images, got {summary(error)}. {REMEDY}") from None
     if sha256(content) != record["seen"]:
