@@ -450,6 +450,10 @@ def test_start_images_of_its_own():
     assert run(threats=[threat()], starts=starts).spec.starts == []
     with pytest.raises(ValueError, match=r"`starts` must hold images for start 'noise', got \[\]. Add them"):
         run(threats=[limits])
+    with pytest.raises(ValueError, match="must have names of their own, got other images as 'noise' in each"):
+        run(threats=[threat(), limits], starts=starts, ood={"noise": OOD})  # a report could not tell them apart
+    twice = run(threats=[threat(), limits], starts=starts, ood=starts).results
+    assert [(cell.ood, cell.threat) for cell in twice] == [("noise", "t"), ("noise", "from-noise")]
 
 
 def test_functions_modules_and_mappings_are_detectors():

@@ -71,6 +71,11 @@ class Run:
                 held = list(setup.starts)
                 raise ValueError(f"`starts` must hold images for start {start!r}, got {held}. Add them.")
             check_images(setup.starts[start], start, like=setup.id)
+            if on_ood and start in setup.ood and not torch.equal(setup.ood[start], setup.starts[start]):
+                raise ValueError(
+                    f"`ood` and `starts` must have names of their own, got other images as {start!r} in each. "
+                    "Rename the OOD set."
+                )
             sets.append((start, setup.starts[start], own))
         return sets
 
