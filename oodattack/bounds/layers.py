@@ -66,7 +66,7 @@ def _rearranged(module: nn.Module, shape: Shape) -> Affine:
 
 def _average(module: nn.AvgPool2d, shape: Shape) -> Affine:
     check_divisor(module.divisor_override)
-    return rearranging(module, [shape])
+    return _rearranged(module, shape)
 
 
 def check_divisor(divisor: int | None) -> None:

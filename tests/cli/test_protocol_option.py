@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from quick_threat import QUICK
 
 from oodattack.cli import main
 from oodattack.data import load
@@ -17,19 +18,6 @@ from oodattack.job.networks import user_network
 from oodattack.job.training_data import training_data
 from oodattack.threat import read_threat
 
-QUICK = """
-norm = "linf"
-eps = "8/255"
-aim = "hide"
-objective = "score"
-start = "ood"
-init = "ball"
-attack = "apgd"
-queries = 3
-restarts = 1
-iterate = "best"
-source = "test"
-"""
 CODE = """
 from torch import nn
 def net(channels, classes): return nn.Sequential(nn.Flatten(), nn.Linear(1024 * channels, classes))

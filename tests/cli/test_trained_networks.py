@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from quick_threat import QUICK
 from safetensors.torch import load_file
 
 from oodattack import data, models
@@ -21,19 +22,6 @@ from oodattack.models.exits import ExitNet
 from oodattack.train import read_record, write_network
 from oodattack.train.files import sha256, tensor_bytes
 
-QUICK = """
-norm = "linf"
-eps = "8/255"
-aim = "hide"
-objective = "score"
-start = "ood"
-init = "ball"
-attack = "apgd"
-queries = 3
-restarts = 1
-iterate = "best"
-source = "test"
-"""
 CPU = torch.device("cpu")
 
 
