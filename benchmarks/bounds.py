@@ -1,6 +1,7 @@
 """The sandwich on digits: certified AUROC, AUROC that an attack leaves, and what the bounds cost.
 
     python -m benchmarks.bounds --n 100 --out benchmarks/results/bounds.jsonl
+    python -m benchmarks.bounds --plot benchmarks/results/bounds.jsonl
 
 The embedded networks, digits 0-5 against 6-9, linf balls cut with the box. One line a network, detector, radius and
 attacked side: clean, certified and attacked AUROC, the certified one of intervals alone, the share of pairs that
@@ -102,6 +103,32 @@ def measure(network: str, name: str, detector: nn.Module, x: tuple[Tensor, Tenso
         }  # fmt: skip
 
 
+def plot(lines: list[json_lines.Line], path: Path) -> None:
+    """A panel for each attacked side of each detector with several radii: what is certified, what an attack left."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot as plt
+
+    pairs = dict.fromkeys((line["detector"], line["network"]) for line in lines)
+    chosen = {pair: [x for x in lines if (x["detector"], x["network"]) == pair] for pair in pairs}
+    chosen = {pair: own for pair, own in chosen.items() if len({x["eps"] for x in own}) > 1}
+    size = {"figsize": (9, 2.8 * len(chosen)), "constrained_layout": True, "sharey": True, "squeeze": False}
+    figure, axes = plt.subplots(len(chosen), len(SIDES), **size)
+    for row, ((detector, network), own) in zip(axes, chosen.items(), strict=True):
+        for axis, sides in zip(row, SIDES, strict=True):
+            cells = sorted((x for x in own if x["sides"] == sides), key=lambda x: x["eps"])
+            eps = [0.0, *[x["eps"] for x in cells]]
+            low, high = ([cells[0]["clean"], *[x[end] for x in cells]] for end in ("certified", "attacked"))
+            axis.plot(eps, high, marker=".", label="left by an attack")
+            axis.plot(eps, low, marker=".", label="certified")
+            axis.fill_between(eps, low, high, alpha=0.2, color="grey", label="undecided")
+            axis.set(title=f"{detector}@{network}, {sides}", xlabel="linf radius", ylim=(0, 1))
+        row[0].set_ylabel("AUROC")
+    axes[0][0].legend()
+    figure.savefig(path, dpi=110)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--n", type=int, default=100, help="images a side (default: %(default)s)")
@@ -110,7 +137,11 @@ def main() -> None:
     parser.add_argument("--eps", type=float, action="append", help=f"repeatable (default: {RADII})")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, help="JSON lines; what is there already is not measured again")
+    parser.add_argument("--plot", type=Path, help="draw the curves of these lines, as PNG beside them")
     args = parser.parse_args()
+    if args.plot:
+        plot(json_lines.read(args.plot), args.plot.with_suffix(".png"))
+        return
     fit = data.load("digits", part="train", seed=0)
     test = data.load("digits", part="test", samples=args.n, seed=args.seed)
     x = test.x, data.load("digits-6-9", samples=args.n, seed=args.seed).x
