@@ -16,7 +16,7 @@ Latent = Callable[[Tensor], Tensor]  # (B, C, H, W) in [0, 1] -> (B, D)
 
 NORM_LAYERS = (nn.modules.batchnorm._NormBase, nn.GroupNorm, nn.LayerNorm)
 STAGE = re.compile(r"(layer|stage|block|denseblock)_?\d+")
-NUMBERED = re.compile(r"(\w+\.)?(stages|blocks)\.\d+")  # timm's
+NUMBERED = re.compile(r"(\w+\.)?((stages|blocks)\.|s)\d+")  # timm's
 
 
 class Detector(Protocol):
@@ -293,8 +293,9 @@ class Classifier(nn.Module):
     def stages(self) -> list[str]:
         """Names of the modules after which the resolution changes: stem, then layer1, layer2, ... or like-named ones.
 
-        Where no module is named so, the outermost of stages.0, stages.1, ... or blocks.0, blocks.1, ... that hold
-        convolutions, as in timm's ConvNeXt, EfficientNet and BiT; not those of a ViT, whose channels come last.
+        Where no module is named so, the outermost of stages.0, stages.1, ..., blocks.0, blocks.1, ... or s1, s2, ...
+        that hold convolutions, as in timm's ConvNeXt, EfficientNet, BiT and RegNet; not those of a ViT, whose channels
+        come last.
 
         Raises:
             ValueError: the network does not name its stages that way.

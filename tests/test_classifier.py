@@ -237,6 +237,12 @@ def test_numbered_stages_are_found_where_they_hold_convolutions(name, stem, wrap
         Classifier(network(lambda: nn.Linear(4, 4))).stages()  # tokens
 
 
+def test_stages_named_s1_s2_as_in_regnet_are_found():
+    parts = OrderedDict((f"s{i}", nn.Sequential(nn.Conv2d(1, 1, 1), nn.BatchNorm2d(1))) for i in (1, 2, 3))
+    network = nn.Sequential(OrderedDict(stem=nn.BatchNorm2d(1), **parts, flat=nn.Flatten(), head=nn.Linear(4, 2)))
+    assert Classifier(network).stages() == ["stem", "s1", "s2", "s3"]
+
+
 def test_stages_of_a_wrapped_network_are_found():
     parts = OrderedDict((f"layer{i}", nn.BatchNorm2d(1)) for i in (1, 2, 3))
     network = nn.Sequential(OrderedDict(body=nn.Sequential(parts), flat=nn.Flatten(), head=nn.Linear(4, 2)))
