@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from oodattack import adapters, bounds, detectors, objectives
-    from oodattack.detector import Classifier, Detector, Surrogate
+    from oodattack.classifier import Classifier
+    from oodattack.detector import Detector, Surrogate
     from oodattack.evaluation import evaluate
     from oodattack.report import Report, read_report
     from oodattack.threat import Suite, Sweep, ThreatModel, read_threat
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _HOMES = {
-    "Classifier": "oodattack.detector",
+    "Classifier": "oodattack.classifier",
     "Detector": "oodattack.detector",
     "Surrogate": "oodattack.detector",
     "evaluate": "oodattack.evaluation",

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 import oodattack as oa
-from oodattack.detector import Classifier, channel_mean
+from oodattack.classifier import Classifier, channel_mean
 from oodattack.models.small import SmallResNet
 
 

@@ -5,10 +5,10 @@ import torch
 import torchvision
 from torch import nn
 
-from oodattack.detector import Classifier, searching
+from oodattack.classifier import Classifier, searching
+from oodattack.classifier.folding import agree, fold
 from oodattack.detectors import ODIN, Energy, Mahalanobis
 from oodattack.detectors.mahalanobis import Gaussians
-from oodattack.folding import agree, fold
 from oodattack.models.small import SmallResNet
 
 
@@ -156,7 +156,7 @@ def test_what_cannot_be_folded_is_used_as_it_is(network):
 
 def test_a_copy_that_disagrees_is_not_used(monkeypatch):
     net, x = Classifier(networks()["small"][0]), torch.rand(2, 3, 32, 32)
-    monkeypatch.setattr("oodattack.detector.fold", lambda network: SmallResNet(3, 4).eval())
+    monkeypatch.setattr("oodattack.classifier.fold", lambda network: SmallResNet(3, 4).eval())
     with searching(object()):
         assert torch.equal(net.logits(x), net(x))
     assert not agree(torch.zeros(2), torch.ones(2)) and agree(torch.ones(2), torch.ones(2))

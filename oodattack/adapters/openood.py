@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from oodattack.adapters.behind import Behind
 from oodattack.adapters.openood_twins import TWINS, Features, Logits
 from oodattack.adapters.parts import eval_mode_only, moved
-from oodattack.detector import normalisation, normalised
+from oodattack.classifier.normalisation import normalisation, normalised
 
 LIBRARY = "openood"
 

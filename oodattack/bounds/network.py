@@ -13,7 +13,7 @@ from oodattack.bounds.graph import Graph, extended
 from oodattack.bounds.reach import Reach
 from oodattack.bounds.slopes import constants_of
 from oodattack.bounds.trace import trace
-from oodattack.detector import Classifier
+from oodattack.classifier import Classifier
 
 
 class Network(NamedTuple):

@@ -13,7 +13,7 @@ from oodattack.bounds.calls import step_of
 from oodattack.bounds.graph import Graph, Step
 from oodattack.bounds.layers import LAYERS, Kind
 from oodattack.bounds.no_bounds import NoBounds
-from oodattack.detector import Classifier
+from oodattack.classifier import Classifier
 
 ROWS = 2  # of the images that a network is traced with; one more checks the result
 

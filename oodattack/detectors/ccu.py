@@ -8,7 +8,7 @@ import torch
 from torch import Generator, Tensor, nn
 from torch.nn.functional import logsigmoid
 
-from oodattack.detector import Classifier
+from oodattack.classifier import Classifier
 from oodattack.detectors.batches import Images, batches
 from oodattack.detectors.msp import log_odds
 from oodattack.detectors.spherical_mixture import Metric, Mixture, coordinates, fit_metric, fit_mixture, log_density

@@ -3,7 +3,7 @@ Out-of-Distribution Samples", ICLR 2018, arXiv:1711.09325. Attacked by Liang et 
 
 from torch import Tensor, nn
 
-from oodattack.detector import Classifier
+from oodattack.classifier import Classifier
 from oodattack.detectors.layer_gradients import check_layers
 from oodattack.detectors.msp import log_odds_surrogate, msp
 

@@ -3,7 +3,7 @@
 from torch import Tensor, nn
 from torch.nn.functional import linear
 
-from oodattack.detector import Classifier
+from oodattack.classifier import Classifier
 from oodattack.detectors.batches import BATCH_SIZE, Images
 from oodattack.detectors.energy import energy
 from oodattack.detectors.linear_head import head_of, mean_features, percentile

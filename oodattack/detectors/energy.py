@@ -2,7 +2,7 @@
 
 from torch import Tensor, nn
 
-from oodattack.detector import Classifier
+from oodattack.classifier import Classifier
 
 
 def energy(logits: Tensor, *, temperature: float = 1.0) -> Tensor:

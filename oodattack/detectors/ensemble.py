@@ -8,7 +8,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import one_hot
 
-from oodattack.detector import Classifier, Surrogate
+from oodattack.classifier import Classifier
+from oodattack.detector import Surrogate
 
 SURE = -18.0  # log(1 - p) below which -log p is 1 - p to the last bit of float64
 

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from oodattack.detector import Classifier, Pass, Surrogate
+from oodattack.classifier import Classifier, Pass
+from oodattack.detector import Surrogate
 from oodattack.detectors.layer_gradients import (
     SignPath,
     check_layers,

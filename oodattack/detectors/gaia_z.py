@@ -6,7 +6,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from oodattack.detector import Classifier, Surrogate
+from oodattack.classifier import Classifier
+from oodattack.detector import Surrogate
 from oodattack.detectors.layer_gradients import SignPath, check_layers, norms, per_channel, sign_steps, top_logit
 from oodattack.detectors.soft_density import SoftDensity, SoftLatent
 

@@ -7,7 +7,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import relu
 
-from oodattack.detector import Classifier, Surrogate
+from oodattack.classifier import Classifier
+from oodattack.detector import Surrogate
 from oodattack.detectors.linear_head import features_of, head_logits, head_of
 from oodattack.detectors.msp import check_classes
 from oodattack.detectors.straight_through import with_gradient_of

@@ -8,7 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from oodattack.detector import Classifier, check_plain, removing
+from oodattack.classifier import Classifier
+from oodattack.classifier.hooks import removing
+from oodattack.classifier.layers import check_plain, stage_names
 
 
 def gram_layers(net: Classifier, x: Tensor) -> list[str]:
@@ -16,7 +18,7 @@ def gram_layers(net: Classifier, x: Tensor) -> list[str]:
 
     Differs from the authors' code: they record a fixed set of tensors of two architectures.
     """
-    stages, calls = net.stage_names(), list[tuple[str, Tensor]]()
+    stages, calls = stage_names(net.network), list[tuple[str, Tensor]]()
 
     def note(name: str) -> Callable[..., None]:
         def hook(_module: nn.Module, _args: Any, output: Any) -> None:

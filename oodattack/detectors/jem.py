@@ -6,7 +6,8 @@ from contextlib import nullcontext
 import torch
 from torch import Tensor, nn
 
-from oodattack.detector import Classifier, Surrogate
+from oodattack.classifier import Classifier
+from oodattack.detector import Surrogate
 from oodattack.detectors.energy import Energy
 from oodattack.detectors.msp import MSP
 from oodattack.detectors.smooth_relu import SmoothRelu

@@ -5,7 +5,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import normalize
 
-from oodattack.detector import Classifier
+from oodattack.classifier import Classifier
 from oodattack.detectors.batches import BATCH_SIZE, Images, over_batches
 
 CHUNK = 16384  # rows of the bank compared at once: B times as many similarities are held

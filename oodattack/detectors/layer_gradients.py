@@ -6,7 +6,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from oodattack.detector import Classifier, Pass
+from oodattack.classifier import Classifier, Pass
 
 Quantity = Callable[[Pass], Tensor]  # what a forward pass left -> (B,), summed before the backward pass
 Term = tuple[Tensor, Tensor | None]  # what one z of a path adds to the sum, and the step to the next z

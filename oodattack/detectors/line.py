@@ -4,7 +4,8 @@ arXiv:2303.13995."""
 import torch
 from torch import Tensor, nn
 
-from oodattack.detector import Classifier, Surrogate
+from oodattack.classifier import Classifier
+from oodattack.detector import Surrogate
 from oodattack.detectors.batches import BATCH_SIZE, Images, labelled
 from oodattack.detectors.energy import energy
 from oodattack.detectors.linear_head import features_of, head_logits, head_of, percentile

@@ -7,7 +7,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import linear
 
-from oodattack.detector import Classifier, check_plain
+from oodattack.classifier import Classifier
+from oodattack.classifier.layers import check_plain
 from oodattack.detectors.batches import Images, batches
 
 

@@ -6,7 +6,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from oodattack.detector import Classifier
+from oodattack.classifier import Classifier
 from oodattack.detectors.batches import BATCH_SIZE, Images, labelled
 from oodattack.detectors.moments import ClassMoments, class_moments, precision
 

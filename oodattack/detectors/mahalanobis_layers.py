@@ -6,7 +6,7 @@ from itertools import accumulate
 import torch
 from torch import Tensor, nn
 
-from oodattack.detector import Classifier, channel_mean
+from oodattack.classifier import Classifier, channel_mean
 from oodattack.detectors.batches import BATCH_SIZE, Images, labelled
 from oodattack.detectors.mahalanobis import Gaussians, gaussians_of, mahalanobis
 from oodattack.detectors.moments import class_moments

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from oodattack.detector import Classifier
+from oodattack.classifier import Classifier
 from oodattack.detectors.batches import BATCH_SIZE, Images, batches
 from oodattack.detectors.energy import energy
 from oodattack.detectors.png_length import png_bits

@@ -5,7 +5,8 @@ from dataclasses import dataclass
 from torch import Tensor, nn
 from torch.nn.functional import one_hot
 
-from oodattack.detector import Classifier, Latent, Surrogate
+from oodattack.classifier import Classifier
+from oodattack.detector import Latent, Surrogate
 
 
 def log_odds(logits: Tensor) -> Tensor:

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 from torch import Tensor, nn
 
-from oodattack.detector import Classifier
+from oodattack.classifier import Classifier
 from oodattack.identity import digest
 
 ROOM = "oodattack.detectors"

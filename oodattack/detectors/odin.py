@@ -3,7 +3,8 @@
 import torch
 from torch import Tensor, nn
 
-from oodattack.detector import Classifier, Score, Surrogate
+from oodattack.classifier import Classifier
+from oodattack.detector import Score, Surrogate
 from oodattack.detectors.msp import LogOdds, msp
 
 

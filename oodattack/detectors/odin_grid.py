@@ -3,7 +3,7 @@ the Reliability of OOD Image Detection", ICLR 2018, arXiv:1706.02690."""
 
 from collections.abc import Sequence
 
-from oodattack.detector import Classifier
+from oodattack.classifier import Classifier
 from oodattack.detectors.batches import BATCH_SIZE, Images, over_batches
 from oodattack.detectors.odin import ODIN
 from oodattack.metrics.fpr import fpr_at_95_id_tpr

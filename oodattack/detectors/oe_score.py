@@ -3,7 +3,7 @@
 
 from torch import Tensor, nn
 
-from oodattack.detector import Classifier
+from oodattack.classifier import Classifier
 from oodattack.detectors.msp import check_classes
 
 

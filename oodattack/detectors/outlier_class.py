@@ -6,7 +6,7 @@ OpenMix: Zhu et al., CVPR 2023, arXiv:2303.17093.
 
 from torch import Tensor, nn
 
-from oodattack.detector import Classifier
+from oodattack.classifier import Classifier
 from oodattack.detectors.msp import check_classes
 
 

@@ -7,7 +7,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import normalize, one_hot, softplus
 
-from oodattack.detector import Classifier, Surrogate
+from oodattack.classifier import Classifier
+from oodattack.detector import Surrogate
 from oodattack.detectors.batches import BATCH_SIZE, Images
 from oodattack.detectors.linear_head import batches_of_features, head_logits, head_of
 

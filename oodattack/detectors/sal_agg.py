@@ -6,7 +6,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from oodattack.detector import Classifier, Surrogate
+from oodattack.classifier import Classifier
+from oodattack.detector import Surrogate
 from oodattack.detectors.batches import Images, over_batches
 from oodattack.detectors.max_logit import max_logit
 from oodattack.detectors.saliency import Option, saliency

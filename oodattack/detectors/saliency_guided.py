@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from oodattack.detector import Classifier
+from oodattack.classifier import Classifier
 from oodattack.detectors.saliency_relu import BentRelus
 from oodattack.detectors.saliency_target import chosen_logit, differentiated
 

@@ -4,7 +4,7 @@ arXiv:1602.04938."""
 import torch
 from torch import Generator, Tensor
 
-from oodattack.detector import Classifier
+from oodattack.classifier import Classifier
 from oodattack.detectors.saliency_masks import check_grid, masked_logits
 from oodattack.detectors.saliency_target import predicted
 

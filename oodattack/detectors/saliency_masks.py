@@ -5,7 +5,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from oodattack.detector import Classifier
+from oodattack.classifier import Classifier
 from oodattack.detectors.saliency_recompute import recomputed
 from oodattack.detectors.saliency_target import blocks, chosen_logit
 

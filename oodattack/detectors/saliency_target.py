@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from oodattack.detector import Classifier
+from oodattack.classifier import Classifier
 
 BLOCK = 128  # images a forward pass where a map needs many passes an image; larger ones leave the processor's cache
 

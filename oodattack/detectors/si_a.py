@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from oodattack.detector import Classifier
+from oodattack.classifier import Classifier
 from oodattack.detectors.gaia_a import GaiaA, kept_features
 from oodattack.detectors.layer_gradients import SignPath
 from oodattack.detectors.si_z import check_steps

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from oodattack.detector import Classifier
+from oodattack.classifier import Classifier
 from oodattack.detectors.gaia_z import GaiaZ
 from oodattack.detectors.layer_gradients import SignPath
 

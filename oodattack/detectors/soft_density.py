@@ -6,7 +6,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from oodattack.detector import Classifier, removing
+from oodattack.classifier import Classifier
+from oodattack.classifier.hooks import removing
 from oodattack.detectors.layer_gradients import norms, per_channel
 from oodattack.detectors.norm_tape import Tape
 

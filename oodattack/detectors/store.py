@@ -14,7 +14,7 @@ from pathlib import Path
 from torch import Tensor, nn
 
 from oodattack import __version__
-from oodattack.detector import Classifier
+from oodattack.classifier import Classifier
 from oodattack.detectors.nodes import Node, Stock, module_node, module_of
 from oodattack.identity import digest
 from oodattack.lookup import summary

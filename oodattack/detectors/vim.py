@@ -4,7 +4,7 @@ arXiv:2203.10807."""
 import torch
 from torch import Tensor, nn
 
-from oodattack.detector import Classifier
+from oodattack.classifier import Classifier
 from oodattack.detectors.batches import BATCH_SIZE, Images
 from oodattack.detectors.linear_head import batches_of_features, head_logits, head_of
 

@@ -9,8 +9,8 @@ from torch import Tensor
 
 from oodattack.attack import Found, Loss, Whole, maximise
 from oodattack.attacks import find_attack, hop_skip_jump
+from oodattack.classifier import searching
 from oodattack.data.disk import forget_pages, placed
-from oodattack.detector import searching
 from oodattack.evaluation.batch import in_blocks
 from oodattack.evaluation.block_key import block_key, block_seed
 from oodattack.evaluation.goal import Goal, Objective, objective
@@ -181,7 +181,7 @@ def better(best: Found, found: Found, rows: Tensor) -> Found:
 
 
 def fast(loss: Loss, precision: Precision = "full") -> Loss:
-    """The same loss on folded copies of the networks, see `detector.searching`, or in reduced precision as well."""
+    """The same loss on folded copies of the networks, see `classifier.searching`, or in reduced precision as well."""
     search = object()
 
     def folded(x: Tensor, rows: Tensor) -> Tensor:

@@ -9,7 +9,8 @@ from torch import nn
 
 from oodattack.adapters import OpenOOD, PytorchOOD, adapted
 from oodattack.adapters.http_scorer import is_address, scorer_at
-from oodattack.detector import Classifier, Detector
+from oodattack.classifier import Classifier
+from oodattack.detector import Detector
 from oodattack.detectors import DETECTORS, Fit
 from oodattack.job.ask import Job
 from oodattack.job.networks import model_names

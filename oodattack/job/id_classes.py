@@ -5,7 +5,7 @@ from copy import deepcopy
 import torch
 from torch import nn
 
-from oodattack.detector import Classifier
+from oodattack.classifier import Classifier
 from oodattack.models.weights import HEAD
 
 

@@ -7,8 +7,8 @@ from typing import Any, NamedTuple
 import torch
 
 from oodattack import models
+from oodattack.classifier import Classifier, inner
 from oodattack.data import Images
-from oodattack.detector import Classifier, inner
 from oodattack.job.ask import Job
 from oodattack.job.id_classes import id_classes
 from oodattack.job.normalisation import normalisation

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from oodattack import __version__, models
-from oodattack.detector import Classifier, inner
+from oodattack.classifier import Classifier, inner
 from oodattack.identity import digest
 from oodattack.models.weights import load_weights
 from oodattack.train import checkpoint as checkpoints

@@ -8,7 +8,7 @@ from torch import Generator, Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from oodattack import objectives
-from oodattack.detector import Classifier, inner
+from oodattack.classifier import Classifier, inner
 from oodattack.objectives.interval_pass import IntervalPass
 from oodattack.train.losses import Batch, Logits, Terms
 from oodattack.train.recipe import Recipe

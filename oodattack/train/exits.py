@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 
-from oodattack.detector import Classifier
+from oodattack.classifier import Classifier
 from oodattack.train.recipe import Recipe
 
 ExitsOf = Callable[[Tensor], list[Tensor]]  # (B, C, H, W) in [0, 1] -> logits of each exit, the last one's last

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from torch import Tensor, nn
 
-from oodattack.detector import inner
+from oodattack.classifier import inner
 
 
 def weights_of(network: nn.Module) -> dict[str, Tensor]:

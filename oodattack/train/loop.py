@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from oodattack.detector import Classifier, inner
+from oodattack.classifier import Classifier, inner
 from oodattack.lookup import summary
 from oodattack.train import checkpoint as checkpoints
 from oodattack.train.exits import check_exits, exits_of

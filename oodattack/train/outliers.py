@@ -7,7 +7,7 @@ import torch
 from torch import Generator, Tensor, nn
 
 from oodattack import objectives
-from oodattack.detector import Classifier
+from oodattack.classifier import Classifier
 from oodattack.objectives import Pool
 from oodattack.train.recipe import Recipe
 from oodattack.train.training_set import TrainingSet, take

@@ -9,7 +9,7 @@ from torch import Generator, Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
-from oodattack.detector import inner
+from oodattack.classifier import inner
 from oodattack.train.checkpoint import Checkpoint
 from oodattack.train.losses import Batch, Logits, Terms, batch_terms
 from oodattack.train.outliers import Chooser, chooser

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from oodattack.attacks.null_space import null_space, same_latent
-from oodattack.detector import Classifier
+from oodattack.classifier import Classifier
 from oodattack.detectors import MSP, MaxLogit
 
 

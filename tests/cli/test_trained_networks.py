@@ -11,8 +11,8 @@ from quick_threat import QUICK
 from safetensors.torch import load_file
 
 from oodattack import data, models
+from oodattack.classifier import Classifier
 from oodattack.cli import main
-from oodattack.detector import Classifier
 from oodattack.detectors import MSP
 from oodattack.job import Job
 from oodattack.job.id_classes import id_classes

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 from torch.nn.functional import batch_norm, gelu, relu
 
-from oodattack.detector import Classifier
+from oodattack.classifier import Classifier
 from oodattack.detectors.gaia_a import GaiaA
 from oodattack.detectors.gaia_z import GaiaZ
 from oodattack.detectors.layer_gradients import norms, per_channel

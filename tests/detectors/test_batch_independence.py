@@ -7,7 +7,7 @@ import torch
 from small_rows import NETWORKS, ROWS, every, network_for
 from torch import nn
 
-from oodattack.detector import Classifier
+from oodattack.classifier import Classifier
 from oodattack.detectors import DETECTORS, Fit
 
 EVERY = every()

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
-from oodattack.detector import Classifier
+from oodattack.classifier import Classifier
 from oodattack.detectors.batches import batches, labelled
 from oodattack.detectors.dice import fit_dice
 from oodattack.detectors.energy import Energy

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from oodattack.detector import Classifier
+from oodattack.classifier import Classifier
 from oodattack.detectors.ccu import CCU, ccu, fit_ccu, noise_like
 from oodattack.detectors.msp import log_odds
 from oodattack.detectors.spherical_mixture import (

@@ -10,7 +10,7 @@ from torch import nn
 
 from oodattack.attack import maximise
 from oodattack.attacks import ATTACKS
-from oodattack.detector import Classifier
+from oodattack.classifier import Classifier
 from oodattack.detectors.dice import DICE, fit_dice
 from oodattack.detectors.energy import energy
 from oodattack.detectors.gradnorm import GradNorm, confidence_gap, gap_log_odds, gradnorm

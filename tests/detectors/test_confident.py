@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from oodattack.detector import Classifier
+from oodattack.classifier import Classifier
 from oodattack.detectors.confident import Confident
 from oodattack.detectors.msp import MSP, msp
 from oodattack.models.small import SmallResNet

@@ -10,7 +10,8 @@ from small_rows import ROWS, every, network_for
 from torch import nn
 from torch.nn.functional import softplus
 
-from oodattack.detector import Classifier, Surrogate
+from oodattack.classifier import Classifier
+from oodattack.detector import Surrogate
 from oodattack.detectors import DETECTORS, Fit
 from oodattack.detectors.ccu import ccu
 from oodattack.detectors.energy import energy

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from oodattack.detector import Classifier
+from oodattack.classifier import Classifier
 from oodattack.detectors.ensemble import DeepEnsemble, log_entropy, mean_log_softmax
 
 

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
-from oodattack.detector import Classifier
+from oodattack.classifier import Classifier
 from oodattack.detectors.ensemble import DeepEnsemble, log_entropy, mean_log_softmax
 from oodattack.detectors.knn import KNN, fit_knn, knn
 from oodattack.detectors.layer_weights import fit_layer_weights

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from oodattack.detector import Classifier
+from oodattack.classifier import Classifier
 from oodattack.detectors.gaia_a import GaiaA, kept_features, output_scale
 from oodattack.detectors.gaia_z import GaiaZ
 from oodattack.detectors.layer_gradients import per_channel

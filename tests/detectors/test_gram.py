@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from oodattack.detector import Classifier
+from oodattack.classifier import Classifier
 from oodattack.detectors.gram import Gram, fit_gram
 from oodattack.detectors.gram_bands import Bands, deviation, extremes, gram_sums, soft_deviation
 from oodattack.detectors.gram_layers import gram_layers

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from oodattack.detector import Classifier
+from oodattack.classifier import Classifier
 from oodattack.detectors.energy import Energy
 from oodattack.detectors.jem import JemGradient, JemPx, JemPy, gradient_norm
 from oodattack.detectors.msp import MSP

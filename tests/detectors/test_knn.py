@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 import oodattack.detectors.knn as module
-from oodattack.detector import Classifier
+from oodattack.classifier import Classifier
 from oodattack.detectors.knn import KNN, fit_knn, knn, kth_neighbour
 
 pytestmark = pytest.mark.usefixtures("any_pixels")

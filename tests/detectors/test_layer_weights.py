@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from oodattack.detector import Classifier
+from oodattack.classifier import Classifier
 from oodattack.detectors.layer_weights import fit_layer_weights
 from oodattack.detectors.mahalanobis import Gaussians
 from oodattack.detectors.mahalanobis_layers import MahalanobisLayers, fit_mahalanobis_layers

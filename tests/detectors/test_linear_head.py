@@ -7,7 +7,7 @@ import torch
 from small_rows import ROWS
 from torch import nn
 
-from oodattack.detector import Classifier
+from oodattack.classifier import Classifier
 from oodattack.detectors import Fit
 from oodattack.detectors.linear_head import head_of
 from oodattack.detectors.vim import fit_vim

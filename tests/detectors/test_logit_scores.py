@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from oodattack.detector import Classifier
+from oodattack.classifier import Classifier
 from oodattack.detectors.energy import Energy, energy
 from oodattack.detectors.gradnorm import GradNorm
 from oodattack.detectors.max_logit import max_logit

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from oodattack.detector import Classifier
+from oodattack.classifier import Classifier
 from oodattack.detectors.mahalanobis import Gaussians, Mahalanobis, fit_mahalanobis, gaussians_of, mahalanobis
 from oodattack.detectors.mahalanobis_layers import MahalanobisLayers, fit_mahalanobis_layers
 from oodattack.detectors.moments import class_moments

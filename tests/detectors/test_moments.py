@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from oodattack.detector import Classifier
+from oodattack.classifier import Classifier
 from oodattack.detectors.mahalanobis import fit_mahalanobis
 from oodattack.detectors.moments import batch_moments, class_moments, covariance, merged, precision
 

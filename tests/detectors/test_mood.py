@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from oodattack.detector import Classifier
+from oodattack.classifier import Classifier
 from oodattack.detectors.energy import energy
 from oodattack.detectors.mood import MOOD, MOST_BITS, fit_mood
 from oodattack.detectors.png_length import png_bits

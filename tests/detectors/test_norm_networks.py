@@ -8,7 +8,7 @@ import torch
 from torch import nn
 from torch.nn.functional import avg_pool2d, conv2d, interpolate, relu
 
-from oodattack.detector import Classifier
+from oodattack.classifier import Classifier
 from oodattack.detectors.gaia_a import GaiaA, kept_features
 from oodattack.detectors.gaia_z import GaiaZ
 from oodattack.detectors.si_a import SIA

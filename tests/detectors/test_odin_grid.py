@@ -7,7 +7,7 @@ import torch
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
-from oodattack.detector import Classifier
+from oodattack.classifier import Classifier
 from oodattack.detectors.odin_grid import fit_odin, odin_grid
 from oodattack.metrics import fpr_at_95_id_tpr
 from oodattack.models.small import SmallResNet

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
-from oodattack.detector import Classifier
+from oodattack.classifier import Classifier
 from oodattack.detectors.pnml import PNML, fit_pnml, log_regret
 
 pytestmark = pytest.mark.usefixtures("any_pixels")

@@ -10,8 +10,8 @@ from safetensors.torch import save_file
 from small_rows import NETWORKS, ROWS, SIZES, SMALL, param
 from torch import nn
 
+from oodattack.classifier import Classifier
 from oodattack.cli import main
-from oodattack.detector import Classifier
 from oodattack.detectors import DETECTORS, Fit
 from oodattack.job import Job
 from oodattack.job.detectors import build_detector, split_name

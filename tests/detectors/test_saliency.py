@@ -7,7 +7,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from oodattack.detector import Classifier
+from oodattack.classifier import Classifier
 from oodattack.detectors.sal_agg import SalAgg, SalAggMLS, fit_sal_agg, fit_sal_agg_mls
 from oodattack.detectors.saliency import SALIENCIES
 from oodattack.detectors.saliency_aggregates import AGGREGATES

@@ -9,7 +9,7 @@ from torch import nn
 from torch.autograd import grad
 from torch.nn.functional import cross_entropy
 
-from oodattack.detector import Classifier
+from oodattack.classifier import Classifier
 from oodattack.detectors.gaia_a import GaiaA
 from oodattack.detectors.gaia_z import GaiaZ
 from oodattack.detectors.layer_gradients import SignPath, sign_steps

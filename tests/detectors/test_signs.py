@@ -7,7 +7,7 @@ import torch
 from small_rows import ROWS, every
 from torch import nn
 
-from oodattack.detector import Classifier
+from oodattack.classifier import Classifier
 from oodattack.detectors import DETECTORS, Fit
 from oodattack.detectors.gaia_a import GaiaA
 from oodattack.detectors.mahalanobis_layers import fit_mahalanobis_layers

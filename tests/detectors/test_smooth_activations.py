@@ -7,7 +7,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from oodattack.detector import Classifier
+from oodattack.classifier import Classifier
 from oodattack.detectors.gaia_a import GaiaA
 from oodattack.detectors.gaia_z import GaiaZ
 from oodattack.detectors.jem import JemGradient

@@ -15,7 +15,7 @@ from small_rows import NETWORKS, ROWS, every, network_for
 from torch import nn
 
 from oodattack import detectors
-from oodattack.detector import Classifier
+from oodattack.classifier import Classifier
 from oodattack.detectors import DETECTORS, Fit
 from oodattack.detectors.dice import DICE
 from oodattack.detectors.energy import Energy

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from torch import nn
 from torch.nn.functional import relu
 
-from oodattack.detector import Classifier
+from oodattack.classifier import Classifier
 from oodattack.detectors.gaia_a import GaiaA, SmoothAverages
 from oodattack.detectors.gaia_z import GaiaZ
 from oodattack.detectors.si_a import SIA

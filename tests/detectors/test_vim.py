@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from oodattack.detector import Classifier
+from oodattack.classifier import Classifier
 from oodattack.detectors.energy import energy
 from oodattack.detectors.vim import ViM, default_dim, fit_vim, origin_of
 

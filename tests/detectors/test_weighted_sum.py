@@ -4,7 +4,8 @@ import pytest
 import torch
 from torch import nn
 
-from oodattack.detector import Classifier, Surrogate
+from oodattack.classifier import Classifier
+from oodattack.detector import Surrogate
 from oodattack.detectors.energy import Energy
 from oodattack.detectors.max_logit import MaxLogit
 from oodattack.detectors.png_length import PngLength

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from oodattack.detector import Classifier
+from oodattack.classifier import Classifier
 from oodattack.detectors import MSP, Energy, GaiaZ
 from oodattack.evaluation import evaluate
 from oodattack.threat import ThreatModel

@@ -6,7 +6,8 @@ import pytest
 import torch
 from torch import nn
 
-from oodattack.detector import Classifier, Surrogate
+from oodattack.classifier import Classifier
+from oodattack.detector import Surrogate
 from oodattack.detectors import Energy
 from oodattack.evaluation import evaluate
 from oodattack.evaluation.floors import floors

@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import nn
 
-from oodattack.detector import Classifier
-from oodattack.folding import agree, fold
+from oodattack.classifier import Classifier
+from oodattack.classifier.folding import agree, fold
 from oodattack.models.exits import ExitNet, MultiScaleLayer, exits_loss
 
 

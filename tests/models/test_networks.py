@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import nn
 
-from oodattack.detector import Classifier
-from oodattack.folding import agree, fold
+from oodattack.classifier import Classifier
+from oodattack.classifier.folding import agree, fold
 from oodattack.models import MODELS, build
 from oodattack.models.cifar_resnet import CifarResNet
 from oodattack.models.densenet import DenseNet

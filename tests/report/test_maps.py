@@ -10,7 +10,7 @@ from PIL import Image
 from small_run import RUN, fill
 from torch import nn
 
-from oodattack.detector import Classifier
+from oodattack.classifier import Classifier
 from oodattack.detectors import SalAgg
 from oodattack.gallery.maps import maps_of, on_image
 from oodattack.gallery.run_page import write_page

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from oodattack.detector import Classifier
+from oodattack.classifier import Classifier
 from oodattack.train import RECIPES, HeldOut, Setting, TrainingSet, cache, fit, recipes, trained
 from oodattack.train.checkpoint import NAME
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import nn
 
-from oodattack.detector import Classifier
+from oodattack.classifier import Classifier
 from oodattack.identity import digest
 from oodattack.train import checked_record, curve_png, read_record, write_network
 from oodattack.train.files import tensor_bytes, weights_of

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from oodattack.detector import Classifier
+from oodattack.classifier import Classifier
 from oodattack.models.exits import ExitNet
 from oodattack.objectives import OBJECTIVES
 from oodattack.train import RECIPES, HeldOut, Recipe, TrainingSet, fit

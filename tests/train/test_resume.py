@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from oodattack.detector import Classifier
+from oodattack.classifier import Classifier
 from oodattack.train import RECIPES, fit
 from oodattack.train.checkpoint import NAME, clear
 

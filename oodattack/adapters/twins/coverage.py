@@ -11,7 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from oodattack.adapters.behind import placed
-from oodattack.detector import Surrogate, removing
+from oodattack.classifier.hooks import removing
+from oodattack.detector import Surrogate
 from oodattack.detectors.straight_through import with_gradient_of
 
 LEAST = 1e-6  # outermost edge of the library's bins, as a probability
