@@ -19,14 +19,15 @@ def lift(score: Score) -> Loss:
     return lambda x, _rows: real(score(x))
 
 
-def match(latent: Latent, z_in: Tensor) -> Loss:
-    """-||f(x) - z_in||_2^2, the J of Liang et al. 2020, Alg. 1, with the sign turned.
+def match(latent: Latent, z_in: Tensor, *, unit: Tensor | float = 1.0) -> Loss:
+    """-||(f(x) - z_in) / u||_2^2, for u = 1 the J of Liang et al. 2020, Alg. 1, with the sign turned.
 
     Args:
         latent: f, (B, C, H, W) -> (B, D) or (B,).
         z_in: targets of all rows, shape (N, D).
+        unit: u > 0, about as large as the targets: the squares of very large or small numbers are infinite or 0.
     """
-    return lambda x, rows: -(rows_of(latent(x)) - z_in[rows]).square().sum(dim=1)
+    return lambda x, rows: -((rows_of(real(latent(x))) - z_in[rows]) / unit).square().sum(dim=1)
 
 
 def quantile(score: Score, level: Tensor) -> Loss:
@@ -74,10 +75,24 @@ def misclassify(logits: Latent, label: Tensor) -> Loss:
     return loss
 
 
-def close_enough(z_in: Tensor) -> Tensor:
-    """Loss of `match` at which MAPE <= `CLOSE` is certain, shape (N,): mean |d| <= sqrt(mean d^2)."""
-    reach = CLOSE * z_in.abs().amax(dim=1)
-    return -z_in.shape[1] * reach.square()
+def close_enough(z_in: Tensor, *, unit: Tensor | float = 1.0, spread: Tensor | None = None) -> Tensor:
+    """Loss of `match` at which MAPE <= `CLOSE` is certain, shape (N,): mean |d| <= sqrt(mean d^2).
+
+    Args:
+        z_in: targets, shape (N, D).
+        unit: as for `match`.
+        spread: standard deviation of scores, for targets that are such: off by `CLOSE` of it, if that is less. A
+            constant that is added to a score makes MAPE small and nothing alike.
+    """
+    reach = CLOSE * size(z_in)
+    if spread is not None:
+        reach = reach.clamp(max=CLOSE * spread)
+    return -z_in.shape[1] * (reach / unit).square()
+
+
+def size(z: Tensor) -> Tensor:
+    """max_d |z_d|, the scale of MAPE, shape (N,); the least positive number there is where all of z is zero."""
+    return z.abs().amax(dim=1).clamp(min=torch.finfo(z.dtype).tiny)
 
 
 def mape(z_in: Tensor, z_out: Tensor) -> Tensor:
@@ -90,9 +105,7 @@ def mape(z_in: Tensor, z_out: Tensor) -> Tensor:
     Returns:
         Shape (N,), >= 0 and finite: the largest number there is where a target that is zero throughout was missed.
     """
-    limits = torch.finfo(z_in.dtype)
-    size = z_in.abs().amax(dim=1).clamp(min=limits.tiny)
-    return ((z_out - z_in).abs().mean(dim=1) / size).clamp(max=limits.max)
+    return ((z_out - z_in).abs().mean(dim=1) / size(z_in)).clamp(max=torch.finfo(z_in.dtype).max)
 
 
 def real(score: Tensor) -> Tensor:

@@ -9,7 +9,7 @@ from typing import Literal, NamedTuple
 
 Verdict = Literal["broken", "holds", "inconclusive"]
 
-LEFT = 0.75  # share of the clean advantage over chance below which a detector counts as broken
+LEFT = 0.75  # share of the clean advantage over chance, or of rejected OOD inputs, below which a detector is broken
 ZERO_GRADIENTS = 0.1  # share of queries: one step in ten that went nowhere
 STUCK = 0.5  # share of rows on which nothing beat the clean input
 RISING = 0.75  # share of rows that a working search improves; the rest may start at a corner that is already best
@@ -17,6 +17,7 @@ RANK_CORRELATION = 0.9
 BEATEN = 0.01  # AUROC by which a rival must be stronger: less is luck of the random starts
 UNFINISHED = 0.01  # AUROC still lost in the second half of the queries: twice as many would find as much again
 EXPLAINED = 10.0  # honest scores: up to 2.2; plateaus with a slope of their own: 68 and more
+UNEXPLAINED = 0.3  # of the difference between the sets: honest scores up to 0.22, steps between plateaus 0.9 and more
 SPREAD = 0.05  # AUROC between restarts: more means that the result hangs on the start
 
 
@@ -36,6 +37,7 @@ class Indicators(NamedTuple):
         row_independent: so did scoring one of them alone.
         slope_ratio: see `probe.slope_ratio`, between the ID images and this set, of what the search follows; None for
             matching.
+        unexplained_share: see `probe.unexplained_share`, likewise.
         gradient_trouble: what `probe.trouble` says of its gradient there; None also where a surrogate stands in.
         rising_share: share of attacked rows whose search ended above the loss of its own first step (not of the clean
             input), rows that were finished there included.
@@ -47,6 +49,12 @@ class Indicators(NamedTuple):
         transfer_auroc: lowest AUROC left, within the same limits, by a search on another score.
         rival_auroc: lowest AUROC left by any other threat of the run within the same limits, suites included.
         restart_spread: AUROC left by the weakest restart minus that of the strongest.
+        other_goal: what the search was after in place of the lowest score (or highest, for ID inputs), in words; None
+            where nothing else.
+        accepted_before: share of OOD inputs that the deployed threshold accepts before any attack, for a search that is
+            after that threshold; None for others.
+        accepted_after: the same with the smallest perturbations found.
+        id_against_id: it started from ID images, which no score is asked to tell from ID images.
     """
 
     white_box: bool
@@ -59,6 +67,7 @@ class Indicators(NamedTuple):
     repeatable: bool = True
     row_independent: bool = True
     slope_ratio: float | None = None
+    unexplained_share: float | None = None
     gradient_trouble: str | None = None
     rising_share: float | None = None
     unfinished_drop: float | None = None
@@ -68,6 +77,10 @@ class Indicators(NamedTuple):
     transfer_auroc: float | None = None
     rival_auroc: float | None = None
     restart_spread: float | None = None
+    other_goal: str | None = None
+    accepted_before: float | None = None
+    accepted_after: float | None = None
+    id_against_id: bool = False
 
 
 def failures(attacked: float, found: Indicators) -> list[str]:
@@ -85,13 +98,17 @@ def _of_the_score(found: Indicators) -> Iterator[str]:
         yield f"the gradient of the score is not to be relied on: {found.gradient_trouble}"
     if (found.slope_ratio or 0) > EXPLAINED:
         yield f"the score differs between the sets {found.slope_ratio:.3g} times more than its gradient explains"
+    if (found.unexplained_share or 0) > UNEXPLAINED:
+        yield f"its gradient leaves {found.unexplained_share:.0%} of the difference between the sets unexplained"
     correlation = found.surrogate_rank_correlation
     if correlation is not None and correlation < RANK_CORRELATION:
         yield f"the surrogate orders inputs unlike the score (rank correlation {correlation:.2f})"
 
 
 def _of_the_search(found: Indicators) -> Iterator[str]:
-    """What the search did on its way."""
+    """What the search was after, and did on its way."""
+    if found.other_goal is not None:
+        yield f"the search was after {found.other_goal}, and may succeed without moving the score as far as it goes"
     if not found.white_box:
         yield "the search used no gradient"
     if (found.zero_gradient_share or 0) > ZERO_GRADIENTS:
@@ -138,8 +155,10 @@ def _of_the_box(found: Indicators) -> Iterator[str]:
 def verdict(clean: float, attacked: float, found: Indicators) -> tuple[Verdict, str]:
     """What the numbers allow one to say.
 
-    Broken: a quarter of the clean advantage over chance is gone, attacked <= 0.5 + 0.75 (clean - 0.5). Holds: more is
-    left and no indicator says that the search failed. Inconclusive: more is left, but an indicator does.
+    Broken: a quarter of the clean advantage over chance is gone, attacked <= 0.5 + 0.75 (clean - 0.5), or the threshold
+    that the search was after rejects a quarter fewer of the OOD inputs that it rejected before. Holds: more is
+    left and no indicator says that the search failed. Inconclusive: more is left, but an indicator does; or there was
+    nothing to lose.
 
     Args:
         clean: AUROC before the attack.
@@ -149,11 +168,16 @@ def verdict(clean: float, attacked: float, found: Indicators) -> tuple[Verdict, 
     Returns:
         The verdict and its reason in words.
     """
+    if found.id_against_id:
+        return "inconclusive", "it starts from ID images: a score is not asked to tell them from ID images"
     if clean <= 0.5:
         turned = "; a higher score must mean more OOD: is its sign turned?" if clean < 0.5 else ""
         return "broken", f"no better than chance before any attack (AUROC {clean:.3f}){turned}"
     if attacked <= 0.5 + LEFT * (clean - 0.5):
         return "broken", f"AUROC {clean:.3f} fell to {attacked:.3f}"
+    before, after = found.accepted_before, found.accepted_after
+    if before is not None and after is not None and 1 - after <= LEFT * (1 - before):
+        return "broken", f"the deployed threshold accepts {after:.0%} of OOD inputs, {before:.0%} before the attack"
     if reasons := failures(attacked, found):
         return "inconclusive", "; ".join(reasons)
     return "holds", f"AUROC {clean:.3f} fell to {attacked:.3f} and no indicator says that the search failed"

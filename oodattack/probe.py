@@ -21,6 +21,8 @@ FACTOR = 2.0  # a kink or curvature may halve or double the slope over a step
 SHARE = 0.75  # of rows: with 16 of them, a coin gets there in 4 of 100 cases
 ACROSS = 0.5  # kinks and sign steps inside a score leave > 0.7; a gradient without 2/3 of its squared length has 0.5
 ZERO = 0.1  # share of rows, as for the gradients of a search
+ON_THE_WAY = (16, 64)  # points between two images; the finer rule where the coarse one does not settle it
+ROUGH = 0.25
 MISSING = 0.5  # share of rows on which a gradient may be zero or not finite and still lead the others
 
 
@@ -128,8 +130,7 @@ def slope_ratio(f: Score, a: Tensor, b: Tensor) -> float | None:
         The median; None where there is no gradient, or one that is zero or not finite on half of the pairs: `trouble`
         tells of these.
     """
-    n = min(len(a), len(b), ROWS)
-    left, right = (x[torch.linspace(0, len(x) - 1, n).round().long().to(x.device)].detach() for x in (a, b))
+    left, right = pairs(a, b)
     found = [_gradient(f, x) for x in (left, right)]
     lengths = [torch.linalg.vector_norm(grad.double().flatten(1), dim=1) for grad, _ in found if grad is not None]
     if len(lengths) < 2:
@@ -137,7 +138,55 @@ def slope_ratio(f: Score, a: Tensor, b: Tensor) -> float | None:
     away = torch.linalg.vector_norm((left - right).double().flatten(1), dim=1)
     ratio = (_values(f, left) - _values(f, right)).abs() / (away * torch.maximum(*lengths))
     ratio = ratio[ratio.isfinite()]
-    return ratio.median().item() if 2 * len(ratio) > n else None
+    return ratio.median().item() if 2 * len(ratio) > len(left) else None
+
+
+def unexplained_share(f: Score, a: Tensor, b: Tensor) -> float | None:
+    """Share of a score's difference between two sets that its gradient on the way from one to the other leaves open.
+
+    median |f(b) - f(a) - p| / median |f(b) - f(a)| over pairs of images, where p is the integral of the gradient along
+    the line between them, by the midpoint rule. By the fundamental theorem of calculus 0 but for the rule; where it is
+    not, the score jumps, as between two plateaus, and their slope, however long, leads elsewhere. A rule fine enough
+    for honest scores resolves steep but finite slopes too: of these `slope_ratio` tells where the plateaus are flat.
+
+    Args:
+        f: (B, C, H, W) -> (B,).
+        a: images, shape (N, C, H, W).
+        b: images of the other set, shape (M, C, H, W); evenly spaced rows of both are paired.
+
+    Returns:
+        The share, >= 0; None where there is no gradient, or one that is not finite on half of the pairs.
+    """
+    left, right = pairs(a, b)
+    change = _values(f, right) - _values(f, left)
+    share = None
+    for points in ON_THE_WAY:
+        path = _path(f, left, right, points)
+        known = None if path is None else path.isfinite()
+        if path is None or known is None or 2 * int(known.sum()) <= len(left):
+            return None
+        share = ((change - path).abs()[known].median() / change.abs()[known].median()).item()
+        if share <= ROUGH:
+            break
+    return share
+
+
+def pairs(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
+    """As many images of two sets as the smaller one has, at most 16, evenly spaced."""
+    n = min(len(a), len(b), ROWS)
+    some = [x[torch.linspace(0, len(x) - 1, n).round().long().to(x.device)].detach() for x in (a, b)]
+    return some[0], some[1]
+
+
+def _path(f: Score, a: Tensor, b: Tensor, points: int) -> Tensor | None:
+    """The integral of the gradient along the lines from a to b by the midpoint rule, shape (B,), float64."""
+    path = torch.zeros(len(a), dtype=torch.float64, device=a.device)
+    for k in range(points):
+        grad, _ = _gradient(f, a + (b - a) * ((k + 0.5) / points))
+        if grad is None:
+            return None
+        path += (grad.double() * (b - a).double()).flatten(1).sum(1) / points
+    return path
 
 
 def _values(f: Score, x: Tensor) -> Tensor:

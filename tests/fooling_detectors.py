@@ -245,7 +245,7 @@ FOOLING = {
 }
 
 
-# --- plateaus: a truthful gradient that has nothing to do with what tells the sets apart ---
+# --- plateaus and jumps: a truthful gradient that has nothing to do with what tells the sets apart ---
 
 
 def stripes(x):
@@ -275,6 +275,16 @@ def votes(x):
     return (blocks > 0).float().flatten(1).mean(1) + 0.01 * stripes(x)
 
 
+def jump(x):
+    """Whose slope is as long as the jump is high, and leads along it."""
+    return (checker(x) > 0).float() + stripes(x)
+
+
+def jumping_gate(x):
+    return torch.where(checker(x) > 0, 1 + 3 * stripes(x), -1 + 3 * stripes(x))
+
+
+JUMPS = {"jump": jump, "jumping-gate": jumping_gate}
 PLATEAUS = {"plateau": plateau, "gate": gate, "clamped": clamped, "steep": steep, "votes": votes}
 
 

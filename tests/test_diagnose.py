@@ -40,6 +40,8 @@ WRONG = {
     "batch": ({"row_independent": False}, "depends on its batch"),
     "gradient": ({"gradient_trouble": "no gradient"}, "the gradient of the score is not to be relied on: no gradient"),
     "plateaus": ({"slope_ratio": 68.2}, "differs between the sets 68.2 times more than its gradient explains"),
+    "jumps": ({"unexplained_share": 0.31}, "its gradient leaves 31% of the difference between the sets unexplained"),
+    "another goal": ({"other_goal": "the logits"}, "the search was after the logits, and may succeed without moving"),
     "zero gradients": ({"zero_gradient_share": 0.11}, "11% of gradients were zero"),
     "not finite": ({"non_finite_share": 0.001}, "0.1% of queries were not finite"),
     "stuck": ({"clean_best_share": 0.51}, "nothing beat the clean input on 51% of rows"),
@@ -74,12 +76,15 @@ def test_each_indicator_alone_forbids_holds(changes, words):
 
 
 def test_every_indicator_can_forbid_holds():
-    # white_box_auroc is what rivals are compared with, and no reason by itself
-    assert {name for changes, _ in WRONG.values() for name in changes} == set(Indicators._fields) - {"white_box_auroc"}
+    # white_box_auroc is what rivals are compared with; the others lead to a verdict of their own
+    others = {"white_box_auroc", "accepted_before", "accepted_after", "id_against_id"}
+    assert {name for changes, _ in WRONG.values() for name in changes} == set(Indicators._fields) - others
 
 
 EDGES = {
     "slope": {"slope_ratio": 10.0},
+    "jumps": {"unexplained_share": 0.3},
+    "accepts no more": {"accepted_before": 0.2, "accepted_after": 0.39},
     "zero gradients": {"zero_gradient_share": 0.1},
     "stuck": {"clean_best_share": 0.5},
     "rising": {"rising_share": 0.75},
@@ -120,8 +125,21 @@ def test_without_a_white_box_number_rivals_are_compared_with_the_attacked_one():
     assert "black-box" in failures(0.94, found)[0]
 
 
+def test_a_search_for_the_threshold_is_judged_by_what_it_accepts():
+    found = FINE._replace(accepted_before=0.2, accepted_after=0.4)  # 60 % rejected of 80 %: three quarters
+    reason = "the deployed threshold accepts 40% of OOD inputs, 20% before the attack"
+    assert verdict(1.0, 0.9, found) == ("broken", reason)
+
+
+@pytest.mark.parametrize(("clean", "attacked"), [(0.49, 0.4), (0.52, 0.3), (0.52, 0.52)])
+def test_of_id_images_against_id_images_nothing_can_be_said(clean, attacked):
+    decision, reason = verdict(clean, attacked, FINE._replace(id_against_id=True))
+    assert decision == "inconclusive" and "ID images" in reason
+
+
 def test_all_reasons_are_named():
     worst = Indicators(
-        False, 1.0, 1.0, 1.0, 0.0, 0.1, 1.0, False, False, 99.0, "no gradient", 0.0, 0.1, 0.9, 0.1, 0.1, 0.1, 0.1
-    )
-    assert verdict(1.0, 0.9, worst)[1].count("; ") == 16  # 17 reasons
+        False, 1.0, 1.0, 1.0, 0.0, 0.1, 1.0, False, False, 99.0, 1.0, "no gradient", 0.0, 0.1, 0.9, 0.1, 0.1, 0.1, 0.1,
+        other_goal="the logits",
+    )  # fmt: skip
+    assert verdict(1.0, 0.9, worst)[1].count("; ") == 18  # 19 reasons

@@ -210,6 +210,44 @@ def test_quantile_brings_scores_onto_the_quantile(level):
     assert (shown.x_adv_scores - wanted).abs().max() < 1e-3
 
 
+@pytest.mark.parametrize("level", [0.5, 0.9])
+def test_a_quantile_above_the_median_is_no_floor_to_hold(level):
+    limits = threat(aim="quantile", objective=None, quantile=level, norm="l2", eps=2.0)
+    result = run(threats=[limits, BOX], targets=images(21, 0.2, 0.4, seed=3)).results[0]
+    assert (result.indicators["other_goal"] is None) == (level == 0.5)
+    assert result.verdict != "holds"
+
+
+@pytest.mark.parametrize("scale", [1e-25, 1.0, 1e25])
+@pytest.mark.parametrize("offset", [0.0, 1e4])
+def test_matching_a_score_follows_neither_its_scale_nor_its_offset(scale, offset):
+    detector = lambda x: scale * (brightness(x) + offset)
+    limits = match(match="score", attack="lbfgs", step_size=None, queries=30, eps=2.0)
+    easy = [OOD.to(torch.float32), OOD] if offset == 0.0 else [OOD]  # float32 does not hold both
+    for ood in easy:
+        result = one(detector, [limits], id=ID.to(ood.dtype)[:8], ood=ood)
+        assert result.attacked.auroc == pytest.approx(0.5, abs=0.04)
+        assert result.queries > 2
+
+
+def test_counts_and_flags_are_matched_too():
+    result = one(lambda x: brightness(x) > 0.4, [match(match="score", queries=4)])
+    assert result.mape.median == 0  # of a target that is 0, MAPE knows nothing between 0 and the largest number
+
+
+def test_a_row_at_a_tie_with_every_id_score_is_not_finished():
+    count = lambda x: (x > 0.5).flatten(1).sum(1)
+    bright = torch.zeros(6, *SHAPE)
+    bright[:, :, :2] = 0.9  # 8 pixels each
+    limits = threat(attack="random-search", queries=400)
+    assert one(count, [limits], id=bright, ood=torch.full((5, *SHAPE), 0.52)).attacked.auroc == 0
+
+
+def test_images_in_bfloat16_are_evaluated():
+    result = one(id=ID.to(torch.bfloat16), ood=OOD.to(torch.bfloat16))
+    assert result.attacked.auroc < result.clean.auroc
+
+
 def test_a_zero_target_leaves_a_report_that_reads(tmp_path):
     from oodattack.report import read_report
 

@@ -54,6 +54,18 @@ def test_a_plateau_with_a_slope_of_its_own_never_holds(name, threat):
     assert result.indicators["slope_ratio"] > 30
 
 
+@pytest.mark.parametrize("threat", [SUITE, "linf-8-255", "flagship"])
+@pytest.mark.parametrize("name", fooling.JUMPS)
+def test_a_jump_beside_a_long_slope_never_holds(name, threat):
+    sets = fooling.sets()
+    detector, box = fooling.JUMPS[name], "sanity-full-box"
+    (result, _) = evaluate(detector, id=sets.id, ood={"ood": sets.ood}, threats=[threat, box], seed=0).results
+    assert result.clean.auroc > 0.97
+    assert result.verdict in ("broken", "inconclusive"), result.reason
+    assert result.indicators["slope_ratio"] < 10  # which does not see it
+    assert result.indicators["unexplained_share"] > 0.9
+
+
 def contrasty():
     """ID images, three times as far from grey."""
     x = fooling.sets(12).id
@@ -96,6 +108,7 @@ def test_start_images_are_looked_at_too():
 @pytest.mark.parametrize("name", fooling.HONEST)
 def test_the_gradient_of_an_honest_detector_explains_it(name):
     assert verdict_of(name).indicators["slope_ratio"] < 3
+    assert verdict_of(name).indicators["unexplained_share"] < 0.01
 
 
 @pytest.mark.parametrize("name", ["no-grad", "detached", "partly-detached"])

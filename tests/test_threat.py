@@ -368,6 +368,7 @@ def test_members_of_a_suite_complete_the_fields_at_its_top(write):
             "`members` that share `queries` must hide, raise or cross and keep the",
         ),
         ("queries = 60", "queries = 1", "`queries` must be greater than or equal to 2, got 1"),
+        ("queries = 60", "queries = 19", "`queries` must be >= those of each member, got 19 and 20 in wrong/white"),
     ],
 )
 def test_wrong_suites_with_tables_are_refused(old, new, message, write):

@@ -13,13 +13,16 @@ from oodattack.report.record import Direction
 from oodattack.threat import Threat, ThreatModel, limits_of, members_of
 
 
-def indicators(outcome: Outcome, ood_name: str, *, matching: bool, floors: Floors, subject: Subject) -> Indicators:
+def indicators(threat: Threat, outcome: Outcome, ood_name: str, floors: Floors, subject: Subject) -> Indicators:
     """How the search went on one OOD set, over all attacked rows."""
-    sides = outcome.sides
+    sides, members = outcome.sides, members_of(threat)
+    matching = any(m.aim in ("match", "quantile") for m in members)
     queries = sum(int(side.queries.sum()) for side in sides)
     gradients = sum(int(side.gradients.sum()) for side in sides)
     zero = sum(int(side.zero_gradients.sum()) for side in sides) / max(gradients, 1)
     stuck = torch.cat([side.clean_best for side in sides]).double().mean().item()
+    goals = [other_goal(m) for m in members]
+    nearest = outcome.ood.crossing if outcome.ood and all(m.aim == "cross" for m in members) else None
     return Indicators(
         white_box=outcome.white_box,
         zero_gradient_share=zero if outcome.white_box else None,
@@ -29,6 +32,7 @@ def indicators(outcome: Outcome, ood_name: str, *, matching: bool, floors: Floor
         random_auroc=floors.random,
         full_box_auroc=floors.full_box,
         slope_ratio=None if matching or not outcome.white_box else subject.slope_ratio[ood_name],
+        unexplained_share=None if matching or not outcome.white_box else subject.unexplained[ood_name],
         gradient_trouble=subject.trouble[ood_name] if outcome.surrogate is None and outcome.white_box else None,
         rising_share=outcome.rising_share,
         unfinished_drop=outcome.unfinished_drop,
@@ -38,9 +42,26 @@ def indicators(outcome: Outcome, ood_name: str, *, matching: bool, floors: Floor
         transfer_auroc=floors.transfer,
         rival_auroc=floors.rival,
         restart_spread=outcome.restart_spread,
+        other_goal=None if None in goals else goals[0],
+        accepted_before=None if nearest is None else (nearest == 0).double().mean().item(),
+        accepted_after=None if nearest is None else nearest.isfinite().double().mean().item(),
+        id_against_id=limits_of(threat).start == "id",
         repeatable=subject.repeatable,
         row_independent=subject.row_independent,
     )
+
+
+def other_goal(limits: ThreatModel) -> str | None:
+    """What a search is after other than the score's extreme, in words; None where nothing else.
+
+    Matching and quantiles up to the median are as good: they leave an AUROC of 0.5 or less. Searches for a threshold
+    are judged by what it accepts.
+    """
+    if limits.quantile is not None and limits.quantile > 0.5:
+        return f"the {limits.quantile:.0%} quantile of ID scores"
+    if limits.objective in (None, "score"):
+        return None
+    return "a wrong class" if limits.objective == "misclassify" else f"the {limits.objective}"
 
 
 def record(

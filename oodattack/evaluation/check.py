@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from oodattack import data
 from oodattack.data.disk import blocks
 from oodattack.detector import Detector
+from oodattack.identity import bytes_of
 
 
 def check_images(x: Tensor, name: str, *, like: Tensor) -> None:
@@ -33,8 +34,8 @@ def check_disjoint(x: Tensor, name: str, id: Tensor) -> None:
 def exact_digests(x: Tensor) -> Iterator[bytes]:
     """128-bit BLAKE2b digest of every image, of all bits of its values."""
     for block in blocks(x):
-        for row in block.cpu().contiguous().numpy():
-            yield hashlib.blake2b(row.tobytes(), digest_size=16).digest()
+        for row in block.cpu().contiguous():
+            yield hashlib.blake2b(bytes_of(row), digest_size=16).digest()
 
 
 def check_detector(detector: Detector, name: str) -> None:

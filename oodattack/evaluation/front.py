@@ -22,7 +22,7 @@ class Front:
     name: str
     x: Tensor
     clean: Tensor
-    against: Tensor  # clean scores of the other side
+    against: Tensor  # scores of the other side: clean ones, or at their best if it is attacked too
     sign: int  # 1: rows want to score high (ID), -1: low (OOD)
     budget: int  # queries that each row may spend
     best: Side
@@ -122,12 +122,12 @@ def front(
     best = Side(
         scores=clean.clone(),
         again=clean.clone(),
-        scores_8bit=clean_8bit.clone(),
+        scores_8bit=clean_8bit.where(clean_8bit.isfinite(), clean),
         distance=torch.zeros(n, dtype=torch.float64),
         queries=none.clone(),
         gradients=none.clone(),
         zero_gradients=none.clone(),
-        non_finite=none.clone(),
+        non_finite=(~clean_8bit.isfinite()).long(),
         clean_best=torch.ones(n, dtype=torch.bool),
         stopped=none.clone(),
         mape=None,

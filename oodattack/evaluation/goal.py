@@ -69,8 +69,10 @@ def objective(prey: Quarry, threat: ThreatModel, goal: Goal, x: Tensor, rows: sl
         rows: where they are in `goal.targets`.
     """
     if threat.aim == "match":
-        z_in = _targets(goal, rows)[:, 0]
-        return Objective([aims.match(prey.f, z_in)], aims.close_enough(z_in))
+        z, unit = _targets(goal)
+        spread = z.std(correction=0) if threat.match == "score" and len(z) > 1 else None
+        enough = aims.close_enough(z[rows, 0], unit=unit, spread=spread)
+        return Objective([aims.match(prey.f, z[rows, 0], unit=unit)], enough)
     if threat.objective == "misclassify":
         return Objective([aims.misclassify(prey.f, prey.f(x).argmax(dim=1).detach())], None)
     assert goal.beaten is not None
@@ -82,7 +84,8 @@ def objective(prey: Quarry, threat: ThreatModel, goal: Goal, x: Tensor, rows: sl
     if threat.aim == "cross":
         level = goal.beaten.new_tensor(id_threshold(goal.beaten.cpu(), tpr=TPR))
         return Objective([aims.cross(prey.f, level)], None, crossing=True)
-    enough = goal.beaten.max() + BEYOND * spread if goal.side == "id" else -(goal.beaten.min() - BEYOND * spread)
+    furthest = goal.beaten.max() if goal.side == "id" else -goal.beaten.min()
+    enough = torch.maximum(furthest + BEYOND * spread, furthest.nextafter(furthest.new_tensor(float("inf"))))
     toward = aims.lift if goal.side == "id" else aims.hide
     judge = None if prey.judge is None else toward(prey.judge)
     return Objective(_followed(prey, threat, goal, x, rows), enough.expand(len(x)), judge)
@@ -91,8 +94,8 @@ def objective(prey: Quarry, threat: ThreatModel, goal: Goal, x: Tensor, rows: sl
 def _followed(prey: Quarry, threat: ThreatModel, goal: Goal, x: Tensor, rows: slice) -> list[Loss]:
     """The losses of the aims hide and raise, by `threat.objective`."""
     if threat.objective == "latent":
-        z = _targets(goal, rows)
-        return [aims.match(prey.f, z[:, r]) for r in range(z.shape[1])]
+        z, unit = _targets(goal)
+        return [aims.match(prey.f, z[rows, r], unit=unit) for r in range(z.shape[1])]
     if threat.objective == "class-logits":
         if goal.side == "id":
             return [aims.less_of_every_class(prey.f)]
@@ -102,9 +105,12 @@ def _followed(prey: Quarry, threat: ThreatModel, goal: Goal, x: Tensor, rows: sl
     return [(aims.lift if goal.side == "id" else aims.hide)(prey.f)]
 
 
-def _targets(goal: Goal, rows: slice) -> Tensor:
+def _targets(goal: Goal) -> tuple[Tensor, Tensor]:
+    """Targets of all rows, (N, R, D), and the largest number in them, 1 where all are zero."""
     assert goal.targets is not None
-    return goal.targets[rows]
+    z = goal.targets
+    largest = z.abs().amax()
+    return z, largest.where(largest > 0, 1)
 
 
 def nearest(f: Callable[[Tensor], Tensor], x: Tensor, others: Tensor, *, count: int, batch: Batch) -> Tensor:

@@ -140,8 +140,7 @@ class Run:
             return
         subject = self.setup.subjects[name]
         lowest = floors_of(threat, clean, outcome, outcomes)
-        matching = any(m.aim in ("match", "quantile") for m in members_of(threat))
-        found = indicators(outcome, ood_name, matching=matching, floors=lowest, subject=subject)
+        found = indicators(threat, outcome, ood_name, lowest, subject)
         result = record(name, threat, ood_name, clean, outcome, found)
         if self.setup.certify:
             sets = ((ID, self.setup.id), (f"ood/{ood_name}", x))
@@ -245,7 +244,7 @@ class Run:
             ):
                 if not (limits.attacks_ood if sign < 0 else limits.attacks_id):
                     continue
-                rounded = setup.score(name, images, "images in 8 bits", rounded=True)
+                rounded = setup.score(name, images, "images in 8 bits", rounded=True, finite=False)
                 sides.append(
                     front(
                         ood_name if sign < 0 else f"{ID} against {ood_name}", images, own, rounded, other,

@@ -7,6 +7,7 @@ when its class changes, here when its score has passed every score of the other 
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import permutations
 
 from oodattack.data.disk import picked
 from oodattack.evaluation.curves import unfinished
@@ -56,6 +57,8 @@ def scheduled(setup: Setup, suite: Suite, name: str, fronts: Sequence[Front], ag
     """
     start = time.perf_counter()
     plan = fitting(setup, suite, name)
+    for front, other in permutations(fronts, 2):
+        front.against = other.best.scores  # the tensor itself: what a row has to pass moves with the other side
     members: dict[str, float] = {}
     standings: dict[ThreatModel, Standing] = {}
     curve = [(0.0, left_auroc(fronts))]

@@ -14,7 +14,7 @@ from oodattack.evaluation.plan import Quarry, Unfit, blinded, followed_latent, i
 from oodattack.evaluation.score import score
 from oodattack.geometry import row_random
 from oodattack.keep_graph import keeping_graph, reaches
-from oodattack.probe import probe, slope_ratio, trouble
+from oodattack.probe import probe, slope_ratio, trouble, unexplained_share
 from oodattack.threat import ThreatModel
 
 Precision = Literal["full", "bfloat16"]
@@ -35,6 +35,7 @@ class Subject(NamedTuple):
             or something stands in for it.
         slope_ratio: by attacked set, see `probe.slope_ratio`, between the ID images and it, of what is differentiated;
             None where its gradient is in trouble already.
+        unexplained: by attacked set, see `probe.unexplained_share`, likewise.
     """
 
     detector: Detector
@@ -44,6 +45,7 @@ class Subject(NamedTuple):
     stand_in: Surrogate | None
     trouble: dict[str, str | None]
     slope_ratio: dict[str, float | None]
+    unexplained: dict[str, float | None]
 
 
 @dataclass
@@ -76,8 +78,11 @@ class Setup:
         for name, detector in self.detectors.items():
             stand_in, found = self._stand_in(detector, sets)
             f = stand_in.score if stand_in else detector
-            ratios = {which: None if found[which] else slope_ratio(f, self.id, x) for which, x in sets.items()}
-            self.subjects[name] = Subject(detector, on_id[name], *steady[name], stand_in, found, ratios)
+            ratios, shares = (
+                {which: None if found[which] else explained(f, self.id, x) for which, x in sets.items()}
+                for explained in (slope_ratio, unexplained_share)
+            )
+            self.subjects[name] = Subject(detector, on_id[name], *steady[name], stand_in, found, ratios, shares)
 
     def score(self, name: str, x: Tensor, what: str, *, rounded: bool = False, finite: bool = True) -> Tensor:
         """The untouched detector's scores, on the CPU; see `score`."""

@@ -46,6 +46,11 @@ class Suite(BaseModel):
                         f"`members` that share `queries` must hide, raise or cross and keep the best, got {got}. "
                         "Drop that member, or `queries`."
                     )
+                if m.queries > self.queries:
+                    raise ValueError(
+                        f"`queries` must be >= those of each member, got {self.queries} and {m.queries} in {m.name}. "
+                        "Raise the former, or lower the latter."
+                    )
         return self
 
 

@@ -50,6 +50,16 @@ def test_every_objective_lowers_the_auroc_and_the_score_judges(objective, aim):
     assert result.queries <= 60 + 12  # judging costs one query in five, inside the budget but for the last
 
 
+@pytest.mark.parametrize(("objective", "goal"), [("logits", "the logits"), ("misclassify", "a wrong class")])
+def test_a_search_that_does_not_follow_the_score_earns_no_holds(objective, goal):
+    limits = threat(objective=objective, eps=0.01, queries=10)
+    box = threat("box", eps=1.0, init="clean")
+    result = run(Energy(convnet()), limits, box).results[0]
+    assert result.attacked.auroc > 0.5 + 0.75 * (result.clean.auroc - 0.5)  # little changes within 0.01
+    assert result.indicators["other_goal"] == goal
+    assert result.verdict == "inconclusive" and f"the search was after {goal}" in result.reason
+
+
 def test_no_objective_makes_a_row_worse_than_clean():
     detector = Energy(convnet())
     for objective in ("logits", "latent", "class-logits"):

@@ -104,6 +104,31 @@ def test_both_sides_share_one_number():
     assert result.direction == "both"
 
 
+def test_rows_of_both_sides_go_on_while_the_attacked_scores_overlap():
+    # a ripple makes the search slow; clean scores are out of each other's reach, attacked ones overlap
+    def rippled(x):
+        return brightness(x) + (300 * x).sin().flatten(1).mean(1) / 150
+
+    id_, ood = (images(*[level + 0.004 * i for i in range(12)]) for level in (0.30, 0.48))
+    together = suite(member("a", aim="both"), member("b", aim="both"), queries=80)
+    once = member("once", aim="both", queries=20)
+    result, single = run(rippled, [together, once], ood, id_).results
+    assert single.attacked.auroc < single.clean.auroc == 1
+    assert result.attacked.auroc < single.attacked.auroc
+    assert result.queries > 60
+
+
+def test_clean_images_whose_8_bit_version_has_no_score_are_told():
+    def fragile(x):
+        grey = (255 * x).round() == 255 * x
+        return brightness(x).masked_fill(grey.flatten(1).all(1), float("nan"))
+
+    ood = images(*[0.45] * 6)
+    result = run(fragile, [suite(member("a"), queries=20)], ood).results[0]
+    assert result.attacked.auroc < result.clean.auroc
+    assert result.non_finite_rows == len(ood)
+
+
 def test_draws_are_for_scores_that_change():
     generator = torch.Generator().manual_seed(0)
     noisy = lambda x: brightness(x) + 0.01 * torch.randn(len(x), dtype=x.dtype, generator=generator)
