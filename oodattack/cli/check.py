@@ -80,7 +80,7 @@ def check(
             alpha=alpha,
             accept_inconclusive=accept_inconclusive,
         )
-    except ValueError as error:
+    except (ValueError, OSError) as error:
         if junit is not None:
             gate.save_junit(error, junit)  # else an earlier one would stay
         raise

@@ -1,17 +1,26 @@
 """From the words of a command line to an exit code."""
 
+import errno
 import io
 import os
 import sys
+import traceback
+from contextlib import suppress
 
 import click
 
 from oodattack.cli.commands import cli
 from oodattack.cli.completion import VARIABLE
 
+GONE = 128 + 13  # of a tool that SIGPIPE ends, as the reader of its output has left
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)  # of a write, which knows no file name
+
 
 def main(argv: list[str] | None = None) -> int:
-    """Run a command. Exit codes: 0 done, 1 a regression or failed verification, 2 wrong use, 130 interrupted."""
+    """Run a command.
+
+    Exit codes: 0 done, 1 a regression or failed verification, 2 wrong use, 130 interrupted, 141 nobody reads on.
+    """
     if "OMP_WAIT_POLICY" not in os.environ:
         # Threads that wait for one another by spinning make a run up to 50 times slower when something else shares
         # the cores; giving up after 1000 turns costs about a tenth on a quiet machine. Read when torch is imported.
@@ -36,12 +45,27 @@ def main(argv: list[str] | None = None) -> int:
     except SystemExit as stop:
         if VARIABLE in os.environ:
             raise  # click's own: completion is done
+        *_, (frame, _) = traceback.walk_tb(stop.__traceback__)
+        if frame.f_globals["__name__"].partition(".")[0] in ("click", "rich"):  # whose only reason to leave it is
+            return GONE
         return _say(f"user code must return, got SystemExit: {stop.code}. Correct detector, network or images.", 2)
     except (ValueError, FloatingPointError) as error:
         return _say(" ".join(str(error).split()), 2)
+    except OSError as error:
+        if error.filename is None and error.errno not in FULL:
+            raise  # no path that the user named
+        where = "output" if error.filename is None else error.filename
+        return _say(f"{where}: must be readable and writable, got {error.strerror}. Check path, rights and space.", 2)
     return done if isinstance(done, int) else 0
 
 
 def _say(message: str, code: int) -> int:
-    click.echo(f"oodattack: {message}", err=True)
+    """One line on standard error. What a stream does not take is let go: at exit it would change the code."""
+    with suppress(OSError):
+        click.echo(f"oodattack: {message}", err=True)
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except OSError:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
     return code

@@ -40,14 +40,14 @@ def junit(found: Comparison) -> str:
     return Xml.tostring(root, encoding="unicode", xml_declaration=True) + "\n"
 
 
-def not_compared(error: str) -> str:
+def not_compared(error: Exception) -> str:
     """The XML text where nothing could be compared."""
     counts = {"tests": "1", "failures": "0", "errors": "1", "skipped": "0", "time": "0"}
     root = Xml.Element("testsuites", counts)
     suite = Xml.SubElement(root, "testsuite", {"name": SUITE, **counts})
     case = Xml.SubElement(suite, "testcase", {"classname": SUITE, "name": "comparison", "time": "0"})
-    words = xml_text(error)
-    Xml.SubElement(case, "error", {"type": "ValueError", "message": words}).text = words
+    words = xml_text(" ".join(str(error).split()))
+    Xml.SubElement(case, "error", {"type": type(error).__name__, "message": words}).text = words
     Xml.indent(root)
     return Xml.tostring(root, encoding="unicode", xml_declaration=True) + "\n"
 
@@ -63,11 +63,11 @@ def xml_text(words: str) -> str:
     return FORBIDDEN.sub("?", words)
 
 
-def save_junit(found: Comparison | ValueError, path: Path) -> None:
+def save_junit(found: Comparison | Exception, path: Path) -> None:
     """Write the XML of a comparison, or of why there is none.
 
     Raises:
         ValueError: it cannot be written.
     """
-    text = not_compared(" ".join(str(found).split())) if isinstance(found, ValueError) else junit(found)
+    text = not_compared(found) if isinstance(found, Exception) else junit(found)
     write_file(path, text.encode(), "--junit")

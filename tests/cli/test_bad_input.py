@@ -38,6 +38,7 @@ def net(channels, classes): return nn.Sequential(nn.Flatten(), nn.Linear(64, cla
 def net_fails(): raise OSError("no such checkpoint")
 def net_no(): return "resnet"
 """
+LONG = "n" * 300  # no file system takes that
 LINF = (preset_folder() / "linf-8-255.toml").read_text(encoding="utf-8")
 
 
@@ -333,6 +334,18 @@ BAD = {
         given(out="full"),
         ["`--out` must be a new or empty folder", "got 'full' with files", "Choose another"],
     ),
+    **{
+        f"{words[0]}: {name}": (words, [LONG, "must", "got File name too long. Check"])
+        for name, words in {
+            "out": given(out=LONG),
+            "id": given(id=f"npz:{LONG}"),
+            "ood": given(ood=f"folder:{LONG}"),
+            "the run": ["verify", LONG],
+            "its pictures": ["gallery", LONG],
+            "plan": ["run", "--resume", LONG],
+            "report": ["check", LONG, "--baseline", "id.npz"],
+        }.items()
+    },
     "samples": (given(samples="1"), ["--samples", "1", "x>=2", "oodattack run --help"]),
     "samples in words": (given(samples="few"), ["--samples", "'few'", "integer", "oodattack run --help"]),
     "seed": (given(seed="-1"), ["--seed", "-1", "0<=x<="]),

@@ -256,6 +256,27 @@ def test_bugs_of_ours_are_not_dressed_up(workplace, monkeypatch):
         main(RUN)
 
 
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no such device")
+@pytest.mark.parametrize("words", ["--version", "list threats"])
+def test_output_that_cannot_be_written_is_no_regression(words):
+    command = [sys.executable, "-m", "oodattack", *words.split()]
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, timeout=120)
+        assert done.returncode == 2
+        assert done.stderr.startswith("oodattack: output: must be readable and writable, got No space left on device.")
+        assert done.stderr.count("\n") == 1
+        assert subprocess.run(command, stdout=full, stderr=full, timeout=120).returncode == 2
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no such signal")
+@pytest.mark.parametrize("words", ["--version", "list threats"])  # click and rich print in ways of their own
+def test_a_reader_who_leaves_is_no_fault_of_user_code(words):
+    command = [sys.executable, "-m", "oodattack", *words.split()]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as started:
+        started.stdout.close()
+        assert (started.stderr.read(), started.wait(120)) == ("", 128 + 13)
+
+
 def test_version(capsys):
     assert main(["--version"]) == 0
     assert capsys.readouterr().out.split()[-1] == oodattack.__version__

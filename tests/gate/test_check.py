@@ -185,6 +185,14 @@ def test_what_cannot_be_compared_is_an_error_in_junit(workplace, capsys, tmp_pat
     assert root.find(".//testcase/error").get("message").startswith("`spec.seed` must be as in the baseline, 0, got 1")
 
 
+def test_a_path_that_cannot_be_read_is_no_regression(workplace, capsys, tmp_path):
+    xml, name = tmp_path / "check.xml", "n" * 300
+    assert main(["check", "old", "--baseline", name, "--junit", str(xml)]) == 2
+    printed = capsys.readouterr()
+    assert printed.err.startswith(f"oodattack: {name}: must be readable") and printed.err.count("\n") == 1
+    assert "File name too long" in Xml.parse(xml).getroot().find(".//testcase/error").get("message")
+
+
 def test_a_threat_that_changed_is_named(workplace, capsys):
     fields = json.loads(workplace.read_text())
     fields["threats"]["quick"] = "0" * 64
