@@ -14,10 +14,11 @@ from oodattack.report import Result
 from oodattack.runs.evidence import Cell
 from oodattack.runs.images import Inputs
 from oodattack.runs.line import Line, told
-from oodattack.threat import Suite, ThreatModel, limits_of
+from oodattack.threat import Suite, ThreatModel, limits_of, members_of
 
 Shard = dict[str, Tensor]
 
+STOPPED = ("queries spent", "target reached", "ball binds", "stationary", "step too small")  # as in `attack`
 OFF = 0.002  # AUROC may be, by rounding in batches of another size
 
 
@@ -27,6 +28,7 @@ def of_cell(where: str, inputs: Inputs, result: Result, cell: Cell, threat: Thre
     ood, own_id = sides.get(f"ood/{cell.ood}"), sides.get("id")
     wanted = {name for name, is_in in ((f"ood/{cell.ood}", limits.attacks_ood), ("id", limits.attacks_id)) if is_in}
     yield told(f"{where}: attacked sides", sorted(wanted), sorted(sides))
+    yield told(f"{where}: direction", result.direction, direction(threat))
     clean = inputs.clean(cell.detector, "id"), inputs.clean(cell.detector, f"ood/{cell.ood}")
     scores = pair(clean, own_id, ood, "scores")
     yield from of_record(f"{where}: clean", result.clean, numbers(*clean))
@@ -43,9 +45,28 @@ def of_cell(where: str, inputs: Inputs, result: Result, cell: Cell, threat: Thre
     yield told(f"{where}: distance", result.distance, max(side["distance"].max().item() for side in rows))
     queries = torch.cat([side["queries"] for side in rows])
     yield told(f"{where}: queries", result.queries, queries.double().mean().item())
+    matches = any(m.aim == "match" for m in members_of(threat))
+    yield told(f"{where}: stopped", result.stopped, stopped(rows) if matches else None)
     unfit = sum(int((side["non_finite"] > 0).sum()) for side in rows)
     yield told(f"{where}: rows with numbers that were not finite", result.non_finite_rows, unfit)
     yield from of_indicators(where, result, rows, int(queries.sum()))
+
+
+def direction(threat: ThreatModel | Suite) -> str:
+    """The aim of a threat model; a suite's is the one its members share, or that of the side they attack."""
+    if isinstance(threat, ThreatModel) and threat.objective == "misclassify":
+        return "misclassify"
+    limits, aims = limits_of(threat), {m.aim for m in members_of(threat)}
+    if len(aims) == 1:
+        return aims.pop()
+    return "hide" if not limits.attacks_id else "both" if limits.attacks_ood else "raise"
+
+
+def stopped(rows: list[Shard]) -> dict[str, float]:
+    """Share of rows by the reason for which their search ended."""
+    codes = torch.cat([side["stopped"] for side in rows])
+    shares = {reason: (codes == i).double().mean().item() for i, reason in enumerate(STOPPED)}
+    return {reason: share for reason, share in shares.items() if share}
 
 
 def of_order(
@@ -73,13 +94,14 @@ def of_bounds(
     sets = [(name, torch.cat(list(inputs.blocks(name)))) for name in names]
     attacked = pair(clean, sides.get(names[0]), sides.get(names[1]), "scores")
     found = certificates.of(detector, cell.detector, threat, sets, clean, attacked)
-    if isinstance(found, str) or result.certified is None:
-        yield told(where, result.certified_auroc, found)
-        return
-    yield told(where, result.certified_auroc, found.auroc)
-    claimed, again = (record.model_dump(exclude={"seconds"}) for record in (result.certified, found))
-    for field in claimed:
-        yield told(f"{where} {field}", claimed[field], again[field])
+    claimed, again = (
+        {} if record is None or isinstance(record, str) else record.model_dump(exclude={"seconds"})
+        for record in (result.certified, found)
+    )
+    yield told(where, result.certified_auroc, again.get("auroc"))
+    yield told(f"{where}: a reason why not", result.uncertified is not None, not again)
+    for field in claimed | again:
+        yield told(f"{where} {field}", claimed.get(field), again.get(field))
 
 
 def of_indicators(where: str, result: Result, rows: list[Shard], queries: int) -> Iterator[Line]:

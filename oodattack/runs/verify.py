@@ -67,11 +67,7 @@ def of_run(run: Opened, detectors: Detectors, fingerprints: Mapping[str, str | N
         fingerprints: of these, see `detectors.store`.
     """
     spec, plan = run.report.spec, run.plan
-    yield told("seed", spec.seed, plan.job.get("seed"))
-    yield told("precision", spec.precision, plan.job.get("precision"))
-    yield told("samples", spec.samples, plan.job.get("samples"))
-    yield told("command", spec.command, plan.job.get("command"))
-    yield told("detectors", ", ".join(spec.detectors), ", ".join(plan.detectors))
+    yield from of_plan(run.report, plan)
     for name in detectors:
         yield told(f"{name}: fitted to", spec.fingerprints.get(name), fingerprints[name])
     threats = {name: dump.threat() for name, dump in plan.threats.items()}
@@ -92,8 +88,27 @@ def of_run(run: Opened, detectors: Detectors, fingerprints: Mapping[str, str | N
     certificates = Certificates()
     for result, cell in zip(run.report.results, run.evidence.cells, strict=False):
         yield from of_one(run, inputs, result, cell, limits, detectors, afresh)
-        if result.certified_auroc is not None or result.certified is not None:
+        if plan.job.get("certify"):
             yield from of_bounds(inputs, result, cell, limits[result.threat], detectors[cell.detector], certificates)
+        else:
+            claimed = (result.certified_auroc, result.certified, result.uncertified)
+            yield told(f"{result.where}: certified", claimed, (None, None, None))
+
+
+def of_plan(report: Report, plan: Plan) -> Iterator[Line]:
+    """What the report says of the run is what the plan says."""
+    spec, asked = report.spec, plan.job
+    for field in ("seed", "precision", "samples", "command"):
+        yield told(field, getattr(spec, field), asked.get(field))
+    yield told("ID set", spec.id.name, asked.get("id"))
+    if spec.targets is not None:
+        yield told("targets", spec.targets.name, f"{asked.get('id')} (reference)")
+    yield told("kind of device", *(str(device).partition(":")[0] for device in (spec.device, asked.get("device"))))
+    fits = 1 <= spec.batch_size <= plan.batch_size  # it falls where memory runs out
+    yield Line("batch size, at most", str(spec.batch_size), str(plan.batch_size), fits)
+    yield told("versions", report.versions, plan.versions)
+    yield told("detectors", ", ".join(spec.detectors), ", ".join(plan.detectors))
+    yield told("fingerprints", spec.fingerprints, plan.detectors)
 
 
 def of_inputs(run: Opened, inputs: Inputs) -> Iterator[Line]:
@@ -107,10 +122,11 @@ def of_inputs(run: Opened, inputs: Inputs) -> Iterator[Line]:
     for name, source in sources.items():
         found = "no such set"
         if name in run.evidence.inputs:
-            found = sha256_of_images(inputs.count(name), inputs.blocks(name))
+            n = inputs.count(name)
+            found = f"{n} images {sha256_of_images(n, inputs.blocks(name))}"
             fits = all(bool(((x >= 0) & (x <= 1)).all()) for x in inputs.blocks(name))
             yield Line(f"images {name}: pixels", "in [0, 1]", "in [0, 1]" if fits else "outside", fits)
-        yield told(f"images {name}", source.sha256, found)
+        yield told(f"images {name}", f"{source.n} images {source.sha256}", found)
 
 
 def of_overlaps(run: Opened, inputs: Inputs) -> Line:

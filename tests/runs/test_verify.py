@@ -13,7 +13,9 @@ from safetensors.torch import load_file, save_file
 from small_run import CODE, RUN, fill
 
 from oodattack import diagnose, numbers
+from oodattack.attack import STOPPED
 from oodattack.cli import main
+from oodattack.runs import claims
 from oodattack.runs.manifest import write_manifest
 from oodattack.runs.plan import read_plan
 from oodattack.runs.rows import close, differ
@@ -196,12 +198,43 @@ CHANGES = (auroc, interval, verdict, finite, deployed, images, threat, cell, oth
 CLAIMS = {f.__name__: f for f in CHANGES}
 
 
+def of_spec(**fields):
+    return lambda report: report["spec"].update(fields)
+
+
+def of_source(which, **fields):
+    """Of the ID set, or of the first OOD set."""
+    return lambda report: (report["spec"]["id"] if which == "id" else report["spec"]["ood"][0]).update(fields)
+
+
+def of_results(**fields):
+    return lambda report: [result.update(fields) for result in report["results"]]
+
+
+CLAIMS |= {
+    "n of id": of_source("id", n=4000),
+    "n of ood": of_source("ood", n=4000),
+    "name of id": of_source("id", name="imagenet"),
+    "batch size": of_spec(batch_size=7),
+    "device": of_spec(device="cuda:0"),
+    "versions": lambda report: report["versions"].update(torch="0.1"),
+    "one fingerprint more": lambda report: report["spec"]["fingerprints"].update(other="0" * 64),
+    "direction": of_results(direction="raise"),
+    "stopped": of_results(stopped={"target reached": 1.0}),
+    "uncertified": of_results(uncertified="no bounds"),
+}
+
+
 @pytest.mark.parametrize("what", CLAIMS)
 def test_a_changed_report_is_caught(run, capsys, what):
     of_report(run, CLAIMS[what])
     write_manifest(run)
     assert main(["verify", "out"]) == 1
     assert capsys.readouterr().out.count("DIFFERENT") == 1
+
+
+def test_reasons_to_stop_are_those_of_the_search():
+    assert claims.STOPPED == STOPPED
 
 
 def test_scores_and_metrics_that_fit_each_other_are_caught_by_the_detector(run, capsys):
