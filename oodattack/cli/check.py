@@ -1,5 +1,6 @@
 """`oodattack check`."""
 
+from os.path import realpath
 from pathlib import Path
 
 import click
@@ -66,6 +67,10 @@ def check(
     """
     from oodattack import gate
 
+    if junit is not None and update:
+        raise ValueError("`--junit` must go with a comparison, got it with --update. Drop one of them.")
+    if junit is not None and realpath(junit) in (realpath(baseline), realpath(report)):
+        raise ValueError(f"`--junit` must be a file of its own, got {str(junit)!r} twice. Choose another.")
     if update:
         found = gate.measured(report)
         found.save(baseline)

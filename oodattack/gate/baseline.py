@@ -1,5 +1,6 @@
 """The baseline: of a report, what a later one is compared with, in one JSON file small enough to commit."""
 
+import json
 from pathlib import Path
 from typing import Any, Literal
 
@@ -112,9 +113,24 @@ class Baseline(Record):
         """Write the file under another name first, so that nobody ever sees half of it.
 
         Raises:
-            ValueError: it cannot be written.
+            ValueError: it cannot be written, or would take the place of something that is no baseline.
         """
+        check_replaceable(path)
         write_file(path, (self.model_dump_json(indent=1) + "\n").encode(), "baseline")
+
+
+def check_replaceable(path: Path) -> None:
+    """Raise ValueError where a file is that is no baseline: a report may be the work of hours."""
+    try:
+        found = json.loads(path.read_bytes())
+    except (FileNotFoundError, IsADirectoryError, NotADirectoryError):
+        return  # writing will tell
+    except (ValueError, RecursionError):
+        found = None
+    if not isinstance(found, dict) or "baseline" not in found:
+        raise ValueError(
+            f"`baseline` must be a baseline to be replaced, got another file at {str(path)!r}. Choose another place."
+        )
 
 
 def baseline_of(fields: dict[str, Any]) -> Baseline:

@@ -118,6 +118,23 @@ def test_update_accepts_it(workplace, capsys):
     assert main(["check", "old", "--baseline", str(workplace)]) == 0  # better than that
 
 
+@pytest.mark.parametrize("name", ["old/report.json", "id.npz"])
+def test_update_takes_the_place_of_no_report(workplace, capsys, runs, name):
+    before = (runs / name).read_bytes()
+    assert main(["check", "worse", "--baseline", name, "--update"]) == 2
+    assert capsys.readouterr().err.startswith("oodattack: `baseline` must be a baseline to be replaced, got another")
+    assert (runs / name).read_bytes() == before
+
+
+def test_junit_takes_the_place_of_no_other_file(workplace, capsys):
+    before = workplace.read_bytes()
+    assert main(["check", "old", "--baseline", str(workplace), "--junit", str(workplace)]) == 2
+    assert "`--junit` must be a file of its own, got" in capsys.readouterr().err
+    assert main(["check", "old", "--baseline", str(workplace), "--junit", "x.xml", "--update"]) == 2
+    assert "`--junit` must go with a comparison, got it with --update" in capsys.readouterr().err
+    assert workplace.read_bytes() == before
+
+
 def test_reports_without_scores_are_compared_unpaired(runs, tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
     shutil.copy(runs / "old" / "report.json", tmp_path / "old.json")
