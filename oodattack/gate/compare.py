@@ -13,6 +13,7 @@ from oodattack.gate.same_spec import check_spec
 from oodattack.report.record import Key
 
 CLEAN = "clean"  # in the place of a threat
+ROUNDING = 1e-9  # a drop of exactly the margin passes, and 1 - 0.98 is more than 0.02
 POWER = 0.95  # how often a true drop of twice the margin should be caught
 
 
@@ -133,7 +134,7 @@ def compare(
     errors = np.array([error for error, _ in found])
     ps = adjusted(drops, errors, max_drop)
     powers = power(2 * max_drop, errors, max_drop, hurdle(errors, max_drop, alpha))
-    fails = (drops > max_drop) & (ps <= alpha)
+    fails = (drops > max_drop + ROUNDING) & (ps <= alpha)
     checks = [
         Check(*key, was.auroc, now.auroc, error, paired, float(p), float(caught), bool(failed))
         for (key, (was, now)), (error, paired), p, caught, failed in zip(

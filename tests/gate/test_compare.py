@@ -45,6 +45,16 @@ def test_a_fall_of_the_clean_auroc_fails_once_whatever_the_number_of_threats(mad
     assert len(found.checks) == 3
 
 
+@pytest.mark.parametrize(("was", "now", "margin"), [(0, 20, 0.02), (100, 120, 0.02), (0, 50, 0.05), (200, 230, 0.03)])
+def test_a_fall_of_exactly_the_margin_passes(made, was, now, margin):
+    id_ = np.arange(1000.0)
+    old, new = (np.where(id_ < below, -1.0, 2000.0) for below in (was, now))  # AUROC 1 - below / 1000
+    at = dict(max_drop=margin, alpha=0.01)
+    assert not compare(made(id_, old, {"x": new}), made(id_, old, {"x": old}), **at).regressions
+    new[now] = -1.0
+    assert compare(made(id_, old, {"x": new}), made(id_, old, {"x": old}), **(at | {"alpha": 0.5})).regressions
+
+
 def test_a_rise_passes(made, drawn):
     id_, clean, attacked = drawn
     assert not compare(made(id_, clean, {"x": attacked + 1}), made(id_, clean, {"x": attacked}), **AT).regressions
