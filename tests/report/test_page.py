@@ -209,6 +209,8 @@ def test_axes_by_hand():
     assert even(0, 1) == [0, 0.2, 0.4, 0.6, 0.8, 1.0]
     assert even(-3, 40) == [0, 10, 20, 30, 40]
     assert even(2, 2) == [2]
+    assert even(0, 2e-20) == [0, 5e-21, 1e-20, 1.5e-20, 2e-20]
+    assert even(1e6, 1e6 + 4e-7) == pytest.approx([1e6 + i * 1e-7 for i in range(5)], rel=1e-15)
     assert queries_axis(63).at(7) == 0.5  # log2(8) / log2(64)
     assert queries_axis(63).ticks == [0, 1, 3, 10, 30]
     assert eps_axis(0.2).at(0.05) == 0.25
