@@ -1,7 +1,7 @@
 """The report as tables in the terminal: one per OOD set, detectors down, threats across."""
 
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING
 
 from oodattack.report.record import Metrics, Report, Result
@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 MARK = {"broken": "[red]✗[/]", "holds": "[green]✓[/]", "inconclusive": "[yellow]?[/]"}
+PLAIN = str.maketrans("✗✓", "x+")  # for encodings without these signs
 WIDE = 100  # columns below which intervals are left out
 
 
@@ -19,18 +20,28 @@ def show(report: Report, console: "Console | None" = None) -> None:
     from rich.console import Console
 
     console = console or Console(file=sys.stdout)
-    swept = report.swept
+    marks, swept = marks_of(console), report.swept
     single = [r for r in report.results if r.sweep not in swept]
     for ood in dict.fromkeys(r.ood for r in single):
-        console.print(table(report, [r for r in single if r.ood == ood], intervals=console.width >= WIDE))
+        mine = [r for r in single if r.ood == ood]
+        console.print(table(report, mine, intervals=console.width >= WIDE, marks=marks))
     for threat, ood in dict.fromkeys((c.threat, c.ood) for c in report.curves if c.against == "eps"):
         console.print(sweep(report, threat, ood))
-    console.print("AUROC, OOD positive" + (", 95 % interval" if console.width >= WIDE else "") + ".  " + legend())
+    console.print("AUROC, OOD positive" + (", 95 % interval" if console.width >= WIDE else "") + ".  " + legend(marks))
     for note in notes(report):
         console.print(f"[dim]-[/] {note}", highlight=False, soft_wrap=False)
 
 
-def table(report: Report, results: list[Result], *, intervals: bool) -> "Table":
+def marks_of(console: "Console") -> Mapping[str, str]:
+    """Verdict -> mark, in signs that the console can write: what it lacks comes out as "?", which is a mark itself."""
+    try:
+        "".join(MARK.values()).encode(console.encoding)
+    except UnicodeEncodeError:
+        return {verdict: mark.translate(PLAIN) for verdict, mark in MARK.items()}
+    return MARK
+
+
+def table(report: Report, results: list[Result], *, intervals: bool, marks: Mapping[str, str]) -> "Table":
     """The table of one OOD set, from its records."""
     from rich.markup import escape
     from rich.table import Table
@@ -46,7 +57,7 @@ def table(report: Report, results: list[Result], *, intervals: bool) -> "Table":
         out.add_column(escape(threat), justify="right")
     for name in dict.fromkeys(r.name for r in results):
         mine = {r.threat: r for r in results if r.name == name}
-        cells = [cell(mine.get(threat), intervals=intervals) for threat in threats]
+        cells = [cell(mine.get(threat), intervals=intervals, marks=marks) for threat in threats]
         clean = next(iter(mine.values())).clean
         out.add_row(escape(name), auroc(clean, intervals=intervals), *cells)
     return out
@@ -78,11 +89,11 @@ def bound(value: float) -> str:
     return f"{value:.2f}".removeprefix("0") if value < 0.995 else "1.0"
 
 
-def cell(result: Result | None, *, intervals: bool) -> str:
+def cell(result: Result | None, *, intervals: bool, marks: Mapping[str, str] = MARK) -> str:
     """AUROC left, verdict mark and, where there is one, certified AUROC, median MAPE or distance to the threshold."""
     if result is None:
         return "[dim]-[/]"
-    text = f"{auroc(result.attacked, intervals=intervals)} {MARK[result.verdict]}"
+    text = f"{auroc(result.attacked, intervals=intervals)} {marks[result.verdict]}"
     if result.certified_auroc is not None:
         text += f"\n[dim]certified {result.certified_auroc:.3f}[/]"
     if result.crossing:
@@ -91,11 +102,9 @@ def cell(result: Result | None, *, intervals: bool) -> str:
     return text + (f"\n[dim]MAPE {100 * result.mape.median:.2g} %[/]" if result.mape else "")
 
 
-def legend() -> str:
+def legend(marks: Mapping[str, str]) -> str:
     """What the marks mean."""
-    return (
-        f"{MARK['broken']} broken  {MARK['holds']} holds  {MARK['inconclusive']} inconclusive  [dim]-[/] does not apply"
-    )
+    return "  ".join(f"{mark} {verdict}" for verdict, mark in marks.items()) + "  [dim]-[/] does not apply"
 
 
 def notes(report: Report) -> Iterable[str]:

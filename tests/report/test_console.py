@@ -50,6 +50,19 @@ def text(report, width: int) -> str:
     return console.file.getvalue()
 
 
+@pytest.mark.parametrize("encoding", ["ascii", "cp1252", "utf-8"])
+def test_every_verdict_has_a_mark_of_its_own_in_every_encoding(report, encoding):
+    console = Console(file=io.TextIOWrapper(io.BytesIO(), encoding=encoding, errors="replace"), width=80)
+    show(report, console)
+    console.file.flush()
+    out = console.file.buffer.getvalue().decode(encoding)
+    broken, holds = "✗✓" if encoding == "utf-8" else "x+"
+    assert f"{broken} broken  {holds} holds  ? inconclusive" in out
+    for verdict, mark in (("broken", broken), ("holds", holds), ("inconclusive", "?")):
+        results = [r for r in report.results if r.verdict == verdict]
+        assert results and all(f"{r.attacked.auroc:.3f} {mark}" in out for r in results)
+
+
 @pytest.mark.parametrize("width", [80, 130])
 def test_everything_is_on_the_screen(report, width):
     out = text(report, width)
