@@ -6,7 +6,8 @@ from typing import Literal, NamedTuple
 from oodattack.report.record import Metrics, Report, Result
 
 MARK = {"broken": "✗", "holds": "✓", "inconclusive": "?"}
-SANITY = "sanity-"  # threats of this name check the search: every detector must fall to them
+WHOLE_BOX = ("sanity-full-box", "sanity-full-box-both")  # every detector must fall to them
+SANITY = (*WHOLE_BOX, "sanity-random")  # threats that check a search
 WORST_FIRST: tuple[Literal["broken", "inconclusive", "holds"], ...] = ("broken", "inconclusive", "holds")
 
 
@@ -36,7 +37,7 @@ def headlines(report: Report) -> list[Headline]:
 def counted(report: Report, results: list[Result]) -> list[Result]:
     """The results that a verdict counts: without sanity threats and single radii of a sweep, if others are left."""
     swept = report.swept
-    threats = [r for r in results if not r.threat.startswith(SANITY)]
+    threats = [r for r in results if r.threat not in SANITY]
     return [r for r in threats if r.sweep not in swept] or threats or results
 
 
@@ -78,13 +79,15 @@ def tally(verdicts: Sequence[str]) -> str:
 
 def sanity(report: Report) -> str | None:
     """What the sanity threats say about the searches."""
-    some = [r for r in report.results if r.threat.startswith(SANITY)]
-    names = ", ".join(dict.fromkeys(r.threat for r in some))
-    if not some:
+    names = ", ".join(dict.fromkeys(r.threat for r in report.results if r.threat in SANITY))
+    if not names:
         return None
-    most = max(r.attacked.auroc for r in some)
-    says = "as it must be where a search works" if most <= 0.5 else "a search that works leaves 0.5 or less"
-    return f"{names}: a check of the search that counts nowhere above; it left AUROC {most:.3f} at most, {says}."
+    said = f"{names}: a check of the search that counts nowhere above"
+    left = [r.attacked.auroc for r in report.results if r.threat in WHOLE_BOX]
+    if not left:
+        return f"{said}."
+    says = "as it must be where a search works" if max(left) <= 0.5 else "a search that works leaves 0.5 or less"
+    return f"{said}; the whole box left AUROC {max(left):.3f} at most, {says}."
 
 
 def metrics_rows(result: Result) -> list[tuple[str, list[str]]]:

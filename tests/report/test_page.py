@@ -21,7 +21,7 @@ from oodattack.report.charts_lines import eps_axis, queries_axis
 from oodattack.report.charts_rows import BINS, ends, latent_scatter, mape_histogram, middle, score_histograms, shares_of
 from oodattack.report.page import Rows, Sheet, page
 from oodattack.report.page_maps import Maps
-from oodattack.report.page_words import headlines, tally
+from oodattack.report.page_words import headlines, sanity, tally
 from oodattack.threat import ThreatModel
 
 EVIL = "<script>alert(1)</script>"
@@ -144,6 +144,16 @@ def test_everything_is_there(report):
     assert '<a href="sheets/0.png">' in text
 
 
+def test_start_images_are_there(report):
+    (near,) = report.spec.ood
+    noise = near.model_copy(update={"name": "noise", "n": 200, "sha256": "5" * 64})
+    beside = page(report.model_copy(update={"spec": report.spec.model_copy(update={"starts": [noise, near]})}))
+    assert f"Out-of-distribution: {near.n} of near. Start images: 200 of noise. Written" in beside
+    assert "5" * 64 in beside and beside.count(near.sha256) == 1
+    alone = page(report.model_copy(update={"spec": report.spec.model_copy(update={"ood": [], "starts": [noise]})}))
+    assert "Out-of-distribution" not in alone and "Start images: 200 of noise. Written" in alone
+
+
 def test_what_is_not_known_is_left_out(report):
     plain = report.model_copy(update={"results": report.results[1:], "curves": []})
     text = page(plain)
@@ -255,6 +265,21 @@ def test_headlines(report):
     weak = [r for r in report.results if r.threat != "strong"]
     assert headlines(report.model_copy(update={"results": weak}))[0].verdict == "inconclusive"
     assert headlines(report.model_copy(update={"results": weak[:1]}))[0].verdict == "holds"
+
+
+def test_only_the_whole_box_must_fall(report):
+    kinds = {"linf-8-255": "sanity-random", "blind": "sanity-mine"}  # at small radii, the second of the user
+    renamed = [r.model_copy(update={"threat": kinds.get(r.threat, r.threat)}) for r in report.results]
+    found = report.model_copy(update={"results": renamed})
+    whole = max(r.attacked.auroc for r in renamed if r.threat == "sanity-full-box")
+    assert whole <= 0.5 < max(r.attacked.auroc for r in renamed if r.threat == "sanity-random")
+    assert sanity(found) == (
+        "sanity-random, sanity-full-box: a check of the search that counts nowhere above; the whole box left AUROC "
+        f"{whole:.3f} at most, as it must be where a search works."
+    )
+    assert headlines(found)[0].sentences[0] == "Of 2 attacks: 1 breaks it, 1 is inconclusive."
+    random = report.model_copy(update={"results": [r for r in renamed if r.threat == "sanity-random"]})
+    assert sanity(random) == "sanity-random: a check of the search that counts nowhere above."
 
 
 def test_a_turned_sign_stands_in_place_of_the_tally(report):
