@@ -29,7 +29,7 @@ class Attack(NamedTuple):
     """A pair of pure functions, like an optimiser.
 
     start(x, threat, random, steps) -> (x_adv, state): the first point and what the step remembers; `steps` is the
-    number of queries this restart may spend. step(seen, x, threat, random, state) -> (x_adv, state): the next point.
+    number of points this restart may send. step(seen, x, threat, random, state) -> (x_adv, state): the next point.
     Points may leave the threat model: the loop projects them. A state is a NamedTuple whose tensors have one entry a
     row; anything else in it is shared by all rows. Where a state's `stopped` (B,) is not 0 the row is finished, and
     the number says why, see `STOPPED`.
@@ -196,19 +196,13 @@ class _Search:
     def _run(self, random: RowRandom, rows: Tensor, steps: int, *, first: bool) -> None:
         x = self.x[rows]
         judge = self.judge if self.threat.iterate == "best" else None
-        planned = max(1, steps * CHECK // (CHECK + 1)) if judge else steps  # the others go to the judge
-        x_adv, state = self.attack.start(x, self.threat, random, planned)
-        i = 0
-        while True:
-            point = self.threat.project(x_adv, x)
-            last = i + 1 == steps
-            seen = self._look(point, rows, first=first, last=last)
-            if last:
-                return
-            i += 1
-            if judge and i % CHECK == 0 and i + 1 < steps:
-                self.note(query(judge, point, rows, needs_grad=False), rows)
-                i += 1
+        judged = [judge is not None and i % CHECK == 0 and 0 < i < steps - 1 for i in range(steps)]
+        x_adv, state = self.attack.start(x, self.threat, random, judged.count(False))
+        seen = self._look(self.threat.project(x_adv, x), rows, first=first, last=steps == 1)
+        for i in range(1, steps):
+            if judge and judged[i]:  # about the point that was just sent
+                self.note(self._count(query(judge, seen.x_adv, rows, needs_grad=False), rows), rows)
+                continue
             self._finish(rows, check=i % CHECK == 1)
             kept = self._kept(rows, state, steps - i)
             if kept is not None:
@@ -217,6 +211,7 @@ class _Search:
                 rows, x, random = rows[kept], x[kept], random.take(kept)
                 seen, state = _take(seen, kept), _take(state, kept)
             x_adv, state = self.attack.step(seen, x, self.threat, random, state)
+            seen = self._look(self.threat.project(x_adv, x), rows, first=first, last=i + 1 == steps)
 
     def _look(self, point: Tensor, rows: Tensor, *, first: bool, last: bool) -> Seen:
         """A step's query. Nobody steps on from the last one: it needs no gradient, and goes to the judge."""

@@ -222,6 +222,43 @@ def test_zero_and_non_finite_gradients_are_counted():
     assert found.x_adv.isfinite().all()
 
 
+def test_a_judge_without_a_finite_value_is_counted_and_passed_over():
+    # a step adds 4 * 0.01 to the sum, 2 at the start; the judge is infinite beyond 2.05
+    x = torch.full((2, 1, 2, 2), 0.5, dtype=torch.float64)
+    total = lambda z, _rows: z.flatten(1).sum(1)
+    broken = lambda z, rows: total(z, rows).where(total(z, rows) < 2.05, torch.inf)
+    found = run(limits("pgd", init="clean", step_size=0.1, queries=11), x, total, judge=broken)
+    assert found.value.tolist() == [2.0, 2.0] and torch.equal(found.x_adv, x)
+    assert found.non_finite.tolist() == [2, 2]  # the seventh query and the last one
+
+
+@pytest.mark.parametrize("queries", [2, 3, 7, 8, 11, 12, 13, 101, 501])
+@pytest.mark.parametrize("judged", [False, True])
+def test_an_attack_is_told_how_many_points_it_sends(judged, queries):
+    planned, sent, asked = [], [], []
+
+    def start(x, t, r, steps):
+        planned.append(steps)
+        return x, None
+
+    def loss(z: Tensor, _rows: Tensor) -> Tensor:
+        sent.append(z)
+        return score(z)
+
+    def judge(z: Tensor, _rows: Tensor) -> Tensor:
+        asked.append(z)
+        return score(z)
+
+    attack = Attack(start, lambda seen, x, t, r, s: (seen.x_adv + 1e-4, s), white_box=False)
+    x, random = torch.full((2, 1, 2, 2), 0.5, dtype=torch.float64), row_random(0, "t", range(2), "cpu", torch.float64)
+    found = maximise(
+        loss, x, limits("pgd", queries=queries), attack, random, keep_clean=True, judge=judge if judged else None
+    )
+    assert (found.queries == queries).all() and len(sent) + len(asked) == queries
+    points = {tuple(z.flatten().tolist()) for z in sent[1 - int(judged) :] + asked[1:]}  # without the clean query
+    assert planned == [len(points)]
+
+
 def test_inputs_outside_the_unit_box_are_named():
     with pytest.raises(ValueError, match=r"`x` must be in \[0, 1\], got \[-1, 2\]. Move mean/std inside"):
         run(limits("pgd"), torch.tensor([[[[-1.0, 0.0], [0.0, 2.0]]]]))
