@@ -16,6 +16,7 @@ from oodattack.threat import ThreatModel
 FIND, BISECT, ESTIMATE, JUMP = range(4)  # what a row's last query was for
 HALVINGS = 12  # of a jump that does not cross, before the direction is estimated anew
 COARSEST = 1e-3  # of the bisection, share of the way from x
+FINEST, SHORTEST = 4, 8  # of the bisection and of a probe per pixel, in roundings of a number next to 1
 
 
 class State(NamedTuple):
@@ -52,8 +53,8 @@ def hop_skip_jump(*, samples: int = 100, images: Tensor | None = None) -> Attack
         ValueError: `samples` is out of range, or the norm of the threat model is l1.
 
     Differs from the paper: for both norms delta = ||edge - x||_2 / D, at most a tenth of that distance, and bisection
-    ends at a share D^(-3/2), at most 0.001, of the way; a jump is given up after 12 halvings; u_b are normal vectors
-    for linf too.
+    ends at a share D^(-3/2), at most 0.001, of the way; neither is so short that rounding would hide it (in float32
+    that begins to matter at 3 x 74 x 74); a jump is given up after 12 halvings; u_b are normal vectors for linf too.
     """
     if samples < 2:
         raise ValueError(f"`samples` must be >= 2, got {samples}. The paper takes 100.")
@@ -97,7 +98,8 @@ def _bisected(s: State, rows: Tensor, crossed: Tensor, x: Tensor, norm: str) -> 
     """Halve the interval; where it is short enough, its crossing end is the edge."""
     middle = (s.low + s.high) / 2
     low, high = middle.where(rows & ~crossed, s.low), middle.where(rows & crossed, s.high)
-    done = rows & (high - low <= min(COARSEST, x[0].numel() ** -1.5) * high)
+    share = max(min(COARSEST, x[0].numel() ** -1.5), FINEST * torch.finfo(x.dtype).eps)
+    done = rows & (high - low <= share * high)
     edge = _between(x, s.edge, high, norm).where(wide(done, x), s.edge)
     return _enter(s._replace(low=low, high=high, edge=edge), done, ESTIMATE)
 
@@ -162,8 +164,9 @@ def _first(s: State, images: Tensor | None, noise: Tensor) -> Tensor:
 
 def _reach(edge: Tensor, x: Tensor) -> Tensor:
     """Length of the perturbations u_b, (B,)."""
-    share = min(0.1, 1 / x[0].numel())
-    return (share * norm_of(edge - x, "l2")).clamp(min=torch.finfo(x.dtype).tiny)
+    pixels = x[0].numel()
+    shortest = SHORTEST * torch.finfo(x.dtype).eps * pixels**0.5
+    return (min(0.1, 1 / pixels) * norm_of(edge - x, "l2")).clamp(min=shortest)
 
 
 def _between(x: Tensor, far: Tensor, share: Tensor, norm: str) -> Tensor:

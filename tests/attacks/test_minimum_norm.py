@@ -7,7 +7,7 @@ from torch import Tensor
 from oodattack.attack import Seen, maximise
 from oodattack.attacks.ddn import ddn
 from oodattack.attacks.fmn import fmn, linear_gap
-from oodattack.attacks.hop_skip_jump import hop_skip_jump
+from oodattack.attacks.hop_skip_jump import ESTIMATE, hop_skip_jump
 from oodattack.attacks.rays import rays
 from oodattack.geometry import norm_of, row_random
 from oodattack.threat import ThreatModel
@@ -217,3 +217,29 @@ def test_hop_skip_jump_begins_with_images_where_no_noise_is_accepted():
     assert (found["images"].value >= 0).all()
     distance = norm_of(found["images"].x_adv - x, "l2")
     assert (distance < torch.cdist(x.flatten(1), dark.flatten(1)).amin(1)).all()
+
+
+@pytest.mark.parametrize("norm", ["l2", "linf"])
+def test_hop_skip_jump_is_not_lost_in_the_roundings_of_a_large_image(norm):
+    # D^(-3/2) of the way is 5e-8, less than a rounding of float32; a probe moves a pixel by 0.05 of that
+    shape = (1, 3, 160, 160)
+    w = torch.randn(shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    w = w / w.norm()
+    x = torch.full(shape, 0.5)
+    attack = hop_skip_jump(images=x + 0.1 * w.to(x))
+    probes = []
+
+    def step(*seen):
+        point, state = attack.step(*seen)
+        probes.extend((point != state.edge)[state.phase == ESTIMATE])
+        return point, state
+
+    threat = ThreatModel(
+        name="t", norm=norm, eps=1.0, aim="cross", start="ood", init="clean", attack="hop-skip-jump", queries=60,
+        restarts=1, iterate="best", source="test",
+    )  # fmt: skip
+    beyond = lambda z, _rows: (w * (z - x)).flatten(1).sum(1) - 0.05
+    random = row_random(0, "test", [0], "cpu", x.dtype)
+    maximise(beyond, x, threat, attack._replace(step=step), random, keep_clean=True, crossing=True)
+    assert len(probes) > 20  # the bisection took the rest
+    assert all(moved.double().mean() > 0.9 for moved in probes)  # most pixels of a probe are elsewhere
