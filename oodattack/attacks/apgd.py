@@ -72,33 +72,37 @@ def apgd(*, rho: float = 0.75, momentum: float = 0.75) -> Attack:
 
     def step(seen: Seen, x: Tensor, threat: ThreatModel, _random: RowRandom, s: State) -> tuple[Tensor, State]:
         assert seen.grad is not None
-        value = seen.value.to(s.best.dtype)
-        better = value > s.best
-        best = value.where(better, s.best)
-        best_x = seen.x_adv.where(wide(better, x), s.best_x)
-        best_grad = seen.grad.where(wide(better, x), s.best_grad)
-        rises = s.rises + (value > s.before) * (s.t > 0)
-        x_t, grad, length, halved, checked = seen.x_adv, seen.grad, s.length, s.halved, s.checked_best
+        s = _seen(s, seen.x_adv, seen.value.to(s.best.dtype), seen.grad)
+        x_t, grad = seen.x_adv, seen.grad
         if s.t > 0 and s.t in s.checkpoints:
-            since = s.t - max(w for w in s.checkpoints if w < s.t)
-            stuck = (rises < rho * since) | (~halved & (checked >= best))  # conditions 1 and 2
-            length = (length / 2).where(stuck, length)
-            x_t, grad = best_x.where(wide(stuck, x), x_t), best_grad.where(wide(stuck, x), grad)
-            rises, halved, checked = torch.zeros_like(rises), stuck, best
-        z = threat.project(x_t + wide(length, x) * uphill(grad, x_t, threat.norm), x)
+            s = _checked(s, rho)
+            x_t, grad = s.best_x.where(wide(s.halved, x), x_t), s.best_grad.where(wide(s.halved, x), grad)
+        z = threat.project(x_t + wide(s.length, x) * uphill(grad, x_t, threat.norm), x)
         x_next = x_t + momentum * (z - x_t) + (1 - momentum) * (x_t - s.last) if s.t else z
-        return x_next, State(
-            length=length,
-            last=x_t,
-            best_x=best_x,
-            best_grad=best_grad,
-            best=best,
-            before=value,
-            rises=rises,
-            checked_best=checked,
-            halved=halved,
-            checkpoints=s.checkpoints,
-            t=s.t + 1,
-        )
+        return x_next, s._replace(last=x_t, t=s.t + 1)
 
     return Attack(start, step)
+
+
+def _seen(s: State, x_adv: Tensor, value: Tensor, grad: Tensor) -> State:
+    """Keep the better point, and count a step that raised the loss."""
+    better = value > s.best
+    return s._replace(
+        best=value.where(better, s.best),
+        best_x=x_adv.where(wide(better, x_adv), s.best_x),
+        best_grad=grad.where(wide(better, x_adv), s.best_grad),
+        rises=s.rises + (value > s.before) * (s.t > 0),
+        before=value,
+    )
+
+
+def _checked(s: State, rho: float) -> State:
+    """At a checkpoint: halve the step of the rows that stall, see `apgd`."""
+    since = s.t - max(w for w in s.checkpoints if w < s.t)
+    stuck = (s.rises < rho * since) | (~s.halved & (s.checked_best >= s.best))  # conditions 1 and 2
+    return s._replace(
+        length=(s.length / 2).where(stuck, s.length),
+        rises=torch.zeros_like(s.rises),
+        halved=stuck,
+        checked_best=s.best,
+    )

@@ -1,13 +1,14 @@
 """Algorithm 1 of Liang et al. 2020, step by step against torch's own Adamax, and APGD's schedule by hand."""
 
+import pytest
 import torch
 
 from oodattack.aims import mape, match
-from oodattack.attack import maximise
+from oodattack.attack import Seen, maximise
 from oodattack.attacks.adamax import adamax
-from oodattack.attacks.apgd import checkpoints
+from oodattack.attacks.apgd import State, apgd, checkpoints
 from oodattack.geometry import row_random, sphere
-from oodattack.threat import read_threat
+from oodattack.threat import ThreatModel, read_threat
 
 EPS, STEPS = 0.7, 25
 
@@ -54,3 +55,36 @@ def test_mape_by_hand():
 def test_apgd_checkpoints_by_hand():
     # p = 0, .22, .41, .57, .70, .80, .87, .93, .99 (differences shrink by .03 down to .06)
     assert checkpoints(100) == (0, 22, 41, 57, 70, 80, 87, 93, 99)
+
+
+def told(values: list[float], slopes: list[float]) -> list[State]:
+    """What APGD remembers after each query of one pixel in an interval of +- 0.25, from what it is told there."""
+    threat = ThreatModel(
+        name="t", norm="linf", eps=0.25, aim="hide", objective="score", start="ood", init="clean", attack="apgd",
+        queries=101, restarts=1, iterate="best", source="test",
+    )  # fmt: skip
+    x, attack, states = torch.full((1, 1, 1, 1), 0.5, dtype=torch.float64), apgd(), []
+    random = row_random(0, "t", [0], "cpu", x.dtype)
+    x_adv, state = attack.start(x, threat, random, 100)
+    for value, slope in zip(values, slopes, strict=True):
+        seen = Seen(threat.project(x_adv, x), x.new_tensor([value]), torch.full_like(x, slope))
+        x_adv, state = attack.step(seen, x, threat, random, state)
+        states.append(state)
+    return states
+
+
+def test_apgd_goes_back_to_its_best_point_with_half_the_step():
+    # the first step goes up to 0.75, where the value is 5; all others lead down from there, to lower values
+    states = told([0, 5, *(4 - 0.1 * i for i in range(21))], [1] + [-1] * 22)
+    before, after = states[21:]  # 22 is the first checkpoint
+    assert (before.length.item(), after.length.item()) == (0.5, 0.25)
+    assert before.last.item() == 0.25
+    assert after.last.item() == after.best_x.item() == 0.75
+
+
+@pytest.mark.parametrize(("again", "lengths"), [(-100, [0.5, 0.25, 0.25, 0.125]), (23, [0.5] * 4)])
+def test_apgd_halves_a_step_whose_rises_lead_to_no_new_best(again, lengths):
+    # every query beats the one before it; from 23 on, after the first checkpoint, they start below or go on. A step
+    # that was halved at the last checkpoint is left alone once
+    states = told([*range(23), *range(again, again + 48)], [1] * 71)
+    assert [states[t].length.item() for t in (22, 41, 57, 70)] == lengths
