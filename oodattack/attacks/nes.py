@@ -17,6 +17,7 @@ from oodattack.threat import ThreatModel
 class State(NamedTuple):
     """The point, the pair of probes that is under way, the sums over earlier pairs, and averages of past estimates."""
 
+    place: int  # of the query that is on its way: 0 the point, odd the probe ahead of a pair, even the one behind
     centre: Tensor  # (B, ...) the point, as it was seen
     u: Tensor  # (B, ...) direction of the pair
     ahead: Tensor  # (B, ...) the probe at + sigma u, as it was seen
@@ -90,6 +91,7 @@ def probing(draw: Draw, ascend: Ascend, *, samples: int, sigma: float, step_size
     def start(x: Tensor, threat: ThreatModel, random: RowRandom, steps: int) -> tuple[Tensor, State]:
         none = torch.zeros_like(x)
         return first_point(x, threat, random), State(
+            place=0,
             centre=x,
             u=none,
             ahead=x,
@@ -106,29 +108,35 @@ def probing(draw: Draw, ascend: Ascend, *, samples: int, sigma: float, step_size
         )
 
     def step(seen: Seen, x: Tensor, threat: ThreatModel, random: RowRandom, s: State) -> tuple[Tensor, State]:
-        phase, s = s.t % (2 * samples + 1), s._replace(t=s.t + 1)
-        if phase == 0:
-            s = s._replace(centre=seen.x_adv.where(wide(seen.value.isfinite(), x), s.centre))
-        elif phase % 2 == 1:
-            s = s._replace(ahead=seen.x_adv, ahead_value=seen.value)
-        else:
-            s = _add_pair(seen, s)
+        s = (_arrived if s.place == 0 else _ahead if s.place % 2 else _behind)(s, seen)
+        s = s._replace(t=s.t + 1)
         last = s.t + 1 == s.steps and s.pairs + s.updates > 0  # goes to a point, not to a probe
-        if phase == 2 * samples or last:
+        if s.place == 2 * samples or last:
             length = step_size * threat.reach * (1 - (s.t - 1) / s.steps)
             direction, s = ascend(_estimate(s, sigma), threat, s)
             none = torch.zeros_like(x)
-            x_adv = s.centre + length * direction
-            return x_adv, s._replace(slopes=none, moved=none, asked=none, pairs=0, updates=s.updates + 1)
-        if phase % 2 == 1:
+            s = s._replace(place=0, slopes=none, moved=none, asked=none, pairs=0, updates=s.updates + 1)
+            return s.centre + length * direction, s
+        s = s._replace(place=s.place + 1)
+        if s.place % 2 == 0:
             return s.centre - sigma * s.u, s
-        u = draw(random, x)
-        return s.centre + sigma * u, s._replace(u=u)
+        s = s._replace(u=draw(random, x))
+        return s.centre + sigma * s.u, s
 
     return Attack(start, step, white_box=False)
 
 
-def _add_pair(behind: Seen, s: State) -> State:
+def _arrived(s: State, seen: Seen) -> State:
+    """The point is where it was seen; a row whose value was not finite stays where it was."""
+    return s._replace(centre=seen.x_adv.where(wide(seen.value.isfinite(), s.centre), s.centre))
+
+
+def _ahead(s: State, seen: Seen) -> State:
+    """The first probe of a pair."""
+    return s._replace(ahead=seen.x_adv, ahead_value=seen.value)
+
+
+def _behind(s: State, behind: Seen) -> State:
     """Add the finished pair to the sums; a row whose value was not finite adds nothing."""
     rise = (s.ahead_value - behind.value).nan_to_num(0.0, 0.0, 0.0)
     d = s.ahead - behind.x_adv
