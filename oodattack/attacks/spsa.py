@@ -9,7 +9,7 @@ from torch import Tensor
 
 from oodattack.attack import Attack
 from oodattack.attacks.nes import State, probing
-from oodattack.geometry import RowRandom
+from oodattack.geometry import RowRandom, widest
 from oodattack.threat import ThreatModel
 
 
@@ -45,11 +45,11 @@ def spsa(
         return (2 * random.integers(2, x.shape[1:]) - 1).to(x)
 
     def ascend(estimate: Tensor, _threat: ThreatModel, s: State) -> tuple[Tensor, State]:
-        mean = torch.lerp(estimate, s.mean, betas[0])
-        square = torch.lerp(estimate.square(), s.square, betas[1])
+        g, m, v = widest(estimate), widest(s.mean), widest(s.square)  # a square may be too small or large for float32
+        mean, square = torch.lerp(g, m, betas[0]), torch.lerp(g.square(), v, betas[1])
         k = s.updates + 1
         spread = (square / (1 - betas[1] ** k)).sqrt()
         direction = mean / (1 - betas[0] ** k) / spread.where(spread > 0, 1)
-        return direction, s._replace(mean=mean, square=square)
+        return direction.to(estimate), s._replace(mean=mean, square=square)
 
     return probing(draw, ascend, samples=samples, sigma=sigma, step_size=step_size)

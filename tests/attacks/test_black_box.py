@@ -230,6 +230,16 @@ def test_spsa_steps_by_adam():
     assert torch.allclose(points[2] - x, expected)
 
 
+@pytest.mark.parametrize("scale", [2.0**-90, 2.0**80])
+@pytest.mark.parametrize("name", NAMES)
+def test_the_size_of_the_score_does_not_matter_in_float32(name, scale):
+    # a power of two rounds nothing away; squares of such scores are beyond float32
+    x, weight = uniform(2, 1, 8, 8).float(), WEIGHT.float()
+    loss = lambda z, _rows: (weight * z).flatten(1).sum(1)
+    plain, scaled = [run(NAMES[name](), limits(queries=130), x, f) for f in (loss, lambda z, r: scale * loss(z, r))]
+    assert torch.equal(scaled.x_adv, plain.x_adv)
+
+
 @pytest.mark.parametrize("name", ["nes", "spsa"])
 def test_the_last_query_goes_to_a_point(name):
     # 11 pairs would need 23 queries; the 20th must not be wasted on a probe
