@@ -33,8 +33,9 @@ class State(NamedTuple):
 def affine(*, limit: float) -> Attack:
     """Worst of many rotations and translations, each up to `limit` times 30 degrees and 10 % of the side.
 
-    With at least 775 queries the paper's grid (31 rotations, 5 x 5 translations) comes first and the rest refines the
-    best; with fewer, half are drawn uniformly and half refine. Black box. Bilinear; what comes in from outside is 0.
+    With 775 queries beside the clean one the paper's grid (31 rotations, 5 x 5 translations) comes first and the rest
+    refines the best; with fewer, half are drawn uniformly and half refine. Black box. Bilinear; what comes in from
+    outside is 0.
 
     Args:
         limit: share of the paper's budget, >= 0; 1 allows 30 degrees and 10 %, 0 leaves the image (up to rounding).
