@@ -12,7 +12,7 @@ from oodattack.geometry.balls import (
     project_then_clamp,
     widest,
 )
-from oodattack.geometry.patch import patch_side, project_patch, project_patch_then_clamp
+from oodattack.geometry.patch import patch_side, project_patch_then_clamp
 from oodattack.geometry.row_random import RowRandom, ball, row_random, sphere
 from oodattack.geometry.steepest import STEEPEST, free, steepest_l1, steepest_l2, steepest_linf, uphill
 
@@ -29,7 +29,6 @@ __all__ = [
     "project_l1",
     "project_l2",
     "project_linf",
-    "project_patch",
     "project_patch_then_clamp",
     "project_roughly",
     "project_then_clamp",

@@ -36,22 +36,6 @@ def reach(length: int, device: torch.device | str) -> Tensor:
     return torch.maximum(length - 2 * i - 1, 2 * i + 2 - length).clamp(min=1)
 
 
-def project_patch(delta: Tensor, eps: float) -> Tensor:
-    """argmin_u ||u - delta||_2 subject to u = 0 outside the patch: delta there, zero elsewhere.
-
-    Args:
-        delta: shape (B, C, H, W), B >= 0, finite.
-        eps: side of the patch in pixels, a whole number >= 0; 0 leaves no pixel.
-
-    Returns:
-        Same shape and dtype as `delta`. What is inside comes back bit for bit.
-
-    Raises:
-        ValueError: `eps` is negative or broken.
-    """
-    return delta.where(window(delta.shape, eps, delta.device), 0)
-
-
 def project_patch_then_clamp(x_adv: Tensor, x: Tensor, eps: float) -> Tensor:
     """clamp(x_adv, 0, 1) in the patch and x elsewhere, bit for bit: the nearest allowed input.
 
@@ -67,7 +51,7 @@ def project_patch_then_clamp(x_adv: Tensor, x: Tensor, eps: float) -> Tensor:
 
 
 def patch_side(delta: Tensor) -> Tensor:
-    """Side of the smallest centred patch that holds every change: <= eps exactly for what `project_patch` allows.
+    """Side of the smallest centred patch that holds every change, <= eps for what `project_patch_then_clamp` allows.
 
     Args:
         delta: shape (B, C, H, W), B >= 0.

@@ -15,7 +15,7 @@ from oodattack.attacks.pgd import pgd
 from oodattack.attacks.recolor import look_up, nodes, recolor
 from oodattack.attacks.stadv import stadv, warp
 from oodattack.geometry import STEEPEST, row_random
-from oodattack.geometry.patch import patch_side, project_patch, project_patch_then_clamp, window
+from oodattack.geometry.patch import patch_side, project_patch_then_clamp, window
 from oodattack.threat import ThreatModel
 
 ATTACKS = {
@@ -323,23 +323,22 @@ def test_window_is_a_square_in_the_middle(side):
 @pytest.mark.parametrize("side", [-1, 2.5, float("nan")])
 def test_windows_of_no_whole_size_are_refused(side):
     with pytest.raises(ValueError, match="`eps` of a patch must be a whole number of pixels >= 0, got"):
-        project_patch(torch.zeros(1, 1, 4, 4), side)
+        window((4, 4), side)
     with pytest.raises(ValueError, match=r"a patch must lie in images, shape \(..., H, W\), got \(7,\)"):
         window((7,), 2)
 
 
 def test_patch_projection_is_the_nearest_allowed_point():
-    delta, inside = images(2, 5, 3, 9, 8) - 0.5
-    u, v = project_patch(delta, 4), project_patch(inside, 4)
-    assert torch.equal(project_patch(u, 4), u)
-    assert (((delta - u) * (v - u)).flatten(1).sum(1) <= 1e-12).all()  # variational inequality
-    assert (patch_side(u) == 4).all() and (patch_side(delta) == 9).all() and (patch_side(0 * u) == 0).all()
-    x = images(5, 3, 9, 8, seed=2)
-    moved = project_patch_then_clamp(x + 9 * delta, x, 4)
+    x, far, other = (images(5, 3, 9, 8, seed=seed) for seed in (2, 0, 1))
+    far = x + 9 * (far - 0.5)
+    u, v = project_patch_then_clamp(far, x, 4), project_patch_then_clamp(other, x, 4)
+    assert torch.equal(project_patch_then_clamp(u, x, 4), u)
+    assert (((far - u) * (v - u)).flatten(1).sum(1) <= 1e-12).all()  # variational inequality
+    assert (patch_side(u - x) == 4).all() and (patch_side(far - x) == 9).all() and (patch_side(x - x) == 0).all()
     mask = window(x.shape, 4)
-    assert torch.equal(moved[..., ~mask], x[..., ~mask])  # bit for bit
-    assert torch.equal(moved[..., mask], (x + 9 * delta).clamp(0, 1)[..., mask])
-    assert project_patch(torch.zeros(0, 1, 4, 4), 2).shape == (0, 1, 4, 4)
+    assert torch.equal(u[..., ~mask], x[..., ~mask])  # bit for bit
+    assert torch.equal(u[..., mask], far.clamp(0, 1)[..., mask])
+    assert project_patch_then_clamp(x[:0], x[:0], 2).shape == (0, 3, 9, 8)
 
 
 @pytest.mark.parametrize("side", range(1, 10))
