@@ -95,6 +95,15 @@ def test_the_gradient_term_of_outlier_exposure():
     assert found == pytest.approx(3 * (math.tanh(1.0) / 2 + math.tanh(0.2) / 2) / 4)
 
 
+@pytest.mark.parametrize(("of_id", "rows_id"), [(0.45, 0), (0.55, 1)])
+@pytest.mark.parametrize(("of_aux", "rows_aux"), [(0.08, 1), (0.12, 0)])
+def test_outlier_exposure_penalises_the_rows_that_it_tells_apart(of_id, rows_id, of_aux, rows_aux):
+    # ID rows from a divergence of .5 log 2 on, outliers up to .1 log 2, one row each; log cosh x = share log 2
+    x, aux = (math.acosh(2**share) for share in (of_id, of_aux))
+    found = terms("oe", x=(x,), y=(0,), aux=(aux,), penalty=3.0)["gradient"]
+    assert found == pytest.approx(3 * (rows_id * math.tanh(x) + rows_aux * math.tanh(aux)) / 2)
+
+
 # logits (x, -x, 0), the last one for outliers: softmax (e^x, e^-x, 1) / z
 WITH_CLASS = torch.tensor([[1.0], [-1.0], [0.0]], dtype=torch.float64)
 
@@ -138,7 +147,9 @@ def test_mixtures():
     (x,) = seen
     mixed = x[2:].flatten().tolist()
     share = mixed[0] / 0.5  # of .5, the rest of 0
-    assert 0 < share < 1
+    # Beta(10, 10), whose draw is the median of 19 uniform numbers
+    drawn = torch.rand(19, generator=torch.Generator().manual_seed(0), dtype=torch.float64).median().item()
+    assert share == pytest.approx(drawn)
     assert mixed[1] == pytest.approx(share * 0.25 + (1 - share) * 1.0)  # the same share for all rows
     own = [log_z(mixed[0]) - mixed[0], log_z(mixed[1]) + mixed[1]]
     cost = [share * a + (1 - share) * log_z(m) for a, m in zip(own, mixed, strict=True)]
