@@ -123,7 +123,9 @@ def one_epoch(
 
 
 def batches(order: Tensor, steps: int) -> Sequence[Tensor]:
-    """An epoch's rows in as many steps, the last one shorter; of equal size where that would leave it a single row."""
+    """An epoch's rows in as many steps, the last one shorter. Where that would leave it a single row, all are as equal
+    as can be: only an odd number of rows in twos still has one.
+    """
     parts = order.chunk(steps)
     return parts if len(parts[-1]) > 1 else order.tensor_split(steps)  # batch norms need two
 
