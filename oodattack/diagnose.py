@@ -37,7 +37,7 @@ class Indicators(NamedTuple):
         row_independent: so did scoring one of them alone.
         slope_ratio: see `probe.slope_ratio`, between the ID images and this set, of what the search follows; None for
             matching.
-        unexplained_share: see `probe.unexplained_share`, likewise.
+        unexplained_share: see `probe.unexplained_share`, likewise; None for a declared surrogate too.
         gradient_trouble: what `probe.trouble` says of its gradient there; None also where a surrogate stands in.
         rising_share: share of attacked rows whose search ended above the loss of its own first step (not of the clean
             input), rows that were finished there included.

@@ -33,8 +33,7 @@ def list_(what: str, as_json: bool) -> None:
 def rows_of(what: str) -> list[dict[str, str]]:
     """name, source and description of everything of a kind."""
     if what == "threats":
-        from oodattack.evaluation.cell import direction
-        from oodattack.threat import presets, read_threat
+        from oodattack.threat import direction, presets, read_threat
 
         read = [read_threat(name) for name in presets()]
         return [{"name": t.name, "direction": direction(t), "source": t.source} for t in read]

@@ -169,7 +169,9 @@ def spec_of(setup: Setup, threats: Sequence[Threat], known: Provenance) -> Spec:
         id=known.source("id", id),
         targets=None if targets is None else known.source("targets", targets),
         ood=[known.source(name, x) for name, x in ood.items()],
-        starts=[known.source(name, x) for name, x in setup.starts.items() if name in used],
+        starts=[
+            known.source(name, x).model_copy(update={"name": name}) for name, x in setup.starts.items() if name in used
+        ],
         id_accuracy=dict(known.id_accuracy),
         seed=setup.seed,
         batch_size=setup.batch.size,

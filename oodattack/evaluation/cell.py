@@ -9,8 +9,7 @@ from oodattack.evaluation.outcome import Clean, Outcome, Side, attacked_scores
 from oodattack.evaluation.setup import Subject
 from oodattack.numbers import crossing, deployed, matched, numbers
 from oodattack.report import Certified, Result
-from oodattack.report.record import Direction
-from oodattack.threat import Threat, ThreatModel, limits_of, members_of
+from oodattack.threat import Threat, direction, limits_of, members_of, other_goal
 
 
 def indicators(threat: Threat, outcome: Outcome, ood_name: str, floors: Floors, subject: Subject) -> Indicators:
@@ -21,7 +20,6 @@ def indicators(threat: Threat, outcome: Outcome, ood_name: str, floors: Floors, 
     gradients = sum(int(side.gradients.sum()) for side in sides)
     zero = sum(int(side.zero_gradients.sum()) for side in sides) / max(gradients, 1)
     stuck = torch.cat([side.clean_best for side in sides]).double().mean().item()
-    goals = [other_goal(m) for m in members]
     nearest = outcome.ood.crossing if outcome.ood and all(m.aim == "cross" for m in members) else None
     return Indicators(
         white_box=outcome.white_box,
@@ -32,7 +30,7 @@ def indicators(threat: Threat, outcome: Outcome, ood_name: str, floors: Floors, 
         random_auroc=floors.random,
         full_box_auroc=floors.full_box,
         slope_ratio=None if matching or not outcome.white_box else subject.slope_ratio[ood_name],
-        unexplained_share=None if matching or not outcome.white_box else subject.unexplained[ood_name],
+        unexplained_share=None if matching or not outcome.white_box else subject.unexplained.get(ood_name),
         gradient_trouble=subject.trouble[ood_name] if outcome.surrogate is None and outcome.white_box else None,
         rising_share=outcome.rising_share,
         unfinished_drop=outcome.unfinished_drop,
@@ -42,26 +40,13 @@ def indicators(threat: Threat, outcome: Outcome, ood_name: str, floors: Floors, 
         transfer_auroc=floors.transfer,
         rival_auroc=floors.rival,
         restart_spread=outcome.restart_spread,
-        other_goal=None if None in goals else goals[0],
+        other_goal=other_goal(threat),
         accepted_before=None if nearest is None else (nearest == 0).double().mean().item(),
         accepted_after=None if nearest is None else nearest.isfinite().double().mean().item(),
         id_against_id=limits_of(threat).start == "id",
         repeatable=subject.repeatable,
         row_independent=subject.row_independent,
     )
-
-
-def other_goal(limits: ThreatModel) -> str | None:
-    """What a search is after other than the score's extreme, in words; None where nothing else.
-
-    Matching and quantiles up to the median are as good: they leave an AUROC of 0.5 or less. Searches for a threshold
-    are judged by what it accepts.
-    """
-    if limits.quantile is not None and limits.quantile > 0.5:
-        return f"the {limits.quantile:.0%} quantile of ID scores"
-    if limits.objective in (None, "score"):
-        return None
-    return "a wrong class" if limits.objective == "misclassify" else f"the {limits.objective}"
 
 
 def record(
@@ -117,16 +102,3 @@ def stopped(sides: list[Side]) -> dict[str, float]:
     """Share of rows by the reason for which their search ended."""
     codes = torch.cat([side.stopped for side in sides])
     return {reason: (codes == i).double().mean().item() for i, reason in enumerate(STOPPED) if (codes == i).any()}
-
-
-def direction(threat: Threat) -> Direction:
-    """The aim of a threat model; a suite's is the one its members share, or that of the side they attack."""
-    if isinstance(threat, ThreatModel):
-        return "misclassify" if threat.objective == "misclassify" else threat.aim
-    aims = {member.aim for member in threat.members}
-    if len(aims) == 1:
-        return aims.pop()
-    limits = limits_of(threat)
-    if not limits.attacks_id:
-        return "hide"
-    return "both" if limits.attacks_ood else "raise"

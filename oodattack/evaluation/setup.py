@@ -35,7 +35,8 @@ class Subject(NamedTuple):
             or something stands in for it.
         slope_ratio: by attacked set, see `probe.slope_ratio`, between the ID images and it, of what is differentiated;
             None where its gradient is in trouble already.
-        unexplained: by attacked set, see `probe.unexplained_share`, likewise.
+        unexplained: by attacked set, see `probe.unexplained_share`, likewise; not there where a declared surrogate is
+            differentiated, whose gradient may be that of another function.
     """
 
     detector: Detector
@@ -78,10 +79,9 @@ class Setup:
         for name, detector in self.detectors.items():
             stand_in, found = self._stand_in(detector, sets)
             f = stand_in.score if stand_in else detector
-            ratios, shares = (
-                {which: None if found[which] else explained(f, self.id, x) for which, x in sets.items()}
-                for explained in (slope_ratio, unexplained_share)
-            )
+            own = stand_in is None or stand_in is not getattr(detector, "surrogate", None)
+            ratios = {which: None if found[which] else slope_ratio(f, self.id, x) for which, x in sets.items()}
+            shares = {which: unexplained_share(f, self.id, x) for which, x in sets.items() if own and not found[which]}
             self.subjects[name] = Subject(detector, on_id[name], *steady[name], stand_in, found, ratios, shares)
 
     def score(self, name: str, x: Tensor, what: str, *, rounded: bool = False, finite: bool = True) -> Tensor:

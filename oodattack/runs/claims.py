@@ -14,7 +14,7 @@ from oodattack.report import Result
 from oodattack.runs.evidence import Cell
 from oodattack.runs.images import Inputs
 from oodattack.runs.line import Line, told
-from oodattack.threat import Suite, ThreatModel, limits_of, members_of
+from oodattack.threat import Suite, ThreatModel, direction, limits_of, members_of, other_goal
 
 Shard = dict[str, Tensor]
 
@@ -49,17 +49,7 @@ def of_cell(where: str, inputs: Inputs, result: Result, cell: Cell, threat: Thre
     yield told(f"{where}: stopped", result.stopped, stopped(rows) if matches else None)
     unfit = sum(int((side["non_finite"] > 0).sum()) for side in rows)
     yield told(f"{where}: rows with numbers that were not finite", result.non_finite_rows, unfit)
-    yield from of_indicators(where, result, rows, int(queries.sum()))
-
-
-def direction(threat: ThreatModel | Suite) -> str:
-    """The aim of a threat model; a suite's is the one its members share, or that of the side they attack."""
-    if isinstance(threat, ThreatModel) and threat.objective == "misclassify":
-        return "misclassify"
-    limits, aims = limits_of(threat), {m.aim for m in members_of(threat)}
-    if len(aims) == 1:
-        return aims.pop()
-    return "hide" if not limits.attacks_id else "both" if limits.attacks_ood else "raise"
+    yield from of_indicators(where, result, threat, rows, int(queries.sum()))
 
 
 def stopped(rows: list[Shard]) -> dict[str, float]:
@@ -104,14 +94,24 @@ def of_bounds(
         yield told(f"{where} {field}", claimed.get(field), again.get(field))
 
 
-def of_indicators(where: str, result: Result, rows: list[Shard], queries: int) -> Iterator[Line]:
-    """The indicators that rows tell, and the verdict that all of them lead to."""
+def of_indicators(
+    where: str, result: Result, threat: ThreatModel | Suite, rows: list[Shard], queries: int
+) -> Iterator[Line]:
+    """The indicators that the threat and rows tell, and the verdict that all of them lead to."""
     claimed = result.indicators
     bad = sum(int(side["non_finite"].sum()) for side in rows)
     yield told(f"{where}: non_finite_share", claimed["non_finite_share"], bad / max(queries, 1))
     if claimed["clean_best_share"] is not None:
         stuck = torch.cat([side["clean_best"] for side in rows]).double().mean().item()
         yield told(f"{where}: clean_best_share", claimed["clean_best_share"], stuck)
+    nearest = rows[0]["crossing"] if direction(threat) == "cross" else None
+    for name, again in (
+        ("other_goal", other_goal(threat)),
+        ("id_against_id", limits_of(threat).start == "id"),
+        ("accepted_before", None if nearest is None else (nearest == 0).double().mean().item()),
+        ("accepted_after", None if nearest is None else nearest.isfinite().double().mean().item()),
+    ):
+        yield told(f"{where}: {name}", claimed[name], again)
     found = Indicators(**claimed)  # type: ignore[arg-type]
     says = verdict(result.clean.auroc, result.attacked.auroc, found)
     yield told(f"{where}: verdict", (result.verdict, result.reason), tuple(says))

@@ -3,6 +3,7 @@
 from oodattack.threat.files import preset_folder, presets, read_threat
 from oodattack.threat.group import Suite, Sweep, Threat, each_radius, file_hash, limits_of, members_of, shares_queries
 from oodattack.threat.model import ON_A_SCORE, OUTSIDE, STARTS, ThreatModel
+from oodattack.threat.wanted import direction, other_goal
 
 __all__ = [
     "ON_A_SCORE",
@@ -12,10 +13,12 @@ __all__ = [
     "Sweep",
     "Threat",
     "ThreatModel",
+    "direction",
     "each_radius",
     "file_hash",
     "limits_of",
     "members_of",
+    "other_goal",
     "preset_folder",
     "presets",
     "read_threat",

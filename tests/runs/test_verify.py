@@ -318,6 +318,49 @@ def test_scores_that_are_all_a_little_off_in_one_direction_are_caught(place, bun
     assert "auroc afresh" in capsys.readouterr().out.splitlines()[-1]
 
 
+@pytest.fixture(scope="module")
+def wanted(tmp_path_factory):
+    """A finished run of threats that want something else than the lowest score."""
+    folder = tmp_path_factory.mktemp("wanted")
+    fill(folder)
+    wrong = (folder / "quick-hide.toml").read_text().replace('"score"', '"misclassify"').replace('"ood"', '"id"')
+    (folder / "wrong.toml").write_text(wrong)
+    words = ["--threat", "wrong.toml", "--threat", "fmn-l2", "--batch-size", "8", "--out", "out"]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        patch.setattr(sys, "path", [entry for entry in sys.path if entry])
+        start = ["run", "--detector", "energy", "--model", "mine:net", "--id", "npz:id.npz", "--ood", "npz:ood.npz"]
+        assert main([*start, *words]) == 0
+    sys.modules.pop("mine", None)
+    return folder
+
+
+def test_start_images_from_id_and_searches_for_the_threshold_are_verified(place, wanted):
+    shutil.copytree(wanted / "out", place / "out")
+    assert main(["verify", "out"]) == 0
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("other_goal", None), ("id_against_id", False), ("accepted_before", 0.9), ("accepted_after", 0.01)],
+)
+def test_a_verdict_by_another_goal_is_caught(place, wanted, capsys, name, value):
+    shutil.copytree(wanted / "out", place / "out")
+
+    def change(report):
+        for result in report["results"]:
+            if result["indicators"][name] not in (None, False):
+                result["indicators"][name] = value
+                found = diagnose.Indicators(**result["indicators"])
+                says = diagnose.verdict(result["clean"]["auroc"], result["attacked"]["auroc"], found)
+                result["verdict"], result["reason"] = says
+
+    of_report(place / "out", change)
+    write_manifest(place / "out")
+    assert main(["verify", "out"]) == 1
+    assert f"{name}" in capsys.readouterr().out.split("DIFFERENT")[1]
+
+
 def test_a_file_that_was_swapped_with_another_is_caught(run, capsys):
     one, two = shard(run, "quick"), shard(run, "shared")
     a, b = one.read_bytes(), two.read_bytes()
