@@ -169,7 +169,7 @@ def verdict(clean: float, attacked: float, found: Indicators) -> tuple[Verdict, 
         The verdict and its reason in words.
     """
     if found.id_against_id:
-        return "inconclusive", "it starts from ID images: a score is not asked to tell them from ID images"
+        return "inconclusive", "it starts from ID images, which a score is not asked to tell from ID images"
     if clean <= 0.5:
         turned = "; a higher score must mean more OOD: is its sign turned?" if clean < 0.5 else ""
         return "broken", f"no better than chance before any attack (AUROC {clean:.3f}){turned}"

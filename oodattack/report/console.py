@@ -115,7 +115,8 @@ def notes(report: Report) -> Iterable[str]:
         many = "1 image is" if shared.images == 1 else f"{shared.images} images are"
         yield escape(f"Warning: {many} both in {shared.first} and in {shared.second}. Take them out of one.")
 
-    yield from dict.fromkeys(escape(f"{r.name} on {r.ood}: {r.reason}") for r in report.results if r.clean.auroc <= 0.5)
+    told = [r for r in report.results if r.clean.auroc <= 0.5 and r.verdict != "inconclusive"]
+    yield from dict.fromkeys(escape(f"{r.name} on {r.ood}: {r.reason}") for r in told)
     surrogates: dict[str, list[str]] = {}
     for r in report.results:
         if r.surrogate:

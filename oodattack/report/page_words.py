@@ -45,9 +45,9 @@ def headline(name: str, results: Sequence[Result]) -> Headline:
     """The worst verdict of one detector, and what led to it."""
     verdicts = [r.verdict for r in results]
     worst = next(v for v in WORST_FIRST if v in verdicts)
-    hiding = [r for r in results if r.direction not in ("match", "quantile")]
+    hiding = [r for r in results if r.direction not in ("match", "quantile") and not r.indicators.get("id_against_id")]
     matching = [r for r in results if r.direction in ("match", "quantile")]
-    best = max(results, key=lambda r: r.clean.auroc)
+    best = max(hiding + matching or results, key=lambda r: r.clean.auroc)
     said = [tally(verdicts) if best.clean.auroc > 0.5 else best.reason[0].upper() + best.reason[1:]]
     strongest = "Under the strongest search on the score" if matching else "Under the strongest attack"
     for kind, some in ((strongest, hiding), ("Matching ID images", matching)):
