@@ -19,15 +19,17 @@ def lift(score: Score) -> Loss:
     return lambda x, _rows: real(score(x))
 
 
-def match(latent: Latent, z_in: Tensor, *, unit: Tensor | float = 1.0) -> Loss:
+def match(latent: Latent, z_in: Tensor, *, unit: Tensor | None = None) -> Loss:
     """-||(f(x) - z_in) / u||_2^2, for u = 1 the J of Liang et al. 2020, Alg. 1, with the sign turned.
 
     Args:
         latent: f, (B, C, H, W) -> (B, D) or (B,).
         z_in: targets of all rows, shape (N, D).
-        unit: u > 0, about as large as the targets: the squares of very large or small numbers are infinite or 0.
+        unit: u of all rows, > 0, shape (N,), about as large as f(x) and z_in: the squares of very large or small
+            numbers are infinite or 0. None: 1.
     """
-    return lambda x, rows: -((rows_of(real(latent(x))) - z_in[rows]) / unit).square().sum(dim=1)
+    u = torch.ones_like(z_in[:, 0]) if unit is None else unit
+    return lambda x, rows: -((rows_of(real(latent(x))) - z_in[rows]) / u[rows, None]).square().sum(dim=1)
 
 
 def quantile(score: Score, level: Tensor) -> Loss:
@@ -75,7 +77,7 @@ def misclassify(logits: Latent, label: Tensor) -> Loss:
     return loss
 
 
-def close_enough(z_in: Tensor, *, unit: Tensor | float = 1.0, spread: Tensor | None = None) -> Tensor:
+def close_enough(z_in: Tensor, *, unit: Tensor | None = None, spread: Tensor | None = None) -> Tensor:
     """Loss of `match` at which MAPE <= `CLOSE` is certain, shape (N,): mean |d| <= sqrt(mean d^2).
 
     Args:
@@ -87,7 +89,7 @@ def close_enough(z_in: Tensor, *, unit: Tensor | float = 1.0, spread: Tensor | N
     reach = CLOSE * size(z_in)
     if spread is not None:
         reach = reach.clamp(max=CLOSE * spread)
-    return -z_in.shape[1] * (reach / unit).square()
+    return -z_in.shape[1] * (reach if unit is None else reach / unit).square()
 
 
 def size(z: Tensor) -> Tensor:

@@ -176,6 +176,8 @@ def verdict(clean: float, attacked: float, found: Indicators) -> tuple[Verdict, 
     if attacked <= 0.5 + LEFT * (clean - 0.5):
         return "broken", f"AUROC {clean:.3f} fell to {attacked:.3f}"
     before, after = found.accepted_before, found.accepted_after
+    if before == 1:
+        return "inconclusive", "the deployed threshold accepts every OOD input before any attack"
     if before is not None and after is not None and 1 - after <= LEFT * (1 - before):
         return "broken", f"the deployed threshold accepts {after:.0%} of OOD inputs, {before:.0%} before the attack"
     if reasons := failures(attacked, found):

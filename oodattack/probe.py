@@ -155,17 +155,19 @@ def unexplained_share(f: Score, a: Tensor, b: Tensor) -> float | None:
         b: images of the other set, shape (M, C, H, W); evenly spaced rows of both are paired.
 
     Returns:
-        The share, >= 0; None where there is no gradient, or one that is not finite on half of the pairs.
+        The share, >= 0; None where there is no gradient, one that is not finite on half of the pairs, or no difference
+        in half of them.
     """
     left, right = pairs(a, b)
     change = _values(f, right) - _values(f, left)
     share = None
     for points in ON_THE_WAY:
         path = _path(f, left, right, points)
-        known = None if path is None else path.isfinite()
-        if path is None or known is None or 2 * int(known.sum()) <= len(left):
+        known = path.isfinite()
+        size = change.abs()[known].median()  # NaN of none
+        if 2 * int(known.sum()) <= len(left) or not size > 0:
             return None
-        share = ((change - path).abs()[known].median() / change.abs()[known].median()).item()
+        share = ((change - path).abs()[known].median() / size).item()
         if share <= ROUGH:
             break
     return share
@@ -178,13 +180,13 @@ def pairs(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
     return some[0], some[1]
 
 
-def _path(f: Score, a: Tensor, b: Tensor, points: int) -> Tensor | None:
-    """The integral of the gradient along the lines from a to b by the midpoint rule, shape (B,), float64."""
+def _path(f: Score, a: Tensor, b: Tensor, points: int) -> Tensor:
+    """Integral of the gradient along the lines from a to b, midpoint rule, shape (B,), float64; NaN without one."""
     path = torch.zeros(len(a), dtype=torch.float64, device=a.device)
     for k in range(points):
         grad, _ = _gradient(f, a + (b - a) * ((k + 0.5) / points))
         if grad is None:
-            return None
+            return torch.full_like(path, float("nan"))
         path += (grad.double() * (b - a).double()).flatten(1).sum(1) / points
     return path
 

@@ -131,6 +131,11 @@ def test_a_search_for_the_threshold_is_judged_by_what_it_accepts():
     assert verdict(1.0, 0.9, found) == ("broken", reason)
 
 
+def test_where_the_threshold_accepts_everything_there_is_nothing_to_break():
+    decision, reason = verdict(0.9, 0.9, FINE._replace(accepted_before=1.0, accepted_after=1.0))
+    assert (decision, reason) == ("inconclusive", "the deployed threshold accepts every OOD input before any attack")
+
+
 @pytest.mark.parametrize(("clean", "attacked"), [(0.49, 0.4), (0.52, 0.3), (0.52, 0.52)])
 def test_of_id_images_against_id_images_nothing_can_be_said(clean, attacked):
     decision, reason = verdict(clean, attacked, FINE._replace(id_against_id=True))

@@ -230,6 +230,16 @@ def test_matching_a_score_follows_neither_its_scale_nor_its_offset(scale, offset
         assert result.queries > 2
 
 
+@pytest.mark.parametrize("attack", ["apgd", "adamax"])
+def test_a_target_far_below_the_scores_is_matched_too(attack):
+    steep = lambda x: (120 * (brightness(x) - 0.72)).sigmoid()  # 1e-27 on ID images, 1e-5 on OOD images
+    low, high = (images(8, level, level + 0.02, seed=5, dtype=torch.float32) for level in (0.22, 0.62))
+    limits = match(match="score", attack=attack, step_size=0.01 if attack == "adamax" else None, queries=100)
+    result = one(steep, [limits], id=low, ood=high)
+    assert result.non_finite_rows == 0
+    assert result.attacked.auroc < 0.6
+
+
 def test_counts_and_flags_are_matched_too():
     result = one(lambda x: brightness(x) > 0.4, [match(match="score", queries=4)])
     assert result.mape.median == 0  # of a target that is 0, MAPE knows nothing between 0 and the largest number

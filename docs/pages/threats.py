@@ -5,8 +5,7 @@ from typing import Any
 
 from docs.pages.docstrings import parsed
 from docs.pages.markdown import code, link, page, prose, table
-from oodattack.evaluation.cell import direction
-from oodattack.threat import Suite, Sweep, Threat, ThreatModel, preset_folder, presets, read_threat
+from oodattack.threat import Suite, Sweep, Threat, ThreatModel, direction, preset_folder, presets, read_threat
 
 INTRODUCTION = """# Threat models
 

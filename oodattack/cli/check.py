@@ -69,7 +69,8 @@ def check(
 
     if junit is not None and update:
         raise ValueError("`--junit` must go with a comparison, got it with --update. Drop one of them.")
-    if junit is not None and realpath(junit) in (realpath(baseline), realpath(report)):
+    others = (baseline, report, report / "report.json")
+    if junit is not None and realpath(junit) in map(realpath, others):
         raise ValueError(f"`--junit` must be a file of its own, got {str(junit)!r} twice. Choose another.")
     if update:
         found = gate.measured(report)

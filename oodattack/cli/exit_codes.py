@@ -63,7 +63,7 @@ def _say(message: str, code: int) -> int:
     """One line on standard error. What a stream does not take is let go: at exit it would change the code."""
     with suppress(OSError):
         click.echo(f"oodattack: {message}", err=True)
-    for stream in (sys.stdout, sys.stderr):
+    for stream in filter(None, (sys.stdout, sys.stderr)):  # None where the descriptor was closed from the start
         try:
             stream.flush()
         except OSError:

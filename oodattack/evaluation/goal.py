@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from oodattack import aims
-from oodattack.aims import rows_of
+from oodattack.aims import real, rows_of
 from oodattack.attack import Loss
 from oodattack.evaluation.batch import Batch, values
 from oodattack.evaluation.plan import Quarry
@@ -69,10 +69,12 @@ def objective(prey: Quarry, threat: ThreatModel, goal: Goal, x: Tensor, rows: sl
         rows: where they are in `goal.targets`.
     """
     if threat.aim == "match":
-        z, unit = _targets(goal)
+        z = _targets(goal)
         spread = z.std(correction=0) if threat.match == "score" and len(z) > 1 else None
-        enough = aims.close_enough(z[rows, 0], unit=unit, spread=spread)
-        return Objective([aims.match(prey.f, z[rows, 0], unit=unit)], enough)
+        z_in = z[rows, 0]
+        unit = _unit(prey, x, z_in)
+        enough = aims.close_enough(z_in, unit=unit, spread=spread)
+        return Objective([aims.match(prey.f, z_in, unit=unit)], enough)
     if threat.objective == "misclassify":
         return Objective([aims.misclassify(prey.f, prey.f(x).argmax(dim=1).detach())], None)
     assert goal.beaten is not None
@@ -94,8 +96,9 @@ def objective(prey: Quarry, threat: ThreatModel, goal: Goal, x: Tensor, rows: sl
 def _followed(prey: Quarry, threat: ThreatModel, goal: Goal, x: Tensor, rows: slice) -> list[Loss]:
     """The losses of the aims hide and raise, by `threat.objective`."""
     if threat.objective == "latent":
-        z, unit = _targets(goal)
-        return [aims.match(prey.f, z[rows, r], unit=unit) for r in range(z.shape[1])]
+        z = _targets(goal)[rows]
+        unit = _unit(prey, x, z.flatten(1))
+        return [aims.match(prey.f, z[:, r], unit=unit) for r in range(z.shape[1])]
     if threat.objective == "class-logits":
         if goal.side == "id":
             return [aims.less_of_every_class(prey.f)]
@@ -105,12 +108,17 @@ def _followed(prey: Quarry, threat: ThreatModel, goal: Goal, x: Tensor, rows: sl
     return [(aims.lift if goal.side == "id" else aims.hide)(prey.f)]
 
 
-def _targets(goal: Goal) -> tuple[Tensor, Tensor]:
-    """Targets of all rows, (N, R, D), and the largest number in them, 1 where all are zero."""
+def _targets(goal: Goal) -> Tensor:
     assert goal.targets is not None
-    z = goal.targets
-    largest = z.abs().amax()
-    return z, largest.where(largest > 0, 1)
+    return goal.targets
+
+
+def _unit(prey: Quarry, x: Tensor, z_in: Tensor) -> Tensor:
+    """The largest number in f(x) and the targets of each row, shape (B,); 1 where all are zero or not finite."""
+    with torch.no_grad():
+        z = torch.cat([rows_of(real(prey.f(x))), z_in], dim=1)
+    unit = z.nan_to_num(0.0, 0.0, 0.0).abs().amax(dim=1)
+    return unit.where(unit > 0, 1)
 
 
 def nearest(f: Callable[[Tensor], Tensor], x: Tensor, others: Tensor, *, count: int, batch: Batch) -> Tensor:

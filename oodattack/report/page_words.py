@@ -35,19 +35,27 @@ def headlines(report: Report) -> list[Headline]:
 
 
 def counted(report: Report, results: list[Result]) -> list[Result]:
-    """The results that a verdict counts: without sanity threats and single radii of a sweep, if others are left."""
+    """The results that a verdict counts: others where there are any than sanity threats, radii of a sweep, searches for
+    how near the threshold is, and ID images against ID images.
+    """
     swept = report.swept
-    threats = [r for r in results if r.threat not in SANITY]
-    return [r for r in threats if r.sweep not in swept] or threats or results
+    for counts in (
+        lambda r: r.threat not in SANITY,
+        lambda r: r.sweep not in swept,
+        lambda r: r.direction != "cross",
+        lambda r: not r.indicators.get("id_against_id"),
+    ):
+        results = [r for r in results if counts(r)] or results
+    return results
 
 
 def headline(name: str, results: Sequence[Result]) -> Headline:
     """The worst verdict of one detector, and what led to it."""
     verdicts = [r.verdict for r in results]
     worst = next(v for v in WORST_FIRST if v in verdicts)
-    hiding = [r for r in results if r.direction not in ("match", "quantile") and not r.indicators.get("id_against_id")]
+    hiding = [r for r in results if r.direction not in ("match", "quantile")]
     matching = [r for r in results if r.direction in ("match", "quantile")]
-    best = max(hiding + matching or results, key=lambda r: r.clean.auroc)
+    best = max(results, key=lambda r: r.clean.auroc)
     said = [tally(verdicts) if best.clean.auroc > 0.5 else best.reason[0].upper() + best.reason[1:]]
     strongest = "Under the strongest search on the score" if matching else "Under the strongest attack"
     for kind, some in ((strongest, hiding), ("Matching ID images", matching)):

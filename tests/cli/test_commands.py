@@ -268,6 +268,13 @@ def test_output_that_cannot_be_written_is_no_regression(words):
         assert subprocess.run(command, stdout=full, stderr=full, timeout=120).returncode == 2
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="no such shell")
+@pytest.mark.parametrize("closed", [">&-", "2>&-"])
+def test_a_stream_that_is_closed_from_the_start_is_no_regression(closed):
+    script = f'exec "$0" -m oodattack list nonsense {closed}'
+    assert subprocess.run(["sh", "-c", script, sys.executable], capture_output=True, timeout=120).returncode == 2
+
+
 @pytest.mark.skipif(sys.platform == "win32", reason="no such signal")
 @pytest.mark.parametrize("words", ["--version", "list threats"])  # click and rich print in ways of their own
 def test_a_reader_who_leaves_is_no_fault_of_user_code(words):

@@ -3,6 +3,7 @@
 import json
 import shutil
 import sys
+from pathlib import Path
 from xml.etree import ElementTree as Xml
 
 import numpy as np
@@ -130,6 +131,11 @@ def test_junit_takes_the_place_of_no_other_file(workplace, capsys):
     before = workplace.read_bytes()
     assert main(["check", "old", "--baseline", str(workplace), "--junit", str(workplace)]) == 2
     assert "`--junit` must be a file of its own, got" in capsys.readouterr().err
+    report = Path("old/report.json")
+    was = report.read_bytes()
+    assert main(["check", str(report.parent), "--baseline", str(workplace), "--junit", str(report)]) == 2
+    assert report.read_bytes() == was
+    capsys.readouterr()
     assert main(["check", "old", "--baseline", str(workplace), "--junit", "x.xml", "--update"]) == 2
     assert "`--junit` must go with a comparison, got it with --update" in capsys.readouterr().err
     assert workplace.read_bytes() == before

@@ -215,6 +215,15 @@ def test_a_sweep_is_one_chart_and_said_not_to_count(report):
     assert "radii@0.1 on near</figcaption>" in folded and "radii@0.1 on near</figcaption>" not in shown
 
 
+def test_how_near_and_another_question_do_not_count_beside_others(report):
+    own = report.results[0].model_copy(update={"verdict": "holds"})
+    near = own.model_copy(update={"threat": "fmn", "direction": "cross", "verdict": "broken"})
+    other = own.model_copy(update={"threat": "adex", "verdict": "inconclusive", "indicators": {"id_against_id": True}})
+    says = lambda *results: headlines(report.model_copy(update={"results": list(results)}))[0].verdict
+    assert says(own, near, other) == says(own) == "holds"
+    assert says(near) == "broken" and says(other) == "inconclusive"
+
+
 def test_axes_by_hand():
     assert even(0, 1) == [0, 0.2, 0.4, 0.6, 0.8, 1.0]
     assert even(-3, 40) == [0, 10, 20, 30, 40]
