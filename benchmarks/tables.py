@@ -43,14 +43,15 @@ def strength(lines: list[Line]) -> str:
         if "failed" not in line and line["auroc"] <= cell.get(line["attack"], line)["auroc"]:
             cell[line["attack"]] = line
     attacks = list(dict.fromkeys(attack for cell in best.values() for attack in cell))
-    rows = [_strength_row(cell, found, attacks) for cell, found in best.items() if found]
-    counts = sorted({f"{cell[4]} images a side" for cell in best})
+    most = max((cell[4] for cell in best), default=0)
+    rows = [_strength_row(cell, found, attacks, most) for cell, found in best.items() if found]
     table = markdown(["detector, OOD, threat", "clean", *attacks], rows)
-    return f"AUROC left (passes a row), {', '.join(counts)}.\n\n{table}{_failures(failed)}"
+    size = f"{most} images a side where no other number is named"
+    return f"AUROC left (passes a row), {size}.\n\n{table}{_failures(failed)}"
 
 
-def _strength_row(cell: tuple, found: dict[str, Line], attacks: list[str]) -> list[str]:
-    network, detector, ood, threat, *_ = cell
+def _strength_row(cell: tuple, found: dict[str, Line], attacks: list[str], most: int) -> list[str]:
+    network, detector, ood, threat, n, _ = cell
     lowest = min(line["auroc"] for line in found.values())
 
     def entry(attack: str) -> str:
@@ -61,7 +62,8 @@ def _strength_row(cell: tuple, found: dict[str, Line], attacks: list[str]) -> li
         return f"{value} ({found[attack]['passes']:.0f})"
 
     clean = f"{next(iter(found.values()))['auroc_clean']:.3f}"
-    return [f"{detector}@{network}, {ood}, {threat}", clean, *[entry(attack) for attack in attacks]]
+    few = f", {n} images" if n < most else ""
+    return [f"{detector}@{network}, {ood}, {threat}{few}", clean, *[entry(attack) for attack in attacks]]
 
 
 def _failures(failed: list[Line]) -> str:
