@@ -40,11 +40,10 @@ class Standing:
 def scheduled(setup: Setup, suite: Suite, name: str, fronts: Sequence[Front], agreement: float | None) -> Outcome:
     """Spend the budget of a suite on one detector and OOD set.
 
-    The first member has all rows, and with twice the queries those that are still open, before trials use up what the
-    hardest of them have. Each of the others has a trial on a few open rows; from then on the member that brought most
-    AUROC per query goes on, on the rows that had it least, from other random starts and with twice the queries of its
-    last turn (twice the targets, where it follows several). A member is out when a turn on all open rows brings
-    nothing.
+    The first member has all rows, each of the others a trial on a few of those that are still open; from then on the
+    member that brought most AUROC per query goes on, on the rows that had it least, from other random starts and with
+    twice the queries of its last turn (twice the targets, where it follows several). A member is out when a turn on
+    all open rows brings nothing.
 
     Args:
         setup: of the evaluation.
@@ -65,13 +64,11 @@ def scheduled(setup: Setup, suite: Suite, name: str, fronts: Sequence[Front], ag
     curve = [(0.0, left_auroc(fronts))]
     blind = 0.0
     for i, (limits, prey) in enumerate(plan.items()):
-        before, turns, lasting = curve[-1][1], 0, limits.aim != "cross"
+        before = curve[-1][1]
         worth = _turn(setup, limits, prey, name, fronts, curve, trial=i > 0)
+        worth = worth if i else 0.0  # what the first one took from clean rows says nothing of a second turn
+        standings[limits] = Standing(turns=int(i == 0), worth=worth, patience=PATIENCE * (limits.aim != "cross"))
         members[turn(limits)] = curve[-1][1]
-        if i == 0 and lasting:  # what the first turn took from clean rows says nothing of another one
-            turns, worth = 2, _turn(setup, limits, prey, name, fronts, curve, times=2)
-            lasting = worth > 0
-        standings[limits] = Standing(turns, worth, patience=PATIENCE * lasting)
         blind += (before - curve[-1][1]) * (is_blind(limits) and i > 0)
     while going := [m for m in standings if standings[m].patience]:
         limits = max(going, key=lambda m: standings[m].worth)
