@@ -56,6 +56,11 @@ def crossing(clean_id: Tensor, found: Tensor) -> Crossing:
     return Crossing(threshold=threshold, share=some.double().mean().item(), p10=p10, median=median, p90=p90)
 
 
+def accepted(found: Tensor) -> tuple[float, float]:
+    """Share of rows that the deployed threshold accepts: as they are, and with the smallest perturbations found."""
+    return (found == 0).double().mean().item(), found.isfinite().double().mean().item()
+
+
 def eps_curves(sweep: Sweep, results: Sequence[Result]) -> list[Curve]:
     """One curve a detector from the records of a sweep's radii, with the radius that leaves AUROC 0.5."""
     radii = {m.name: m.eps for m in sweep.members}

@@ -7,20 +7,21 @@ from oodattack.diagnose import Indicators, verdict
 from oodattack.evaluation.floors import Floors
 from oodattack.evaluation.outcome import Clean, Outcome, Side, attacked_scores
 from oodattack.evaluation.setup import Subject
-from oodattack.numbers import crossing, deployed, matched, numbers
+from oodattack.numbers import accepted, crossing, deployed, matched, numbers
 from oodattack.report import Certified, Result
 from oodattack.threat import Threat, direction, limits_of, members_of, other_goal
 
 
 def indicators(threat: Threat, outcome: Outcome, ood_name: str, floors: Floors, subject: Subject) -> Indicators:
     """How the search went on one OOD set, over all attacked rows."""
-    sides, members = outcome.sides, members_of(threat)
-    matching = any(m.aim in ("match", "quantile") for m in members)
+    sides = outcome.sides
+    matching = any(m.aim in ("match", "quantile") for m in members_of(threat))
     queries = sum(int(side.queries.sum()) for side in sides)
     gradients = sum(int(side.gradients.sum()) for side in sides)
     zero = sum(int(side.zero_gradients.sum()) for side in sides) / max(gradients, 1)
     stuck = torch.cat([side.clean_best for side in sides]).double().mean().item()
-    nearest = outcome.ood.crossing if outcome.ood and all(m.aim == "cross" for m in members) else None
+    nearest = outcome.ood.crossing if outcome.ood and direction(threat) == "cross" else None
+    before, after = (None, None) if nearest is None else accepted(nearest)
     return Indicators(
         white_box=outcome.white_box,
         zero_gradient_share=zero if outcome.white_box else None,
@@ -41,8 +42,8 @@ def indicators(threat: Threat, outcome: Outcome, ood_name: str, floors: Floors, 
         rival_auroc=floors.rival,
         restart_spread=outcome.restart_spread,
         other_goal=other_goal(threat),
-        accepted_before=None if nearest is None else (nearest == 0).double().mean().item(),
-        accepted_after=None if nearest is None else nearest.isfinite().double().mean().item(),
+        accepted_before=before,
+        accepted_after=after,
         id_against_id=limits_of(threat).start == "id",
         repeatable=subject.repeatable,
         row_independent=subject.row_independent,

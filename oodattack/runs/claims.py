@@ -9,7 +9,7 @@ from torch import Tensor
 from oodattack.certificates import Certificates
 from oodattack.diagnose import Indicators, verdict
 from oodattack.metrics import auroc
-from oodattack.numbers import crossing, deployed, matched, numbers
+from oodattack.numbers import accepted, crossing, deployed, matched, numbers
 from oodattack.report import Result
 from oodattack.runs.evidence import Cell
 from oodattack.runs.images import Inputs
@@ -104,12 +104,12 @@ def of_indicators(
     if claimed["clean_best_share"] is not None:
         stuck = torch.cat([side["clean_best"] for side in rows]).double().mean().item()
         yield told(f"{where}: clean_best_share", claimed["clean_best_share"], stuck)
-    nearest = rows[0]["crossing"] if direction(threat) == "cross" else None
+    before, after = accepted(rows[0]["crossing"]) if direction(threat) == "cross" else (None, None)
     for name, again in (
         ("other_goal", other_goal(threat)),
         ("id_against_id", limits_of(threat).start == "id"),
-        ("accepted_before", None if nearest is None else (nearest == 0).double().mean().item()),
-        ("accepted_after", None if nearest is None else nearest.isfinite().double().mean().item()),
+        ("accepted_before", before),
+        ("accepted_after", after),
     ):
         yield told(f"{where}: {name}", claimed[name], again)
     found = Indicators(**claimed)  # type: ignore[arg-type]

@@ -5,6 +5,7 @@ import sys
 
 import numpy as np
 import pytest
+import quick_threat
 import torch
 from safetensors.torch import save_file
 
@@ -31,19 +32,7 @@ fitted = knn()
 def training():
     return KNN(nn.Sequential(NET, nn.BatchNorm1d(8)))
 """
-THREAT = """
-norm = "linf"
-eps = "8/255"
-aim = "hide"
-objective = "score"
-start = "ood"
-init = "ball"
-attack = "apgd"
-queries = 8
-restarts = 1
-iterate = "best"
-source = "a test"
-"""
+THREAT = quick_threat.QUICK.replace("queries = 3", "queries = 8")
 
 
 @pytest.fixture

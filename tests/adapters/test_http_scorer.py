@@ -9,6 +9,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import numpy as np
 import pytest
+import quick_threat
 import torch
 
 import oodattack as oa
@@ -222,19 +223,7 @@ def test_it_comes_out_as_a_black_box():
     assert result.attacked.auroc < result.clean.auroc
 
 
-THREAT = """
-norm = "linf"
-eps = "8/255"
-aim = "hide"
-objective = "score"
-start = "ood"
-init = "ball"
-attack = "square"
-queries = 40
-restarts = 1
-iterate = "best"
-source = "a test"
-"""
+THREAT = quick_threat.QUICK.replace('"apgd"', '"square"').replace("queries = 3", "queries = 40")
 
 
 @pytest.fixture

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import quick_threat
 import torch
 
 import oodattack
@@ -35,19 +36,7 @@ def net(channels, classes):
     torch.manual_seed(0)
     return nn.Sequential(nn.Flatten(), nn.Linear(64, 4)).eval()
 """
-QUICK = """
-norm = "linf"
-eps = "8/255"
-aim = "hide"
-objective = "score"
-start = "ood"
-init = "ball"
-attack = "apgd"
-queries = 4
-restarts = 1
-iterate = "best"
-source = "test"
-"""
+QUICK = quick_threat.QUICK.replace("queries = 3", "queries = 4")
 
 
 @pytest.fixture

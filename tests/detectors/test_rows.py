@@ -5,6 +5,7 @@ import math
 
 import numpy as np
 import pytest
+import quick_threat
 import torch
 from safetensors.torch import save_file
 from small_rows import NETWORKS, ROWS, SIZES, SMALL, param
@@ -163,20 +164,7 @@ def test_a_tuned_detector_wants_outliers():
 
 # --- the command --------------------------------------------------------------------------------------------------
 
-QUICK = """
-norm = "linf"
-eps = "8/255"
-aim = "hide"
-objective = "score"
-start = "ood"
-init = "ball"
-attack = "pgd"
-step_size = "1/4"
-queries = 4
-restarts = 1
-iterate = "best"
-source = "test"
-"""
+QUICK = quick_threat.QUICK.replace('"apgd"', '"pgd"\nstep_size = "1/4"').replace("queries = 3", "queries = 4")
 
 
 @pytest.fixture
