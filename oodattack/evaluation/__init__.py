@@ -20,6 +20,7 @@ from oodattack.evaluation.outcome import to_8_bits
 from oodattack.evaluation.provenance import Provenance
 from oodattack.evaluation.run import Run
 from oodattack.evaluation.setup import Precision, Progress, Setup
+from oodattack.full_precision import full_precision
 from oodattack.identity import sha256_of_networks, versions
 from oodattack.report import Report, Spec
 from oodattack.report.sheet import Shown
@@ -39,6 +40,7 @@ __all__ = [
 ]
 
 
+@full_precision()
 def evaluate(
     detector: Detector | Mapping[str, Detector],
     *,
@@ -70,7 +72,7 @@ def evaluate(
         batch_size: rows attacked at a time; changes nothing but rounding. None: chosen to fit. Where the device runs
             out of memory all the same, it falls.
         precision: of the searches: that of the images ("full"), or "bfloat16" in the network's layers. Whatever comes
-            out is scored in full.
+            out is scored in full: on a GPU too float32 is computed in float32, not in TF32.
         certify: bound all scores on the ball too, see `oodattack.bounds`: a certified AUROC beside the attacked one,
             or the reason why there is none.
         progress: called with (label, done, all) as row-queries are spent.

@@ -15,6 +15,7 @@ from oodattack.data.disk import Room, room_on_disk
 from oodattack.detector import Detector
 from oodattack.detectors import DETECTORS, store
 from oodattack.evaluation import Progress, Provenance, automatic, evaluate
+from oodattack.full_precision import full_precision
 from oodattack.gallery.run_page import write_page
 from oodattack.job.ask import DEFAULT_DETECTORS, DEFAULT_THREATS, ON_A_MODEL, Job
 from oodattack.job.detectors import Wanted, build_detector, split_name
@@ -108,6 +109,7 @@ def understood(job: Job) -> Asked:
     return Asked(job, threats, wanted, device, ranks)
 
 
+@full_precision()  # also what detectors are fitted to
 def run_in(out: Path, asked: Asked, then: Plan | None, progress: Progress | None) -> Report:
     """The part of `run` that comes after everything that can be checked at once, in a run directory.
 

@@ -6,6 +6,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from oodattack.full_precision import full_precision
 from oodattack.geometry import row_random
 from oodattack.metrics import id_threshold
 from oodattack.numbers import TPR
@@ -172,7 +173,7 @@ def of_targets(
 def scores_of(f: Detector, x: Tensor, size: int) -> Tensor:
     """f of images, `size` at a time, on the CPU."""
     device = device_of(f)
-    with torch.no_grad():
+    with torch.no_grad(), full_precision():
         parts = [f(block.clone().to(device)).detach().cpu() for block in x.split(size)]
     found = torch.cat(parts)
     return found if found.is_floating_point() else found.float()
