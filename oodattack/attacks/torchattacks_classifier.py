@@ -70,7 +70,7 @@ class FourLogits(nn.Module):
         rising = rising.to(images.dtype)
         if seen.grad is not None:
             slope = seen.grad * wide(factor / scale, seen.grad)
-            rising = _Known.apply(images, rising, slope.to(images.dtype))
+            rising = _Known.apply(images, rising, slope.to(images.dtype).contiguous())  # they take views of it
         true, *rest = (torch.full_like(rising, value) for value in others)
         return torch.stack([true, rising, *rest], dim=1)
 

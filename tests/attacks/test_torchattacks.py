@@ -56,6 +56,14 @@ def attack(name: str, loss, x: Tensor, threat: ThreatModel, seed: int = 0, **opt
 
 
 @pytest.mark.parametrize(("name", "norm"), NAMED)
+def test_gradients_in_another_memory_format(name, norm):
+    # as folded networks give them: PGDL2 takes views of its gradient
+    loss, x = small_conv(3), images(2, 3, 32, 32)
+    found = attack(name, lambda x, _: loss(x.contiguous(memory_format=torch.channels_last)), x, limits(name, norm))
+    assert found.value.isfinite().all() and (found.value >= loss(x)).all()
+
+
+@pytest.mark.parametrize(("name", "norm"), NAMED)
 @pytest.mark.parametrize("shape", [(2, 3, 32, 32), (3, 1, 8, 8)], ids=str)
 def test_contract(name, norm, shape):
     if ATTACKS[name].channels not in (0, shape[1]):
