@@ -25,9 +25,10 @@ from torch import Tensor
 
 from benchmarks import cifar_data, cifar_networks, json_lines
 from benchmarks.json_lines import Line
-from benchmarks.one_attack import Counted, Sides, limits, run_ours, run_peer, scores
+from benchmarks.one_attack import BATCH, Counted, Sides, device_name, limits, run_ours, run_peer, scores
 from benchmarks.peers import PEERS, Ball
 from oodattack.detectors import DETECTORS, Fit
+from oodattack.full_precision import full_precision
 from oodattack.lookup import summary
 from oodattack.threat import Threat, members_of, read_threat
 
@@ -65,13 +66,14 @@ def cell(detector, id: cifar_data.Id, x: Tensor, where: Line, args: argparse.Nam
         try:
             if name in OURS:
                 threat = read_threat(args.suite) if name == "ood-aa" else limits(ball)
-                found = run_ours(detector, id, x, threat, seed=args.seed)
+                found = run_ours(detector, id, x, threat, seed=args.seed, batch=args.batch)
             else:
                 side = side or Sides(id.x, x, scores(detector, id.x), scores(detector, x))
-                found = run_peer(detector, on, side, name, ball, passes=budget, seed=args.seed) | {"budget": budget}
+                own = {"passes": budget, "seed": args.seed, "batch": args.batch}
+                found = run_peer(detector, on, side, name, ball, **own) | {"budget": budget}
         except Exception as error:  # whatever another library raises: the next attack has its turn
             found = {"failed": summary(error)}
-        json_lines.append(args.out, {"benchmark": "attack_strength"} | key | found)
+        json_lines.append(args.out, {"benchmark": "attack_strength"} | key | found | {"device": device_name(x.device)})
 
 
 def options() -> argparse.ArgumentParser:
@@ -90,11 +92,14 @@ def options() -> argparse.ArgumentParser:
     parser.add_argument(
         "--on", choices=["both", "surrogate"], default="both", help="where there is one, peers attack it alone"
     )
+    parser.add_argument("--device", type=torch.device, default=torch.device("cpu"))
+    parser.add_argument("--batch", type=int, default=BATCH, help="rows at a time")
     parser.add_argument("--seed", type=int, required=True)
     parser.add_argument("--out", type=Path, required=True, help="JSON lines, appended to")
     return parser
 
 
+@full_precision()  # for peers too
 def main(arguments: list[str] | None = None) -> None:
     parser = options()
     args = parser.parse_args(arguments)
@@ -107,14 +112,14 @@ def main(arguments: list[str] | None = None) -> None:
         if args.suite is None:
             parser.error("--attacks ood-aa needs --suite")
         check_suite(read_threat(args.suite), BALLS[args.threat])
-    id = cifar_data.id_images(args.data, n=args.n, seed=args.seed)
+    id = cifar_data.Id(*[t.to(args.device) for t in cifar_data.id_images(args.data, n=args.n, seed=args.seed)])
     for network in args.network:
-        net = cifar_networks.load(network, args.data, kind=Counted)
-        fit = Fit(*cifar_data.fit_images(args.data, seed=args.seed))
+        net = cifar_networks.load(network, args.data, kind=Counted).to(args.device)
+        fit = Fit(*[t.to(args.device) for t in cifar_data.fit_images(args.data, seed=args.seed)])
         for name in args.detectors:
             detector = DETECTORS[name].build(net, fit)
             for ood in args.ood:
-                x = cifar_data.ood_images(ood, args.data, n=args.n, seed=args.seed)
+                x = cifar_data.ood_images(ood, args.data, n=args.n, seed=args.seed).to(args.device)
                 where = {"network": network, "detector": name, "ood": ood, "threat": args.threat}
                 cell(detector, id, x, where | {"n": args.n, "seed": args.seed}, args)
 

@@ -26,6 +26,7 @@ from torch import Tensor, nn
 import oodattack as oa
 from benchmarks import json_lines
 from benchmarks.json_lines import Line
+from benchmarks.one_attack import device_name
 from oodattack.models.small import SmallResNet
 from oodattack.threat import Suite, Threat, ThreatModel, members_of, read_threat
 
@@ -78,18 +79,19 @@ def run(detector: nn.Module, id: Tensor, x: Tensor, threat: Threat, *, seed: int
     return line | {"queries": result.queries, "auroc": result.attacked.auroc}
 
 
-def compare(threat: Threat, *, n: int, seed: int) -> Line:
+def compare(threat: Threat, device: torch.device, *, n: int, seed: int) -> Line:
     """Both sets, one after the other."""
-    detector = oa.detectors.Energy(oa.Classifier(Darkness(seed).eval()))
+    detector = oa.detectors.Energy(oa.Classifier(Darkness(seed).eval().to(device)))
     far = reach(threat)
-    id = images(n, 0.01 * far * torch.linspace(-1, 1, n), seed + 1)
-    sets = {name: ood_rows(n, far, easy=easy, seed=seed + 2) for name, easy in (("hard", 0.0), ("early", EASY))}
+    id = images(n, 0.01 * far * torch.linspace(-1, 1, n), seed + 1).to(device)
+    sets = {name: ood_rows(n, far, easy=e, seed=seed + 2).to(device) for name, e in (("hard", 0.0), ("early", EASY))}
     found = {name: run(detector, id, x, threat, seed=seed) for name, x in sets.items()}
     ratios = {
         what: round(found["early"][what] / found["hard"][what], 4) for what in ("seconds", "search_seconds", "queries")
     }
     rounded = {name: {key: round(value, 4) for key, value in line.items()} for name, line in found.items()}
-    return {"benchmark": "early_rows", "threat": threat.name, "n": n, "early_share": EASY} | rounded | {"ratio": ratios}
+    line = {"benchmark": "early_rows", "threat": threat.name, "n": n, "early_share": EASY}
+    return line | {"device": device_name(device)} | rounded | {"ratio": ratios}
 
 
 def short(threat: Threat, queries: int) -> ThreatModel:
@@ -130,6 +132,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--threat", default="flagship", help="threat model or suite that hides OOD inputs")
     parser.add_argument("--n", type=int, default=1000, help="images a set")
+    parser.add_argument("--device", type=torch.device, default=torch.device("cpu"), help="of the first comparison")
     parser.add_argument("--sizes", type=lambda text: [int(n) for n in text.split(",")], default=SIZES)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--peak", type=int, help="measure the memory of this many images in this process, print a line")
@@ -139,7 +142,7 @@ def main(arguments: list[str] | None = None) -> None:
     if args.peak:
         json_lines.append(None, memory(threat, args.peak, seed=args.seed))
         return
-    json_lines.append(args.out, compare(threat, n=args.n, seed=args.seed))
+    json_lines.append(args.out, compare(threat, args.device, n=args.n, seed=args.seed))
     lines = []
     for n in args.sizes:  # a process each: peak memory never falls
         command = [sys.executable, "-m", "benchmarks.early_rows", "--threat", args.threat, "--seed", str(args.seed)]

@@ -14,7 +14,7 @@ from benchmarks.peers import OOD_CLASS, PEERS, Ball, TwoLogits, has_gradient
 from oodattack.metrics import auroc, id_threshold
 from oodattack.threat import Suite, Threat, ThreatModel
 
-BATCH = 100
+BATCH = 100  # rows at a time
 
 
 class Counted(oa.Classifier):
@@ -53,11 +53,18 @@ def limits(ball: Ball, **fields) -> ThreatModel:
     return ThreatModel(**(values | fields))
 
 
-def run_ours(detector: torch.nn.Module, id: cifar_data.Id, x: Tensor, threat: Threat, *, seed: int) -> Line:
+def device_name(device: torch.device) -> str:
+    """What the GPU is called, or "cpu"."""
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
+
+
+def run_ours(
+    detector: torch.nn.Module, id: cifar_data.Id, x: Tensor, threat: Threat, *, seed: int, batch: int = BATCH
+) -> Line:
     """One of our threats through `evaluate`."""
     net, before, start = detector.net, detector.net.rows, time.perf_counter()
     report = oa.evaluate(
-        detector, id=id.x, ood={"ood": x}, threats=[threat], targets=id.targets, seed=seed, batch_size=BATCH
+        detector, id=id.x, ood={"ood": x}, threats=[threat], targets=id.targets, seed=seed, batch_size=batch
     )
     (result,) = report.results
     return {
@@ -79,7 +86,17 @@ class Sides(NamedTuple):
     scores: Tensor
 
 
-def run_peer(detector: torch.nn.Module, on: str, side: Sides, name: str, ball: Ball, *, passes: int, seed: int) -> Line:
+def run_peer(
+    detector: torch.nn.Module,
+    on: str,
+    side: Sides,
+    name: str,
+    ball: Ball,
+    *,
+    passes: int,
+    seed: int,
+    batch: int = BATCH,
+) -> Line:
     """One attack of another library on a wrapped detector, or on its wrapped surrogate."""
     net, before, x = detector.net, detector.net.rows, side.x
     attacked = detector if on == "detector" else detector.surrogate.score
@@ -92,9 +109,9 @@ def run_peer(detector: torch.nn.Module, on: str, side: Sides, name: str, ball: B
     pad = -10 * (torch.cat(own).double() - tau).abs().max().item() if PEERS[name].padded else None
     model = TwoLogits(attacked, tau, inside=detector, pad=pad)
     start, after = time.perf_counter(), []
-    for block in x.split(BATCH):
+    for block in x.split(batch):
         torch.manual_seed(seed)  # the peers draw from the global generator
-        labels = torch.full((len(block),), OOD_CLASS)
+        labels = torch.full((len(block),), OOD_CLASS, device=x.device)
         x_adv = PEERS[name].run(model, block, labels, ball, passes).detach()
         x_adv = x_adv.where(x_adv.isfinite(), block)
         after.append(limits(ball).settle(x_adv, block))
@@ -108,6 +125,6 @@ def run_peer(detector: torch.nn.Module, on: str, side: Sides, name: str, ball: B
 
 
 def scores(f: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
-    """f of all rows, without a gradient."""
+    """f of all rows, without a gradient, on the CPU."""
     with torch.no_grad():
-        return torch.cat([f(block) for block in x.split(BATCH)])
+        return torch.cat([f(block).cpu() for block in x.split(BATCH)])

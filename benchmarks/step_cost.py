@@ -26,11 +26,12 @@ from torch import Tensor, nn
 import oodattack as oa
 from benchmarks import cifar_data, cifar_networks, json_lines, peers
 from benchmarks.json_lines import Line
-from benchmarks.one_attack import limits
+from benchmarks.one_attack import device_name, limits
 from oodattack import aims
 from oodattack.attack import maximise
 from oodattack.attacks import ATTACKS
 from oodattack.evaluation.search import fast
+from oodattack.full_precision import full_precision
 from oodattack.geometry import row_random
 from oodattack.metrics import auroc, id_threshold
 
@@ -77,7 +78,7 @@ def theirs(run: peers.Run) -> Attack:
     """Another library's attack on the detector as two logits."""
 
     def attack(detector: nn.Module, tau: float, x: Tensor, steps: int) -> Tensor:
-        labels = torch.full((len(x),), peers.OOD_CLASS)
+        labels = torch.full((len(x),), peers.OOD_CLASS, device=x.device)
         return run(peers.TwoLogits(detector, tau, inside=detector), x, labels, BALL, steps)
 
     return attack
@@ -96,6 +97,12 @@ def contestants() -> dict[str, Attack]:
     return found
 
 
+def finished(device: torch.device) -> None:
+    """Wait for what a GPU still has to do."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
 def rounds(entrants: dict[str, Attack], *, detector: nn.Module, x: Tensor, steps: int, times: int) -> dict[str, list]:
     """Seconds of every entrant in every round; the first round, not counted, warms up."""
     with torch.no_grad():
@@ -105,8 +112,10 @@ def rounds(entrants: dict[str, Attack], *, detector: nn.Module, x: Tensor, steps
     for i in range(times + 1):
         for name in names[i % len(names) :] + names[: i % len(names)]:
             torch.manual_seed(i)
+            finished(x.device)
             start = time.perf_counter()
             entrants[name](detector, tau, x, steps)
+            finished(x.device)
             if i:
                 seconds[name].append(time.perf_counter() - start)
     return seconds
@@ -124,10 +133,13 @@ def cost_lines(seconds: dict[str, list[float]], setting: Line) -> list[Line]:
     return lines
 
 
-def strength_lines(entrants: dict[str, Attack], folder: Path, setting: Line, *, n: int, seed: int) -> list[Line]:
+def strength_lines(
+    entrants: dict[str, Attack], folder: Path, setting: Line, device: torch.device, *, n: int, seed: int
+) -> list[Line]:
     """One line a contestant: AUROC after as many steps of each."""
-    detector = oa.detectors.Energy(cifar_networks.load("resnet20", folder))
-    id, x = cifar_data.id_images(folder, n=n, seed=seed).x, cifar_data.ood_images("textures", folder, n=n, seed=seed)
+    detector = oa.detectors.Energy(cifar_networks.load("resnet20", folder).to(device))
+    sides = cifar_data.id_images(folder, n=n, seed=seed).x, cifar_data.ood_images("textures", folder, n=n, seed=seed)
+    id, x = (images.to(device) for images in sides)
     score = lambda images: torch.cat([detector(block).detach() for block in images.split(250)])  # noqa: E731
     with torch.no_grad():
         on_id, clean = score(id), score(x)
@@ -142,12 +154,14 @@ def strength_lines(entrants: dict[str, Attack], folder: Path, setting: Line, *, 
     return lines
 
 
+@full_precision()  # for all of them
 def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rounds", type=int, default=7, help="0: measure strength alone")
     parser.add_argument("--steps", type=int, default=20)
     parser.add_argument("--attacks", type=lambda text: text.split(","), help="some of them; bare comes by itself")
     parser.add_argument("--batch", type=int, default=32)
+    parser.add_argument("--device", type=torch.device, default=torch.device("cpu"))
     parser.add_argument("--data", type=Path, help="measure strength too, on the data of cifar_data.py")
     parser.add_argument("--n", type=int, default=500, help="images a set for the strength")
     parser.add_argument("--seed", type=int, default=0)
@@ -158,11 +172,13 @@ def main(arguments: list[str] | None = None) -> None:
     setting = {"steps": args.steps, "threads": torch.get_num_threads(), "torch": torch.__version__}
     lines = []
     if args.rounds:
-        detector, x = oa.detectors.Energy(resnet18()), torch.rand(args.batch, 3, 32, 32)
+        detector = oa.detectors.Energy(resnet18().to(args.device))
+        x = torch.rand(args.batch, 3, 32, 32).to(args.device)
         seconds = rounds(entrants, detector=detector, x=x, steps=args.steps, times=args.rounds)
-        lines += cost_lines(seconds, setting | {"batch": args.batch, "machine": platform.machine()})
+        where = {"batch": args.batch, "machine": platform.machine(), "device": device_name(args.device)}
+        lines += cost_lines(seconds, setting | where)
     if args.data:
-        lines += strength_lines(entrants, args.data, setting, n=args.n, seed=args.seed)
+        lines += strength_lines(entrants, args.data, setting, args.device, n=args.n, seed=args.seed)
     for line in lines:
         json_lines.append(args.out, line)
 
