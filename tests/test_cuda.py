@@ -16,7 +16,7 @@ from torch import nn
 import oodattack as oa
 from oodattack.attacks.torchattacks_adapter import names as foreign_names
 from oodattack.attacks.torchattacks_table import ATTACKS as FOREIGN
-from oodattack.bounds import score_bounds
+from oodattack.bounds import Smoothed, score_bounds, smoothed_bounds
 from oodattack.cli import main
 from oodattack.detectors import Fit
 from oodattack.evaluation.batch import automatic
@@ -98,6 +98,12 @@ def test_detectors_say_what_they_say_on_the_cpu(name):
     if (value := f(z)).requires_grad:
         (grad,) = torch.autograd.grad(value.sum(), z)
         assert grad.isfinite().all()
+
+
+def test_a_classifier_around_a_network_that_is_there_already():
+    net = SmallResNet(3, 4, width=4).eval().to(DEVICE)
+    assert oa.Classifier(net, mean=[0.5] * 3, std=[0.25] * 3)(images(2)).shape == (2, 4)
+    assert oa.Classifier(net)(images(2)).shape == (2, 4)
 
 
 @pytest.mark.parametrize("name", presets())
@@ -184,7 +190,7 @@ def test_the_batch_found_is_larger_where_rows_are_small():
 
 def test_memory_is_set_by_the_batch():
     def peak(n):
-        detector, id, x = energy(), images(16), images(n)
+        detector, id, x = energy(), images(16, seed=3), images(n)
         torch.cuda.reset_peak_memory_stats()
         oa.evaluate(detector, id=id, ood={"x": x}, threats=[limits(queries=5)], seed=0, batch_size=32)
         return torch.cuda.max_memory_allocated(), x.numel() * x.element_size()
@@ -197,8 +203,21 @@ def test_bounds():
     x = images(3)
     detector = energy()
     found = score_bounds(detector, x, norm="linf", eps=1 / 255)
-    own = detector(x)
+    own = detector(x).detach().cpu()
     assert (found.lower <= own).all() and (own <= found.upper).all()
+
+
+def test_certified_beside_attacked():
+    (result,) = evaluated(energy(), [limits(eps=1e-4)], certify=True).results
+    assert result.certified is not None and result.uncertified is None
+
+
+def test_smoothed_scores_and_their_bounds():
+    smoothed = Smoothed(energy(), sigma=0.1, draws=9, seed=0)
+    (result,) = evaluated(smoothed, [limits(queries=5)], n=2).results
+    assert result.attacked.auroc <= result.clean.auroc
+    found = smoothed_bounds(energy(), images(2), eps=0.1, sigma=0.1, draws=200, alpha=0.05, seed=0)
+    assert (found.lower <= found.upper).all()
 
 
 @pytest.mark.parametrize("objective", RECIPES)
@@ -214,6 +233,30 @@ def test_recipes_train(objective):
     assert all(p.isfinite().all() for p in after) and not all(map(torch.equal, before, after))
 
 
+class Stop(Exception):
+    """In the middle of a training."""
+
+
+def test_training_goes_on_where_it_was(tmp_path):
+    def trained(**options):
+        torch.manual_seed(0)
+        net = SmallResNet(3, 3, width=4).to(DEVICE)
+        fit(net, brief, data, seed=0, **options)
+        return net
+
+    def stop(_name, done, _total):
+        if done == 4:
+            raise Stop
+
+    brief = replace(RECIPES["ce"], epochs=2, batch_size=8)
+    data = TrainingSet(images(24, seed=7, device="cpu"), torch.arange(24) % 3, None)
+    whole = trained()
+    with pytest.raises(Stop):
+        trained(checkpoint=tmp_path, every=0, progress=stop)
+    for one, other in zip(whole.parameters(), trained(checkpoint=tmp_path, every=0).parameters(), strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-3, atol=1e-4)  # cuDNN chooses its algorithms anew
+
+
 @pytest.fixture
 def workplace(tmp_path, monkeypatch):
     fill(tmp_path)
@@ -221,6 +264,13 @@ def workplace(tmp_path, monkeypatch):
     monkeypatch.setattr(sys, "path", list(sys.path))
     yield tmp_path
     sys.modules.pop("mine", None)
+
+
+def test_the_command_line_trains(workplace, capsys, monkeypatch):
+    monkeypatch.setenv("OODATTACK_CACHE", str(workplace / "cache"))
+    words = "train --id npz:id.npz --model mine:net --epochs 1 --batch-size 6 --objective ce --out net.safetensors"
+    assert main([*words.split(), "--device", DEVICE]) == 0, capsys.readouterr().err
+    assert (workplace / "net.safetensors").exists()
 
 
 def test_a_run_its_verification_gallery_and_gate(workplace, capsys):

@@ -76,8 +76,9 @@ class Classifier(nn.Module):
             raise ValueError(
                 f"`head` must be the name of a module of the network, got {head!r}. See `named_modules()`."
             )
-        self.register_buffer("mean", shift, persistent=False)
-        self.register_buffer("std", scale, persistent=False)
+        device = next((p.device for p in network.parameters()), None)  # where the network already is
+        self.register_buffer("mean", shift.to(device), persistent=False)
+        self.register_buffer("std", scale.to(device), persistent=False)
         self.training = network.training  # not `train()`: submodules may differ, as frozen norms do
 
     def forward(self, x: Tensor) -> Tensor:
