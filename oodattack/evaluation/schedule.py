@@ -20,7 +20,7 @@ from oodattack.evaluation.sides import attack_id, attack_ood
 from oodattack.threat import Suite, ThreatModel
 
 TRIAL = 0.25  # share of the open rows on which a member shows what it brings, before it gets the others
-FEW = 4  # rows that a trial takes at least; where few are open, trials of all members must not use up what they have
+FEW = 2  # rows that a trial takes at least; where few are open, trials of all members must not use up what they have
 WORTH = 1e-3  # AUROC that a turn on all rows must have brought, in proportion on fewer, to earn another one,
 SHARE = 0.02  # or this share of what was left, where that is less
 LEAST = 1e-9  # more than rounding
@@ -33,15 +33,16 @@ class Standing:
     """How a member has done so far."""
 
     turns: int  # on all open rows
-    worth: float  # AUROC per query of its last turn, 0 if it was not worth it
+    worth: float  # of its last turn, see `_turn`
     patience: int
 
 
 def scheduled(setup: Setup, suite: Suite, name: str, fronts: Sequence[Front], agreement: float | None) -> Outcome:
     """Spend the budget of a suite on one detector and OOD set.
 
-    The first member has all rows, each of the others a trial on a few of those that are still open; from then on the
-    member that brought most AUROC per query goes on, on the rows that had it least, from other random starts and with
+    The first member has all rows, each of the others a trial on a few of those that are still open, and so has the
+    first one's second turn, for what the first took from clean rows says nothing of it; from then on the
+    member that took the largest share of the AUROC per query goes on, on the rows that had it least, from other random starts and with
     twice the queries of its last turn (twice the targets, where it follows several). A member is out when a turn on
     all open rows brings nothing.
 
@@ -66,10 +67,12 @@ def scheduled(setup: Setup, suite: Suite, name: str, fronts: Sequence[Front], ag
     for i, (limits, prey) in enumerate(plan.items()):
         before = curve[-1][1]
         worth = _turn(setup, limits, prey, name, fronts, curve, trial=i > 0)
-        worth = worth if i else 0.0  # what the first one took from clean rows says nothing of a second turn
         standings[limits] = Standing(turns=int(i == 0), worth=worth, patience=PATIENCE * (limits.aim != "cross"))
         members[turn(limits)] = curve[-1][1]
         blind += (before - curve[-1][1]) * (is_blind(limits) and i > 0)
+    first = next(iter(plan))
+    if standings[first].patience:
+        standings[first].worth = _turn(setup, first, plan[first], name, fronts, curve, trial=True, times=2)
     while going := [m for m in standings if standings[m].patience]:
         limits = max(going, key=lambda m: standings[m].worth)
         standing, before = standings[limits], curve[-1][1]
@@ -148,18 +151,23 @@ def _turn(
     trial: bool = False,
     times: int = 1,
 ) -> float:
-    """One member's turn; AUROC that it brought per query, or 0 where that was not worth it."""
+    """One member's turn; the share of what was left that it took per query, or 0 where that was not worth it.
+
+    The share, for turns are compared that were taken at different times, and there is ever less to take.
+    """
     before, spent, had = left_auroc(fronts), 0, 0
     wider = times if limits.objective in ("latent", "class-logits") else 1  # more targets, not longer searches
     changes = {"queries": limits.queries * times, "restarts": limits.restarts * wider}
     longer = limits.model_copy(update=changes)
     if times > 1 and not any(len(f.open_rows(longer)) for f in fronts):
-        return _turn(setup, limits, prey, name, fronts, curve, times=times // 2)  # nobody can pay for that much
+        # nobody can pay for that much
+        return _turn(setup, limits, prey, name, fronts, curve, trial=trial, times=times // 2)
     setup.label = f"{limits.name} on {fronts[0].name}: {name}"
     for front in fronts:
         rows = front.refused(limits) if limits.aim == "cross" else front.open_rows(longer, trial=trial)
         if trial and limits.aim != "cross":
-            rows = rows[:: max(1, round(len(rows) / max(FEW, TRIAL * len(rows))))]
+            apart = max(1, round(len(rows) / max(FEW, TRIAL * len(rows))))
+            rows = rows[front.turns % apart :: apart]  # others each time: nobody pays for all trials
         if not len(rows):
             continue
         images = picked(front.x, rows, setup.keeper.room)
@@ -174,4 +182,4 @@ def _turn(
     if had:
         curve.append((sum(int(f.best.queries.sum()) for f in fronts) / everybody, after))
     enough = min(WORTH, SHARE * before) * had / everybody
-    return (before - after) / spent if had and before - after >= max(enough, LEAST) else 0.0
+    return (1 - after / before) / spent if had and before - after >= max(enough, LEAST) else 0.0

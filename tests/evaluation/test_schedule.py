@@ -1,10 +1,13 @@
 """Suites whose members share one budget."""
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 
-from oodattack.evaluation import evaluate
+from oodattack.evaluation import evaluate, schedule
 from oodattack.evaluation.front import front
+from oodattack.evaluation.sides import attack_ood
 from oodattack.threat import Suite, ThreatModel
 
 SHARED = dict(norm="linf", eps=0.1, aim="hide", start="ood", init="ball", restarts=1, iterate="best", source="test")
@@ -194,3 +197,50 @@ def test_rows_that_do_not_move_are_left_to_the_others():
     assert alone.attacked.auroc == alone.clean.auroc == 1
     assert result.attacked.auroc < 0.8
     assert result.indicators["black_box_auroc"] < result.indicators["white_box_auroc"] - 0.2
+
+
+@pytest.fixture
+def turns(monkeypatch):
+    """(member, queries, numbers of the rows) of each search of a suite, in order."""
+    seen = []
+
+    def watched(setup, prey, limits, names, hunted):
+        seen.append((limits.name, limits.queries, list(hunted.numbers)))
+        return attack_ood(setup, prey, limits, names, hunted)
+
+    monkeypatch.setattr(schedule, "attack_ood", watched)
+    return seen
+
+
+def test_every_member_and_the_second_turn_of_the_first_have_a_trial_each_on_other_rows(turns):
+    ood = images(*[0.42 + 0.001 * i for i in range(40)])  # every row passes some of the ID rows and none passes all
+    run(brightness, [suite(member("a"), member("b"), member("c"), queries=100)], ood)
+    (a, _, rows), *trials = turns[:4]
+    assert a == "a" and sorted(rows) == list(range(40))
+    assert [(name, queries) for name, queries, _ in trials] == [("b", 10), ("c", 10), ("a", 20)]
+    tried = [set(rows) for _, _, rows in trials]
+    assert all(len(rows) == 10 for rows in tried)
+    assert len(set.union(*tried)) == 30  # no row in two of them
+
+
+def test_where_few_rows_are_open_none_pays_for_all_trials(turns):
+    easy, hard = images(*[0.35] * 16), images(*[0.45 + 0.01 * i for i in range(4)])
+    run(brightness, [suite(member("a"), member("b"), member("c"), queries=100)], torch.cat([easy, hard]))
+    assert [len(rows) for _, _, rows in turns[:4]] == [20, 2, 2, 2]
+    assert not set(turns[1][2]) & set(turns[2][2])
+
+
+def test_what_a_turn_took_is_measured_by_what_there_was_to_take():
+    ood = images(*[0.42 + 0.001 * i for i in range(40)])
+    left = iter([0.8, 0.4, 0.1, 0.05])
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(schedule, "left_auroc", lambda _: next(left))
+        patch.setattr(schedule, "attack_ood", lambda *_: {"d": SimpleNamespace(side=SimpleNamespace(queries=ten))})
+        ten = torch.full((40,), 10)
+        one = SimpleNamespace(
+            name="near", sign=-1, x=ood, clean=torch.zeros(40), turns=0, best=SimpleNamespace(queries=ten),
+            open_rows=lambda *_, **__: torch.arange(40), take=lambda *_: None,
+        )  # fmt: skip
+        setup = SimpleNamespace(keeper=SimpleNamespace(room=torch.empty_like))
+        early, late = (schedule._turn(setup, member("a"), None, "d", [one], []) for _ in range(2))
+    assert early == late == 0.5 / 400
