@@ -161,10 +161,10 @@ class _Search:
         value = seen.value.to(self.value.dtype)
         merit = self._merit(seen.x_adv, value, rows) if self.crossing else value
         better = torch.ones_like(merit, dtype=torch.bool) if replace else merit > self.merit[rows]
-        won = rows[better]
-        self.value[won], self.merit[won] = value[better], merit[better]
-        self.x_adv[won] = seen.x_adv[better]
-        self.clean_best[won] = self.refused[won] = False
+        for best, new in ((self.value, value), (self.merit, merit), (self.x_adv, seen.x_adv)):
+            best[rows] = new.where(better.view(-1, *[1] * (new.ndim - 1)), best[rows])
+        self.clean_best[rows] &= ~better
+        self.refused[rows] &= ~better
         self.now[rows] = torch.maximum(self.now[rows], merit)
         self._spend(rows)
 
@@ -244,17 +244,21 @@ class _Search:
 
     def _finish(self, rows: Tensor, *, check: bool) -> None:
         """Mark the rows that have reached `enough`; where that must be confirmed, only when it is time to `check`."""
-        reached = rows[(self.value[rows] >= self.enough[rows]) & ~self.done[rows]]
-        if len(reached) and self.confirm is None:
-            self.done[reached] = True
-        elif self.confirm and check:
-            reached = reached[~self.refused[reached] & (self.queries[reached] < self.threat.queries)]
-            if not len(reached):
-                return
-            self.done[reached] = self.confirm(self.x_adv[reached], reached)
-            self.refused[reached] = ~self.done[reached]
-            self.queries[reached] += 1
-        self.stopped[reached[self.done[reached]]] = STOPPED.index("target reached")
+        reached = (self.value[rows] >= self.enough[rows]) & ~self.done[rows]
+        if self.confirm is not None:
+            reached = self._confirmed(rows, reached, self.confirm) if check else torch.zeros_like(reached)
+        self.done[rows] |= reached
+        self.stopped[rows] = self.stopped[rows].masked_fill(reached, STOPPED.index("target reached"))
+
+    def _confirmed(self, rows: Tensor, reached: Tensor, confirm: Loss) -> Tensor:
+        """Which of the rows that have reached `enough` are finished; others are asked about again once they improve."""
+        ask = reached & ~self.refused[rows] & (self.queries[rows] < self.threat.queries)
+        asked, yes = rows[ask], torch.zeros_like(reached)
+        if len(asked):
+            yes[ask] = confirm(self.x_adv[asked], asked)
+            self.refused[asked] = ~yes[ask]
+            self.queries[asked] += 1
+        return yes
 
     def _count(self, seen: Seen, rows: Tensor) -> Seen:
         """Count zero gradients and non-finite numbers; make the latter harmless without hiding them."""

@@ -20,6 +20,7 @@ from oodattack.bounds import Smoothed, score_bounds, smoothed_bounds
 from oodattack.cli import main
 from oodattack.detectors import Fit
 from oodattack.evaluation.batch import automatic
+from oodattack.evaluation.search import fast
 from oodattack.models.small import SmallResNet
 from oodattack.threat import Suite, Sweep, ThreatModel, presets, read_threat
 from oodattack.train import RECIPES, TrainingSet, fit
@@ -131,6 +132,17 @@ def test_bfloat16_search_is_scored_in_full():
     (fast,) = evaluated(energy(), [limits()], precision="bfloat16").results
     assert fast.clean.auroc == full.clean.auroc
     assert fast.attacked.auroc == pytest.approx(full.attacked.auroc, abs=0.15)
+
+
+@pytest.mark.parametrize(("precision", "channels_last"), [("full", False), ("bfloat16", True)])
+def test_layout_of_the_folded_copy(precision, channels_last):
+    detector = energy()
+    x = images(4)
+    fast(lambda z, _: detector(z), precision)(x, None)
+    _, twin = detector.net.__dict__["_folded"]
+    assert twin is not detector.net
+    weights = [m.weight for m in twin.modules() if isinstance(m, nn.Conv2d) and m.kernel_size != (1, 1)]
+    assert all(w.is_contiguous() != channels_last for w in weights)
 
 
 def test_the_same_run_twice_is_the_same():

@@ -53,6 +53,21 @@ def test_a_folded_network_is_the_same_function_without_norms(name):
         torch.testing.assert_close(folded(x), network(x), rtol=1e-3, atol=1e-4)
 
 
+@pytest.mark.parametrize("channels_last", [True, False])
+def test_layout_of_the_weights(channels_last):
+    folded = fold(networks()["small"][0], channels_last=channels_last)
+    weights = [m.weight for m in folded.modules() if isinstance(m, nn.Conv2d) and m.kernel_size != (1, 1)]
+    assert weights and all(w.is_contiguous() != channels_last for w in weights)
+
+
+def test_the_copy_is_used_in_reduced_precision_too():
+    net, x = Classifier(networks()["small"][0]), torch.rand(4, 3, 32, 32)
+    with searching(object()), torch.autocast("cpu", dtype=torch.bfloat16):
+        assert (net.logits(x) != net(x)).any()
+    _, twin = net.__dict__["_folded"]
+    assert twin is not net and not any(isinstance(m, nn.BatchNorm2d) for m in twin.modules())
+
+
 class Twice(nn.Module):
     """What goes into the ReLU is needed again, or is the input itself."""
 
@@ -156,7 +171,7 @@ def test_what_cannot_be_folded_is_used_as_it_is(network):
 
 def test_a_copy_that_disagrees_is_not_used(monkeypatch):
     net, x = Classifier(networks()["small"][0]), torch.rand(2, 3, 32, 32)
-    monkeypatch.setattr("oodattack.classifier.fold", lambda network: SmallResNet(3, 4).eval())
+    monkeypatch.setattr("oodattack.classifier.fold", lambda network, **_: SmallResNet(3, 4).eval())
     with searching(object()):
         assert torch.equal(net.logits(x), net(x))
     assert not agree(torch.zeros(2), torch.ones(2)) and agree(torch.ones(2), torch.ones(2))

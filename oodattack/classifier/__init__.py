@@ -137,7 +137,8 @@ class Classifier(nn.Module):
         return kept[1]
 
     def _fold(self, x: Tensor) -> "Classifier":
-        network = fold(self.network)
+        kind = x.device.type  # a GPU has its fast convolutions of float32 for the usual layout
+        network = fold(self.network, channels_last=kind == "cpu" or torch.is_autocast_enabled(kind))
         if network is None:
             return self
         try:
@@ -148,8 +149,11 @@ class Classifier(nn.Module):
         return twin if self._same(twin, x) else self
 
     def _same(self, twin: "Classifier", x: Tensor) -> bool:
-        """Whether a copy has the logits and features of the network on the first rows of `x`."""
-        with torch.no_grad():
+        """Whether a copy has the logits and features of the network on the first rows of `x`, in full precision.
+
+        In reduced precision the network itself is further from its logits than a copy may be.
+        """
+        with torch.no_grad(), torch.autocast(x.device.type, enabled=False):
             mine = self.run(x[:4].detach())
             try:
                 its = twin.run(x[:4].detach())

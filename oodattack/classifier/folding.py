@@ -10,16 +10,16 @@ LINEAR = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Linear)  # whose backward pass doe
 SUMS = (operator.add, operator.iadd, torch.add)
 
 
-def fold(network: nn.Module) -> nn.Module | None:
+def fold(network: nn.Module, *, channels_last: bool = True) -> nn.Module | None:
     """A copy that computes the same function up to rounding, or None where the network cannot be traced.
 
     In eval mode a batch norm is a fixed affine map of each channel, and an affine map after a convolution is another
-    convolution. `torch.fx` finds the pairs. Weights are laid out channels last, which convolutions like better, and a
-    ReLU overwrites its input where nobody else needs it.
+    convolution. `torch.fx` finds the pairs. A ReLU overwrites its input where nobody else needs it.
     Networks whose control flow depends on values cannot be traced.
 
     Args:
         network: in eval mode, from images to logits.
+        channels_last: lay the weights out so, which convolutions on a CPU and in reduced precision like better.
     """
     from torch.fx.experimental.optimization import fuse
 
@@ -28,7 +28,7 @@ def fold(network: nn.Module) -> nn.Module | None:
     try:
         folded = fuse(copy.deepcopy(network)).eval().requires_grad_(False)
         folded = overwrite(folded) if isinstance(folded, fx.GraphModule) else folded
-        return folded.to(memory_format=torch.channels_last)
+        return folded.to(memory_format=torch.channels_last) if channels_last else folded
     except Exception:  # whatever tracing somebody's network raises; the network itself works
         return None
 

@@ -41,10 +41,10 @@ def scheduled(setup: Setup, suite: Suite, name: str, fronts: Sequence[Front], ag
     """Spend the budget of a suite on one detector and OOD set.
 
     The first member has all rows, each of the others a trial on a few of those that are still open, and so has the
-    first one's second turn, for what the first took from clean rows says nothing of it; from then on the
-    member that took the largest share of the AUROC per query goes on, on the rows that had it least, from other random starts and with
-    twice the queries of its last turn (twice the targets, where it follows several). A member is out when a turn on
-    all open rows brings nothing.
+    first one's second turn, for what the first took from clean rows says nothing of it. From then on the member that
+    took the largest share of the AUROC per query goes on, on the rows that had it least, from other random starts and
+    with twice the queries of its last turn (twice the targets, where it follows several). A member is out when a turn
+    on all open rows brings nothing.
 
     Args:
         setup: of the evaluation.
@@ -70,7 +70,7 @@ def scheduled(setup: Setup, suite: Suite, name: str, fronts: Sequence[Front], ag
         standings[limits] = Standing(turns=int(i == 0), worth=worth, patience=PATIENCE * (limits.aim != "cross"))
         members[turn(limits)] = curve[-1][1]
         blind += (before - curve[-1][1]) * (is_blind(limits) and i > 0)
-    first = next(iter(plan))
+    first = next(iter(plan))  # and its second turn
     if standings[first].patience:
         standings[first].worth = _turn(setup, first, plan[first], name, fronts, curve, trial=True, times=2)
     while going := [m for m in standings if standings[m].patience]:
