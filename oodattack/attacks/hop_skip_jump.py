@@ -145,12 +145,16 @@ def _enter(s: State, rows: Tensor, phase: int) -> State:
 def _ask(s: State, x: Tensor, norm: str, random: RowRandom, images: Tensor | None) -> Tensor:
     """The point that each row queries next."""
     noise = random.normal(x.shape[1:]).to(x)
-    jump = s.edge + wide(s.length, x) * s.up
-    probe = s.edge + wide(_reach(s.edge, x), x) * steepest_l2(noise)
-    middle = _between(x, s.edge, (s.low + s.high) / 2, norm)
-    first = _first(s, images, torch.special.ndtr(noise))  # uniform in [0, 1]
-    point = probe.where(wide(s.phase == ESTIMATE, x), jump).where(wide(s.phase != BISECT, x), middle)
-    return point.where(wide(s.phase != FIND, x), first)
+    asked = {
+        FIND: _first(s, images, torch.special.ndtr(noise)),  # uniform in [0, 1]
+        BISECT: _between(x, s.edge, (s.low + s.high) / 2, norm),
+        ESTIMATE: s.edge + wide(_reach(s.edge, x), x) * steepest_l2(noise),
+        JUMP: s.edge + wide(s.length, x) * s.up,
+    }
+    point = x
+    for phase, own in asked.items():
+        point = own.where(wide(s.phase == phase, x), point)
+    return point
 
 
 def _first(s: State, images: Tensor | None, noise: Tensor) -> Tensor:
