@@ -86,13 +86,14 @@ def step_cost(lines: list[Line]) -> str:
 
 
 def early_rows(lines: list[Line]) -> str:
-    """A row a threat: what easy rows save."""
-    lines = newest(lines, ("threat", "n"))
-    head = ["threat, images", "wall time", "search time", "queries", "queries when all are hard"]
+    """A row a threat and device: what easy rows save."""
+    lines = newest(lines, ("threat", "n", "device"))
+    head = ["threat, images, device", "wall time", "search time", "queries", "queries when all are hard"]
     rows = []
     for line in lines:
         ratios = [f"{line['ratio'][key]:.2f}" for key in ("seconds", "search_seconds", "queries")]
-        rows.append([f"{line['threat']}, {line['n']}", *ratios, f"{line['hard']['queries']:.0f}"])
+        where = f"{line['threat']}, {line['n']}, {line['device']}"
+        rows.append([where, *ratios, f"{line['hard']['queries']:.0f}"])
     return markdown(head, rows)
 
 
