@@ -311,3 +311,9 @@ def test_a_network_in_bfloat16_does_not_round_the_score(kind):
         found = score(x)
     assert found.dtype == x.dtype and len(found.unique()) >= 24
     assert torch.corrcoef(torch.stack([found, score(x)]))[0, 1] > 0.9
+
+
+def test_a_network_without_values_leaves_the_normalisation_where_it_can_be_used():
+    made = Classifier(nn.Sequential(nn.Flatten(), nn.Linear(4, 3, device="meta")), mean=[0.5], std=[0.25])
+    made.network.load_state_dict({"1.weight": torch.ones(3, 4), "1.bias": torch.zeros(3)}, assign=True)
+    assert torch.equal(made(torch.full((1, 1, 2, 2), 0.75)), torch.full((1, 3), 4.0))

@@ -275,7 +275,8 @@ def workplace(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", list(sys.path))
     yield tmp_path
-    sys.modules.pop("mine", None)
+    for name in ("mine", "there"):
+        sys.modules.pop(name, None)
 
 
 def test_the_command_line_trains(workplace, capsys, monkeypatch):
@@ -294,3 +295,26 @@ def test_a_run_its_verification_gallery_and_gate(workplace, capsys):
     assert main(["gallery", "out"]) == 0, capsys.readouterr().err
     assert main(["check", "out", "--baseline", "b.json", "--update"]) == 0, capsys.readouterr().err
     assert main(["check", "out", "--baseline", "b.json"]) == 0, capsys.readouterr().err
+
+
+FUNCTION = f"""
+import torch
+net = torch.nn.Linear(64, 1, device="{DEVICE}")
+torch.nn.init.ones_(net.weight)
+
+def score(x):
+    return net(x.flatten(1)).flatten()
+
+def by_the_cpu(x):
+    return net(x.flatten(1)).flatten().detach().cpu()
+"""
+
+
+def test_functions_are_given_images_where_the_run_computes(workplace, capsys):
+    (workplace / "there.py").write_text(FUNCTION)
+    words = (
+        "run --detector there:score --detector there:by_the_cpu --id npz:id.npz --ood npz:ood.npz --threat quick.toml"
+    )
+    assert main([*words.split(), "--device", DEVICE, "--out", "out"]) == 0, capsys.readouterr().err
+    assert main(["verify", "out"]) == 0, capsys.readouterr().out
+    assert main(["gallery", "out"]) == 0, capsys.readouterr().err

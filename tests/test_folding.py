@@ -190,3 +190,12 @@ def test_gradients_of_detectors_point_the_same_way():
             found.append(torch.autograd.grad(value.sum(), z)[0])
         cosine = torch.nn.functional.cosine_similarity(found[0].flatten(1), found[1].flatten(1))
         assert cosine.min() > 0.999
+
+
+def test_the_copy_on_a_cpu_is_laid_out_channels_last():
+    net = Classifier(networks()["small"][0])
+    with searching(object()):
+        net.logits(torch.rand(2, 3, 32, 32))
+    _, twin = net.__dict__["_folded"]
+    weights = [m.weight for m in twin.modules() if isinstance(m, nn.Conv2d) and m.kernel_size != (1, 1)]
+    assert weights and not any(w.is_contiguous() for w in weights)

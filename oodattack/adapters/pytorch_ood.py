@@ -57,7 +57,7 @@ class PytorchOOD:
         full = torch.autocast(x.device.type, enabled=False) if self.__name__ in TWICE else nullcontext()
         with left_as_found(self.stock, self.net), full:
             score: Tensor = self.stock(x)
-        return score
+        return score.to(x.device)  # some go by way of the CPU
 
     def to(self, device: torch.device, dtype: torch.dtype) -> Self:
         """Move networks and fitted tensors, in place as `nn.Module.to` does."""

@@ -70,7 +70,7 @@ class FourLogits(nn.Module):
         rising = rising.to(images.dtype)
         if seen.grad is not None:
             slope = seen.grad * wide(factor / scale, seen.grad)
-            rising = _Known.apply(images, rising, slope.to(images.dtype).contiguous())  # they take views of it
+            rising = _Known.apply(images, rising, slope.to(images.dtype).contiguous())  # PGDL2 views it flat
         true, *rest = (torch.full_like(rising, value) for value in others)
         return torch.stack([true, rising, *rest], dim=1)
 

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext
 from contextvars import ContextVar
+from itertools import chain
 from typing import Any, NamedTuple
 
 import torch
@@ -76,7 +77,8 @@ class Classifier(nn.Module):
             raise ValueError(
                 f"`head` must be the name of a module of the network, got {head!r}. See `named_modules()`."
             )
-        device = next((p.device for p in network.parameters()), None)  # where the network already is
+        tensors = chain(network.parameters(), network.buffers())
+        device = next((t.device for t in tensors if not t.is_meta), None)  # where the network already is
         self.register_buffer("mean", shift.to(device), persistent=False)
         self.register_buffer("std", scale.to(device), persistent=False)
         self.training = network.training  # not `train()`: submodules may differ, as frozen norms do

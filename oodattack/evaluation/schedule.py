@@ -5,9 +5,12 @@ when its class changes, here when its score has passed every score of the other 
 """
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import permutations
+
+import torch
+from torch import Tensor
 
 from oodattack.data.disk import picked
 from oodattack.evaluation.curves import unfinished
@@ -33,18 +36,17 @@ class Standing:
     """How a member has done so far."""
 
     turns: int  # on all open rows
-    worth: float  # of its last turn, see `_turn`
+    worth: float  # of its last turn or trial, see `_turn`
     patience: int
 
 
 def scheduled(setup: Setup, suite: Suite, name: str, fronts: Sequence[Front], agreement: float | None) -> Outcome:
     """Spend the budget of a suite on one detector and OOD set.
 
-    The first member has all rows, each of the others a trial on a few of those that are still open, and so has the
-    first one's second turn, for what the first took from clean rows says nothing of it. From then on the member that
-    took the largest share of the AUROC per query goes on, on the rows that had it least, from other random starts and
-    with twice the queries of its last turn (twice the targets, where it follows several). A member is out when a turn
-    on all open rows brings nothing.
+    The first member has all rows; then each of the others is tried on a few of those that are still open, and last the
+    first one again. From then on the member that took the largest share of the AUROC per query goes on, on the rows
+    that had it least, from other random starts and with twice the queries of its last turn (twice the targets, where
+    it follows several), or with as many as a row can pay. A member is out when a turn on all open rows brings nothing.
 
     Args:
         setup: of the evaluation.
@@ -70,9 +72,10 @@ def scheduled(setup: Setup, suite: Suite, name: str, fronts: Sequence[Front], ag
         standings[limits] = Standing(turns=int(i == 0), worth=worth, patience=PATIENCE * (limits.aim != "cross"))
         members[turn(limits)] = curve[-1][1]
         blind += (before - curve[-1][1]) * (is_blind(limits) and i > 0)
-    first = next(iter(plan))  # and its second turn
-    if standings[first].patience:
+    first, before = next(iter(plan)), curve[-1][1]
+    if standings[first].patience and len(plan) > 1:  # what it took from clean rows says nothing of another turn
         standings[first].worth = _turn(setup, first, plan[first], name, fronts, curve, trial=True, times=2)
+        blind += (before - curve[-1][1]) * is_blind(first)
     while going := [m for m in standings if standings[m].patience]:
         limits = max(going, key=lambda m: standings[m].worth)
         standing, before = standings[limits], curve[-1][1]
@@ -156,30 +159,44 @@ def _turn(
     The share, for turns are compared that were taken at different times, and there is ever less to take.
     """
     before, spent, had = left_auroc(fronts), 0, 0
-    wider = times if limits.objective in ("latent", "class-logits") else 1  # more targets, not longer searches
-    changes = {"queries": limits.queries * times, "restarts": limits.restarts * wider}
-    longer = limits.model_copy(update=changes)
-    if times > 1 and not any(len(f.open_rows(longer)) for f in fronts):
-        # nobody can pay for that much
-        return _turn(setup, limits, prey, name, fronts, curve, trial=trial, times=times // 2)
     setup.label = f"{limits.name} on {fronts[0].name}: {name}"
     for front in fronts:
-        rows = front.refused(limits) if limits.aim == "cross" else front.open_rows(longer, trial=trial)
-        if trial and limits.aim != "cross":
-            apart = max(1, round(len(rows) / max(FEW, TRIAL * len(rows))))
-            rows = rows[front.turns % apart :: apart]  # others each time: nobody pays for all trials
-        if not len(rows):
-            continue
-        images = picked(front.x, rows, setup.keeper.room)
-        hunted = Hunted(front.name, images, {name: front.clean[rows]}, rows.tolist(), round=front.turns)
-        if front.sign < 0:
-            found = attack_ood(setup, prey, longer, [name], hunted)
-        else:
-            found = attack_id(setup, prey, longer, [name], hunted, front.others)
-        front.take(limits, rows, found[name])
-        spent, had = spent + int(found[name].side.queries.sum()), had + len(rows)
+        waiting = torch.ones(len(front.x), dtype=torch.bool)
+        for longer in _lengths(limits, times):  # who cannot pay for the longest takes the longest that it can pay
+            rows = _chosen(front, longer, trial=trial)
+            rows = rows[waiting[rows]]
+            if not len(rows):
+                continue
+            images = picked(front.x, rows, setup.keeper.room)
+            hunted = Hunted(front.name, images, {name: front.clean[rows]}, rows.tolist(), round=front.turns)
+            if front.sign < 0:
+                found = attack_ood(setup, prey, longer, [name], hunted)
+            else:
+                found = attack_id(setup, prey, longer, [name], hunted, front.others)
+            front.take(limits, rows, found[name])
+            waiting[rows] = False
+            spent, had = spent + int(found[name].side.queries.sum()), had + len(rows)
+            if trial:
+                break
     after, everybody = left_auroc(fronts), sum(len(f.x) for f in fronts)
     if had:
         curve.append((sum(int(f.best.queries.sum()) for f in fronts) / everybody, after))
     enough = min(WORTH, SHARE * before) * had / everybody
     return (1 - after / before) / spent if had and before - after >= max(enough, LEAST) else 0.0
+
+
+def _lengths(limits: ThreatModel, times: int) -> Iterator[ThreatModel]:
+    """A member with so many times its queries, half of that, and so on down to its own."""
+    while times:
+        wider = times if limits.objective in ("latent", "class-logits") else 1  # more targets, not longer searches
+        yield limits.model_copy(update={"queries": limits.queries * times, "restarts": limits.restarts * wider})
+        times //= 2
+
+
+def _chosen(front: Front, limits: ThreatModel, *, trial: bool) -> Tensor:
+    """The rows that take a turn."""
+    if limits.aim == "cross":
+        return front.refused(limits)
+    rows = front.open_rows(limits, trial=trial)
+    apart = max(1, min(round(1 / TRIAL), len(rows) // FEW)) if trial else 1
+    return rows[front.turns % apart :: apart]  # others in each trial, as far as there are: none should pay for all

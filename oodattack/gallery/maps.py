@@ -33,7 +33,7 @@ def maps_of_cell(run: Saved, cell: Cell, f: SalAgg) -> Maps | None:
     shard = run.inputs.tensors(side.shards[0])
     some = torch.linspace(0, len(shard["row"]) - 1, min(IMAGES, len(shard["row"]))).round().long()
     start, x_adv = run.inputs.rows(side.images, shard["row"][some]), shard["x_adv"][some]
-    before, after = (on_image(computed(f.map, x), x) for x in (start, x_adv))
+    before, after = (on_image(computed(f.map, x, run.inputs.device), x) for x in (start, x_adv))
     if before is None or after is None:
         return None
     words = f"{f.method} maps"

@@ -77,7 +77,7 @@ def picked(
         if pool == "id":
             target_scores = run.inputs.clean(cell.detector, "id")[saved["target"]]
         elif f is not None:
-            target_scores = computed(f, target)
+            target_scores = computed(f, target, run.inputs.device)
     return Picked(
         result=result,
         side=kind,
@@ -104,4 +104,4 @@ def these(run: Saved, side: Side, rows: Tensor) -> dict[str, Tensor]:
 
 def classes(logits: Callable[[Tensor], Tensor], x: Tensor, at_once: int = 256) -> Tensor:
     """Predicted classes, shape (B,)."""
-    return torch.cat([computed(logits, block).argmax(dim=1) for block in x.split(at_once)])
+    return torch.cat([computed(logits, block, x.device).argmax(dim=1) for block in x.split(at_once)])

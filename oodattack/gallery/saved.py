@@ -11,7 +11,7 @@ from oodattack.report import Report, Result, read_report
 from oodattack.report.page import Rows
 from oodattack.report.record import Key
 from oodattack.runs.evidence import INDEX, Cell, Side, read_evidence
-from oodattack.runs.images import Inputs, dtype_of
+from oodattack.runs.images import Inputs
 from oodattack.runs.plan import read_plan
 from oodattack.threat import Suite, ThreatModel, each_radius, limits_of
 
@@ -58,7 +58,7 @@ def saved(folder: Path) -> Saved:
     return Saved(
         folder=folder,
         report=report,
-        inputs=Inputs(folder, evidence, dtype_of(plan.job.get("dtype"))),
+        inputs=Inputs(folder, evidence, plan.job),
         threats={t.name: t for dump in plan.threats.values() for t in each_radius(dump.threat())},
         cells=cells,
         batch_size=plan.batch_size,
@@ -116,14 +116,14 @@ def latents(run: Saved, cell: Cell, side: Side, f: Function) -> tuple[list[float
     if encoder is None or "target" not in shard:
         return None
     some = torch.linspace(0, len(shard["row"]) - 1, min(MATCHED_ROWS, len(shard["row"]))).round().long()
-    z_in = computed(encoder, run.inputs.rows(pool_of(run, cell), shard["target"][some])).flatten()
-    z_out = computed(encoder, shard["x_adv"][some]).flatten()
+    z_in = computed(encoder, run.inputs.rows(pool_of(run, cell), shard["target"][some]), run.inputs.device).flatten()
+    z_out = computed(encoder, shard["x_adv"][some], run.inputs.device).flatten()
     places = torch.linspace(0, len(z_in) - 1, min(POINTS, len(z_in))).round().long()
     return z_in[places].tolist(), z_out[places].tolist()
 
 
-def computed(f: Function, x: Tensor) -> Tensor:
-    """f of a few images, on the CPU."""
+def computed(f: Function, x: Tensor, device: torch.device) -> Tensor:
+    """f of a few images, on the CPU; see `scores_of`."""
     from oodattack.runs.rows import scores_of
 
-    return scores_of(f, x, len(x))
+    return scores_of(f, x, len(x), device)

@@ -55,7 +55,7 @@ def gallery(folder: Path, *, worst: int = 8, class_: int | None = None, judge: s
 
 def named(run: Saved, name: str, detector: Function) -> Judge:
     """A detector as judge."""
-    return judge_by(name, lambda x: computed(detector, x), id_images(run))
+    return judge_by(name, lambda x: computed(detector, x, run.inputs.device), id_images(run))
 
 
 def loaded(folder: Path) -> tuple[dict[str, Function], dict[str, Function]]:

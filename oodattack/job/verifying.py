@@ -39,7 +39,7 @@ def verify(folder: Path) -> Iterator[Line]:
 def load_detectors(run: Opened, job: Job) -> dict[str, Detector]:
     """The detectors that a report names: as they were saved, on their networks, or user code."""
     device, dtype = torch.device(job.device), dtype_of(job.dtype)
-    inputs = Inputs(run.folder, run.evidence, dtype)
+    inputs = Inputs(run.folder, run.evidence, run.plan.job)
     x = inputs.block("id", 0)
     wanted = {name: split_name(name, job) for name in run.report.spec.detectors}
     names = [n for _, some in wanted.values() for n in some]

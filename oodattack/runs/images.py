@@ -1,7 +1,8 @@
 """Evidence read back: images and scores, a thousand rows at a time."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -11,10 +12,18 @@ from oodattack.runs.evidence import AT_ONCE, Evidence, inside
 
 
 class Inputs:
-    """The images of a run before any attack, and their scores."""
+    """The images of a run before any attack, and their scores, on the CPU.
 
-    def __init__(self, folder: Path, evidence: Evidence, dtype: torch.dtype) -> None:
-        self.folder, self.evidence, self.dtype = folder, evidence, dtype
+    Attributes:
+        folder: the run directory.
+        evidence: its index.
+        dtype: of the images.
+        device: where the run computed.
+    """
+
+    def __init__(self, folder: Path, evidence: Evidence, job: Mapping[str, Any]) -> None:
+        self.folder, self.evidence = folder, evidence
+        self.dtype, self.device = dtype_of(job.get("dtype")), torch.device(str(job.get("device", "cpu")))
 
     def count(self, name: str) -> int:
         """Number of images in a set."""

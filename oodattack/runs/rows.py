@@ -36,8 +36,8 @@ def of_scores(inputs: Inputs, name: str, detector: Detector, size: int) -> Gener
     afresh = {}
     for images in inputs.evidence.clean[name]:
         claimed = inputs.clean(name, images)
-        found = torch.cat([scores_of(detector, block, size) for block in inputs.blocks(images)])
-        random = differ(found[:AT_ONCE], scores_of(detector, inputs.block(images, 0), size), found)
+        found = torch.cat([scores_of(detector, block, size, inputs.device) for block in inputs.blocks(images)])
+        random = differ(found[:AT_ONCE], scores_of(detector, inputs.block(images, 0), size, inputs.device), found)
         yield compared(f"{name} on {images}: scores", claimed, found, claimed, random=random)
         afresh[images] = claimed if random else found
     return afresh
@@ -81,9 +81,10 @@ def of_side(
         yield told(f"{at}: rows", list(range(first, first + len(x))), shard["row"].tolist())
         yield told(f"{at}: clean scores", clean[first : first + len(x)].tolist(), shard["clean"].tolist())
         yield from of_limits(at, shard, x, threat)
-        random = differ(scores_of(detector, x, size), scores_of(detector, x, size), known)
+        once, again = (scores_of(detector, x, size, inputs.device) for _ in range(2))
+        random = differ(once, again, known)
         for field, images in (("scores", shard["x_adv"]), ("scores_8bit", shard["x_8bit"].to(x.dtype) / 255)):
-            again = scores_of(detector, images, size)
+            again = scores_of(detector, images, size, inputs.device)
             yield compared(f"{at}: {field}", shard[field], again, known, random=random)
             afresh[field].append(shard[field] if random else again)
         if accepted is not None:
@@ -161,8 +162,8 @@ def of_targets(
         order = row_random(seed, f"{ood}/targets", range(n), "cpu", torch.float32).uniform((1,)).flatten().argsort()
     yield told(f"{at}: targets", order[rows % n].tolist(), shard["target"].tolist())
     latent = detector if limits.match == "score" else detector.latent  # type: ignore[attr-defined]
-    z_in = scores_of(latent, inputs.rows(pool, shard["target"]), size)
-    z_out = scores_of(latent, shard["x_adv"], size)
+    z_in = scores_of(latent, inputs.rows(pool, shard["target"]), size, inputs.device)
+    z_out = scores_of(latent, shard["x_adv"], size, inputs.device)
     z_in, z_out = z_in.view(len(z_in), -1), z_out.view(len(z_out), -1)
     largest = z_in.abs().amax(dim=1).clamp(min=torch.finfo(z_in.dtype).tiny)
     off = ((z_out - z_in).abs().mean(dim=1) / largest).clamp(max=torch.finfo(z_in.dtype).max)
@@ -170,20 +171,20 @@ def of_targets(
     yield Line(f"{at}: MAPE", f"{shard['mape'].median():.6g}", f"{off.median():.6g}", bool(agree))
 
 
-def scores_of(f: Detector, x: Tensor, size: int) -> Tensor:
-    """f of images, `size` at a time, on the CPU."""
-    device = device_of(f)
+def scores_of(f: Detector, x: Tensor, size: int, device: torch.device) -> Tensor:
+    """f of images, `size` at a time, on the CPU; it is given them on its own device, or else on `device`."""
+    device = device_of(f) or device
     with torch.no_grad(), full_precision():
         parts = [f(block.clone().to(device)).detach().cpu() for block in x.split(size)]
     found = torch.cat(parts)
     return found if found.is_floating_point() else found.float()
 
 
-def device_of(f: Detector) -> torch.device:
-    """Where a detector, or the module whose method it is, computes."""
+def device_of(f: Detector) -> torch.device | None:
+    """Where a detector, or the module whose method it is, computes; None where it has no tensors to tell by."""
     module = f if isinstance(f, torch.nn.Module) else getattr(f, "__self__", None)
     tensors = [*module.parameters(), *module.buffers()] if isinstance(module, torch.nn.Module) else []
-    return tensors[0].device if tensors else torch.device("cpu")
+    return tensors[0].device if tensors else None
 
 
 def compared(what: str, claimed: Tensor, found: Tensor, known: Tensor, *, random: bool) -> Line:

@@ -16,7 +16,7 @@ from oodattack.numbers import eps_curves
 from oodattack.report import Report, Result, read_report
 from oodattack.runs.claims import of_bounds, of_cell, of_order
 from oodattack.runs.evidence import Cell, Evidence, inside, read_evidence
-from oodattack.runs.images import Inputs, dtype_of
+from oodattack.runs.images import Inputs
 from oodattack.runs.line import Line, told
 from oodattack.runs.manifest import MANIFEST, files_in, read_manifest
 from oodattack.runs.plan import Plan, read_plan
@@ -77,7 +77,7 @@ def of_run(run: Opened, detectors: Detectors, fingerprints: Mapping[str, str | N
         yield told(f"threat {name}", digest, plan.threats[name].sha256 if known else None)
     limits = {t.name: t for threat in threats.values() for t in each_radius(threat)}
     yield told("weights", spec.networks, sha256_of_networks(detectors))
-    inputs = Inputs(run.folder, run.evidence, dtype_of(plan.job.get("dtype")))
+    inputs = Inputs(run.folder, run.evidence, plan.job)
     yield from of_inputs(run, inputs)
     yield of_overlaps(run, inputs)
     afresh = Afresh({}, {})

@@ -244,3 +244,73 @@ def test_what_a_turn_took_is_measured_by_what_there_was_to_take():
         setup = SimpleNamespace(keeper=SimpleNamespace(room=torch.empty_like))
         early, late = (schedule._turn(setup, member("a"), None, "d", [one], []) for _ in range(2))
     assert early == late == 0.5 / 400
+
+
+def test_trials_are_of_two_rows_at_least_where_there_are_two(turns):
+    easy, hard = images(*[0.35] * 16), images(*[0.45 + 0.01 * i for i in range(3)])
+    run(brightness, [suite(member("a"), member("b"), member("c"), queries=100)], torch.cat([easy, hard]))
+    assert [len(rows) for _, _, rows in turns[1:4]] == [3, 3, 3]
+
+
+def test_the_second_turn_is_tried_at_its_length_even_where_the_first_moved_nothing(turns):
+    far = images(*[0.9] * 8)  # no row can pass anything
+    run(brightness, [suite(member("a"), member("b"), queries=100)], far)
+    assert [(name, queries, len(rows)) for name, queries, rows in turns] == [("a", 10, 8), ("b", 10, 2), ("a", 20, 2)]
+
+
+def test_what_a_trial_shows_decides_who_goes_on(turns):
+    # the black box brings something in its trial, the score's second turn more
+    ood = images(*[0.36 + 0.002 * i for i in range(40)])
+    draws = member("draws", attack="random-search", queries=10)
+    run(brightness, [suite(member("a", attack="random-search", queries=20), draws, queries=200)], ood)
+    assert [name for name, _, _ in turns[:3]] == ["a", "draws", "a"]
+    assert turns[3][0] == "a"
+
+
+def test_a_member_alone_and_a_first_one_after_the_threshold_have_no_trial(turns):
+    ood = images(*[0.42 + 0.001 * i for i in range(8)])
+    run(brightness, [suite(member("a"), queries=30)], ood)
+    assert [len(rows) for _, _, rows in turns] == [8, 8]
+    turns.clear()
+    near = member("fmn", attack="fmn", aim="cross", objective=None, init="clean", queries=10)
+    run(brightness, [suite(near, member("a"), queries=60)], ood)
+    assert [name for name, _, _ in turns[:2]] == ["fmn", "a"] and "fmn" not in [name for name, _, _ in turns[1:]]
+
+
+def test_rows_that_cannot_pay_for_the_longest_turn_take_one_that_they_can_pay(turns, monkeypatch):
+    def turn(*args, **options):
+        turns.append("turn")
+        return original(*args, **options)
+
+    original = schedule._turn
+    monkeypatch.setattr(schedule, "_turn", turn)
+    ood = images(*[0.36 + 0.002 * i for i in range(40)])
+    a, b = (member(name, attack="random-search", queries=10) for name in "ab")
+    run(brightness, [suite(a, b, queries=55)], ood)
+    searches = [found[:2] for found in turns]
+    at = searches.index(("b", 20))
+    assert searches[at - 1 : at + 2] == ["tu", ("b", 20), ("b", 10)]  # of one turn, before anybody else
+    assert not set(turns[at][2]) & set(turns[at + 1][2])
+
+
+def test_what_a_blind_first_member_takes_is_blind_in_its_trial_too(monkeypatch):
+    took, ends = [], []
+
+    def turn(setup, limits, prey, name, fronts, curve, **options):
+        before, worth = curve[-1][1], original(setup, limits, prey, name, fronts, curve, **options)
+        took.append((limits.name, before - curve[-1][1]))
+        return worth
+
+    def scheduled(*args):
+        ends.append(schedule.scheduled(*args))
+        return ends[-1]
+
+    original = schedule._turn
+    monkeypatch.setattr(schedule, "_turn", turn)
+    monkeypatch.setattr("oodattack.evaluation.run.scheduled", scheduled)
+    ood = images(*[0.36 + 0.002 * i for i in range(40)])
+    blind, white = member("blind", attack="random-search", queries=20), member("white", queries=2)
+    run(brightness, [suite(blind, white, queries=100)], ood)
+    later = [drop for name, drop in took[1:] if name == "blind"]
+    assert took[2][0] == "blind" and later[0] > 0
+    assert ends[0].found_blindly == pytest.approx(sum(later))
