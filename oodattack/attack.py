@@ -318,7 +318,7 @@ def query(loss: Loss, x: Tensor, rows: Tensor, *, needs_grad: bool) -> Seen:
             if not value.requires_grad:
                 raise ValueError("a white-box attack must have a gradient of the score, got none. Use random-search.")
             (grad,) = torch.autograd.grad(value.sum(), x)
-    return Seen(x.detach(), value.detach().to(x.device), grad)  # a score may go by way of the CPU
+    return Seen(x.detach(), value.detach(), grad)
 
 
 def _take(state: Any, rows: Tensor) -> Any:

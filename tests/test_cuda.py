@@ -312,9 +312,9 @@ def by_the_cpu(x):
 
 def test_functions_are_given_images_where_the_run_computes(workplace, capsys):
     (workplace / "there.py").write_text(FUNCTION)
-    words = (
-        "run --detector there:score --detector there:by_the_cpu --id npz:id.npz --ood npz:ood.npz --threat quick.toml"
-    )
-    assert main([*words.split(), "--device", DEVICE, "--out", "out"]) == 0, capsys.readouterr().err
+    words = "run --id npz:id.npz --ood npz:ood.npz --threat quick.toml --out out --device".split()
+    assert main([*words, DEVICE, "--detector", "there:by_the_cpu"]) == 2
+    assert "must return scores where its images are" in capsys.readouterr().err
+    assert main([*words, DEVICE, "--detector", "there:score"]) == 0, capsys.readouterr().err
     assert main(["verify", "out"]) == 0, capsys.readouterr().out
     assert main(["gallery", "out"]) == 0, capsys.readouterr().err

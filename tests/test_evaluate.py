@@ -584,6 +584,10 @@ WRONG = {
     "column": ({"detector": lambda x: brightness(x)[:, None]}, r"one score a row, shape \(12,\), got \(12, 1\)"),
     "scalar": ({"detector": lambda x: x.mean()}, r"must return one score a row, shape \(12,\), got \(\)"),
     "list": ({"detector": lambda x: [0.0] * len(x)}, "must return one score a row, .* got list"),
+    "elsewhere": (
+        {"detector": lambda x: torch.empty(len(x), device="meta")},
+        r"must return scores where its images are, on cpu, got meta\. End with `\.to\(x\.device\)`",
+    ),
     "raises": ({"detector": lambda x: 1 / 0}, r"must score images \(1, 4, 4\), got ZeroDivisionError: division"),
     "in place": (
         {"detector": lambda x: brightness(x.sub_(0.1)), "id": ID.clone()},

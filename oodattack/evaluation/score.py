@@ -22,8 +22,9 @@ def score(
     """The untouched detector's scores of all rows, or of all rows rounded to 8 bits, on the CPU.
 
     Raises:
-        ValueError: the detector fails, changes its input, or returns anything but one score a row, which must be
-            `finite` unless the caller sorts out those that are not; or one image alone does not fit in memory.
+        ValueError: the detector fails, changes its input, or returns anything but one score a row on the device of its
+            images, which must be `finite` unless the caller sorts out those that are not; or one image alone does not
+            fit in memory.
     """
 
     def work(rows: slice) -> Tensor:
@@ -45,6 +46,11 @@ def score(
             raise ValueError(
                 f"detector {name!r} must return one score a row, shape ({len(block)},), got {got}. "
                 "Return a flat tensor."
+            )
+        if part.device != block.device:
+            raise ValueError(
+                f"detector {name!r} must return scores where its images are, on {block.device}, got {part.device}. "
+                "End with `.to(x.device)`."
             )
         if not torch.equal(given, block):
             raise ValueError(f"detector {name!r} must leave its images alone, got changes in place. Work on a copy.")
