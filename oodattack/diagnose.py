@@ -48,7 +48,8 @@ class Indicators(NamedTuple):
         smaller_eps_auroc: lowest AUROC left by a threat of smaller radius, same norm and sides.
         transfer_auroc: lowest AUROC left, within the same limits, by a search on another score.
         rival_auroc: lowest AUROC left by any other threat of the run within the same limits, suites included.
-        restart_spread: AUROC left by the weakest restart minus that of the strongest.
+        restart_spread: AUROC left by the weakest restart minus that of the strongest; of a suite that shares its
+            queries, between the first and the last turn of its first member, of the rows that had several.
         other_goal: what the search was after in place of the lowest score (or highest, for ID inputs), in words; None
             where nothing else.
         accepted_before: share of OOD inputs that the deployed threshold accepts before any attack, for a search that is

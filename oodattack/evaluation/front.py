@@ -32,6 +32,7 @@ class Front:
     turns: int = 0
     tried: dict[str, Tensor] = field(default_factory=dict)  # how often each row has had each member
     brought: dict[str, Tensor] = field(default_factory=dict)  # how far each member's last turn brought each row
+    last: dict[str, Tensor] = field(default_factory=dict)  # score that each member's last turn itself left of each row
     others: Sequence[Tensor] = field(default_factory=tuple)
 
     def passed(self, slack: Tensor | float = 0.0) -> Tensor:
@@ -79,6 +80,7 @@ class Front:
         gained = (self.sign * (side.scores - best.scores[rows])).clamp(min=0).to(self.moved.dtype)
         self.moved[rows] = torch.maximum(gained, self.moved[rows] / 2)
         self._brought(limits)[rows] = gained
+        self.last.setdefault(limits.name, best.scores.clone())[rows] = side.scores.to(best.scores.dtype)
         self.times(limits)[rows] += 1
         for name in ("scores", "again", "scores_8bit", "distance", "stopped"):
             getattr(best, name)[rows[won]] = getattr(side, name)[won].to(getattr(best, name).dtype)
@@ -93,12 +95,26 @@ class Front:
         self.turns += 1
 
 
-def left_auroc(fronts: Sequence[Front]) -> float:
-    """AUROC at the best rows found so far; the side that is not attacked stays clean."""
-    by_sign = {f.sign: f for f in fronts}
-    id_scores = by_sign[1].best.scores if 1 in by_sign else by_sign[-1].against
-    ood_scores = by_sign[-1].best.scores if -1 in by_sign else by_sign[1].against
-    return auroc(id_scores, ood_scores)
+def left_auroc(fronts: Sequence[Front], scores: Sequence[Tensor] | None = None) -> float:
+    """AUROC at the best rows found so far, or at other scores of them; the side that is not attacked stays clean."""
+    own = [f.best.scores for f in fronts] if scores is None else scores
+    by_sign = {-f.sign: f.against for f in fronts} | {f.sign: s for f, s in zip(fronts, own, strict=True)}
+    return auroc(by_sign[1], by_sign[-1])
+
+
+def restart_spread(fronts: Sequence[Front], limits: ThreatModel, first: Sequence[Tensor]) -> float | None:
+    """AUROC between a member's first turn and its last, of the rows that had several; None if none had.
+
+    Args:
+        fronts: the attacked sides.
+        limits: the member, from whose first turn on nothing was forgotten.
+        first: scores of each side after that turn.
+    """
+    several = [f.times(limits) > 1 for f in fronts]
+    if not any(bool(rows.any()) for rows in several):
+        return None
+    last = [f.last[limits.name].where(rows, s) for f, rows, s in zip(fronts, several, first, strict=True)]
+    return abs(left_auroc(fronts, first) - left_auroc(fronts, last))
 
 
 def front(

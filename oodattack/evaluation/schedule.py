@@ -14,7 +14,7 @@ from torch import Tensor
 
 from oodattack.data.disk import picked
 from oodattack.evaluation.curves import unfinished
-from oodattack.evaluation.front import Front, left_auroc
+from oodattack.evaluation.front import Front, left_auroc, restart_spread
 from oodattack.evaluation.outcome import Outcome, Side, show_rows
 from oodattack.evaluation.plan import Quarry, Unfit, is_blind
 from oodattack.evaluation.search import Hunted
@@ -65,12 +65,14 @@ def scheduled(setup: Setup, suite: Suite, name: str, fronts: Sequence[Front], ag
     members: dict[str, float] = {}
     standings: dict[ThreatModel, Standing] = {}
     curve = [(0.0, left_auroc(fronts))]
+    started: list[Tensor] = []  # scores after the first turn
     blind = 0.0
     for i, (limits, prey) in enumerate(plan.items()):
         before = curve[-1][1]
         worth = _turn(setup, limits, prey, name, fronts, curve, trial=i > 0)
         standings[limits] = Standing(turns=int(i == 0), worth=worth, patience=PATIENCE * (limits.aim != "cross"))
         members[turn(limits)] = curve[-1][1]
+        started = started or [f.best.scores.clone() for f in fronts]
         blind += (before - curve[-1][1]) * (is_blind(limits) and i > 0)
     first, before = next(iter(plan)), curve[-1][1]
     if standings[first].patience and len(plan) > 1:  # what it took from clean rows says nothing of another turn
@@ -100,6 +102,7 @@ def scheduled(setup: Setup, suite: Suite, name: str, fronts: Sequence[Front], ag
         shared_with=[name],
         curve=curve,
         unfinished_drop=unfinished(curve),
+        restart_spread=restart_spread(fronts, first, started),
         members=members,
         found_blindly=blind if any(not is_blind(limits) for limits in plan) else None,
     )

@@ -8,6 +8,7 @@ import torch
 from oodattack.evaluation import evaluate, schedule
 from oodattack.evaluation.front import front
 from oodattack.evaluation.sides import attack_ood
+from oodattack.metrics import auroc
 from oodattack.threat import Suite, ThreatModel
 
 SHARED = dict(norm="linf", eps=0.1, aim="hide", start="ood", init="ball", restarts=1, iterate="best", source="test")
@@ -314,3 +315,30 @@ def test_what_a_blind_first_member_takes_is_blind_in_its_trial_too(monkeypatch):
     later = [drop for name, drop in took[1:] if name == "blind"]
     assert took[2][0] == "blind" and later[0] > 0
     assert ends[0].found_blindly == pytest.approx(sum(later))
+
+
+def test_how_far_the_first_and_the_last_turn_of_the_first_member_are_apart(monkeypatch):
+    seen = {}
+
+    def watched(setup, prey, limits, names, hunted):
+        found = attack_ood(setup, prey, limits, names, hunted)
+        if limits.name == "a":
+            for row, score in zip(hunted.numbers, found["brightness"].side.scores.tolist(), strict=True):
+                seen.setdefault(row, []).append(score)
+        return found
+
+    monkeypatch.setattr(schedule, "attack_ood", watched)
+    ood = images(*[0.36 + 0.002 * i for i in range(40)])
+    a, b = member("a", attack="random-search", queries=4), member("b", attack="random-search", queries=4)
+    result = run(brightness, [suite(a, b, queries=60)], ood).results[0]
+    clean = brightness(images(*[0.3 + 0.01 * i for i in range(8)]))
+    first, last = (torch.tensor([seen[row][at] for row in range(40)]) for at in (0, -1))
+    assert any(len(scores) > 1 for scores in seen.values())
+    expected = abs(auroc(clean, first) - auroc(clean, last))
+    assert expected > 0.001
+    assert result.indicators["restart_spread"] == pytest.approx(expected)
+
+
+def test_a_member_that_no_row_had_twice_has_no_spread():
+    result = run(brightness, [suite(member("a"), member("b"), queries=15)], images(*[0.45] * 4)).results[0]
+    assert result.indicators["restart_spread"] is None
