@@ -329,8 +329,8 @@ def test_how_far_the_first_and_the_last_turn_of_the_first_member_are_apart(monke
 
     monkeypatch.setattr(schedule, "attack_ood", watched)
     ood = images(*[0.36 + 0.002 * i for i in range(40)])
-    a, b = member("a", attack="random-search", queries=4), member("b", attack="random-search", queries=4)
-    result = run(brightness, [suite(a, b, queries=60)], ood).results[0]
+    a, b = member("a", attack="random-search", queries=4), member("b", queries=12)  # b moves rows in between
+    result = run(brightness, [suite(a, b, queries=100)], ood).results[0]
     clean = brightness(images(*[0.3 + 0.01 * i for i in range(8)]))
     first, last = (torch.tensor([seen[row][at] for row in range(40)]) for at in (0, -1))
     assert any(len(scores) > 1 for scores in seen.values())
