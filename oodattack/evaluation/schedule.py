@@ -15,7 +15,7 @@ from torch import Tensor
 from oodattack.data.disk import picked
 from oodattack.evaluation.curves import unfinished
 from oodattack.evaluation.front import Front, left_auroc, restart_spread
-from oodattack.evaluation.outcome import Outcome, Side, show_rows
+from oodattack.evaluation.outcome import Outcome, Scored, Side, show_rows
 from oodattack.evaluation.plan import Quarry, Unfit, is_blind
 from oodattack.evaluation.search import Hunted
 from oodattack.evaluation.setup import Setup
@@ -170,15 +170,10 @@ def _turn(
             rows = rows[waiting[rows]]
             if not len(rows):
                 continue
-            images = picked(front.x, rows, setup.keeper.room)
-            hunted = Hunted(front.name, images, {name: front.clean[rows]}, rows.tolist(), round=front.turns)
-            if front.sign < 0:
-                found = attack_ood(setup, prey, longer, [name], hunted)
-            else:
-                found = attack_id(setup, prey, longer, [name], hunted, front.others)
-            front.take(limits, rows, found[name])
+            found = _attacked(setup, longer, prey, name, front, rows)
+            front.take(limits, rows, found)
             waiting[rows] = False
-            spent, had = spent + int(found[name].side.queries.sum()), had + len(rows)
+            spent, had = spent + int(found.side.queries.sum()), had + len(rows)
             if trial:
                 break
     after, everybody = left_auroc(fronts), sum(len(f.x) for f in fronts)
@@ -186,6 +181,15 @@ def _turn(
         curve.append((sum(int(f.best.queries.sum()) for f in fronts) / everybody, after))
     enough = min(WORTH, SHARE * before) * had / everybody
     return (1 - after / before) / spent if had and before - after >= max(enough, LEAST) else 0.0
+
+
+def _attacked(setup: Setup, limits: ThreatModel, prey: Quarry, name: str, front: Front, rows: Tensor) -> Scored:
+    """A search on some rows of a side."""
+    images = picked(front.x, rows, setup.keeper.room)
+    hunted = Hunted(front.name, images, {name: front.clean[rows]}, rows.tolist(), round=front.turns)
+    if front.sign < 0:
+        return attack_ood(setup, prey, limits, [name], hunted)[name]
+    return attack_id(setup, prey, limits, [name], hunted, front.others)[name]
 
 
 def _lengths(limits: ThreatModel, times: int) -> Iterator[ThreatModel]:
