@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from oodattack.geometry import RowRandom, widest
+from oodattack.geometry import RowRandom, wide, widest
 from oodattack.threat import ThreatModel
 
 CHECK = 5  # queries between two confirmations that rows are finished
@@ -162,7 +162,7 @@ class _Search:
         merit = self._merit(seen.x_adv, value, rows) if self.crossing else value
         better = torch.ones_like(merit, dtype=torch.bool) if replace else merit > self.merit[rows]
         for best, new in ((self.value, value), (self.merit, merit), (self.x_adv, seen.x_adv)):
-            best[rows] = new.where(better.view(-1, *[1] * (new.ndim - 1)), best[rows])
+            best[rows] = new.where(wide(better, new), best[rows])
         self.clean_best[rows] &= ~better
         self.refused[rows] &= ~better
         self.now[rows] = torch.maximum(self.now[rows], merit)

@@ -9,8 +9,7 @@ from torch import Tensor
 from torch.nn.functional import affine_grid, grid_sample
 
 from oodattack.attack import Attack, Seen, unseen
-from oodattack.attacks.starts import wide
-from oodattack.geometry import RowRandom
+from oodattack.geometry import RowRandom, wide
 from oodattack.threat import ThreatModel
 
 DEGREES, SHARE = 30.0, 0.1  # the paper's budget

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from oodattack.attack import Attack
 from oodattack.attacks.affine import search_cube
-from oodattack.attacks.starts import wide
+from oodattack.geometry import wide
 
 
 def colour(*, limit: float) -> Attack:

@@ -11,8 +11,8 @@ from torch import Tensor
 
 from oodattack.attack import Attack, Seen
 from oodattack.attacks.fmn import annealed, linear_gap
-from oodattack.attacks.starts import first_point, wide
-from oodattack.geometry import RowRandom, norm_of, steepest_l2
+from oodattack.attacks.starts import first_point
+from oodattack.geometry import RowRandom, norm_of, steepest_l2, wide
 from oodattack.threat import ThreatModel
 
 LAST_STEP = 0.01  # where the annealing of the step from 1 ends

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from oodattack.attack import Attack, Seen
-from oodattack.attacks.starts import first_point, wide
-from oodattack.geometry import DUAL, PROJECT, STEEPEST, RowRandom, free, norm_of
+from oodattack.attacks.starts import first_point
+from oodattack.geometry import DUAL, PROJECT, STEEPEST, RowRandom, free, norm_of, wide
 from oodattack.threat import ThreatModel
 
 LAST_GAMMA, LAST_STEP = 0.001, 0.01  # where the annealing ends; the second as a share of the first step

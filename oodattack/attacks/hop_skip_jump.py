@@ -9,8 +9,7 @@ import torch
 from torch import Tensor
 
 from oodattack.attack import Attack, Seen
-from oodattack.attacks.starts import wide
-from oodattack.geometry import STEEPEST, RowRandom, norm_of, steepest_l2
+from oodattack.geometry import STEEPEST, RowRandom, norm_of, steepest_l2, wide
 from oodattack.threat import ThreatModel
 
 FIND, BISECT, ESTIMATE, JUMP = range(4)  # what a row's last query was for

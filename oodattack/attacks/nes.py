@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from oodattack.attack import Attack, Seen
-from oodattack.attacks.starts import first_point, wide
-from oodattack.geometry import RowRandom, uphill
+from oodattack.attacks.starts import first_point
+from oodattack.geometry import RowRandom, uphill, wide
 from oodattack.threat import ThreatModel
 
 

@@ -9,8 +9,7 @@ import torch
 from torch import Tensor
 
 from oodattack.attack import Attack, Seen
-from oodattack.attacks.starts import wide
-from oodattack.geometry import RowRandom
+from oodattack.geometry import RowRandom, wide
 from oodattack.threat import ThreatModel
 
 

@@ -11,8 +11,7 @@ from torch import Tensor
 
 from oodattack.attack import Attack, Seen, unseen
 from oodattack.attacks.square_bumps import channel_norm, eta, or_one, random_signs, stripes, tiling, turned, window
-from oodattack.attacks.starts import wide
-from oodattack.geometry import RowRandom
+from oodattack.geometry import RowRandom, wide
 from oodattack.threat import ThreatModel
 
 HALVED_AT = (10, 50, 200, 500, 1000, 2000, 4000, 6000, 8000)  # of 10,000 iterations; `p_selection` of the authors' code

@@ -21,8 +21,3 @@ def noise(random: RowRandom, x: Tensor, threat: ThreatModel, draw: Draw) -> Tens
     """A draw in the ball of a threat model; for a patch, of any value each pixel."""
     norm = "linf" if threat.norm == "patch" else threat.norm
     return draw(random, x.shape[1:], threat.reach, norm).to(x)
-
-
-def wide(row: Tensor, x: Tensor) -> Tensor:
-    """Reshape one number a row, (B,), so that it broadcasts over x (B, ...)."""
-    return row.view(-1, *[1] * (x.ndim - 1))

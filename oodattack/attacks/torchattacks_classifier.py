@@ -6,9 +6,9 @@ import torch
 from torch import Tensor, nn
 
 from oodattack.attack import Seen
-from oodattack.attacks.starts import wide
 from oodattack.attacks.torchattacks_book import Book
 from oodattack.attacks.torchattacks_table import Foreign
+from oodattack.geometry import wide
 
 ROUNDING = 1e-6  # a pixel may be this far outside the limits, and is then put inside before it is asked about
 

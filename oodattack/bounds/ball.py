@@ -5,6 +5,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from oodattack.geometry import wide
+
 NORMS = ("linf", "l2")
 ROUNDS = 4  # Newton-like steps on the multiplier of an l2 ball that the box cuts; the bound holds after any number
 
@@ -41,7 +43,7 @@ def rows(ball: Ball, part: slice) -> Ball:
 
 def around(ball: Ball) -> Interval:
     """The smallest box that holds the ball, shapes (B, ...)."""
-    eps = ball.eps.view(-1, *[1] * (ball.x.ndim - 1))
+    eps = wide(ball.eps, ball.x)
     return Interval((ball.x - eps).clamp(min=ball.low), (ball.x + eps).clamp(max=ball.high))
 
 

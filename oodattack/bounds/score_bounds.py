@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from oodattack.bounds.ball import NORMS, Ball, Interval, rows
 from oodattack.bounds.no_bounds import NoBounds
 from oodattack.bounds.table import check_kind, prepared
+from oodattack.geometry import wide
 from oodattack.lookup import summary
 
 OUTWARD = 1e-9  # share by which bounds are moved outwards: far above the rounding of float64, far below any gap
@@ -76,7 +77,7 @@ def _rounding(detector: Any, exact: Any, x: Tensor, ball: Ball) -> Tensor:
 
     At `x` alone it may be none: a black image meets no weight.
     """
-    eps, worst = ball.eps.to(x.dtype).view(-1, *[1] * (x.ndim - 1)), ball.x.new_zeros(())
+    eps, worst = wide(ball.eps.to(x.dtype), x), ball.x.new_zeros(())
     draw = torch.Generator().manual_seed(0)
     signs = [(2 * torch.randint(2, x.shape[1:], generator=draw) - 1).to(x) for _ in range(CORNERS)]
     with torch.no_grad():

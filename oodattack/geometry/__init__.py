@@ -10,6 +10,7 @@ from oodattack.geometry.balls import (
     project_linf,
     project_roughly,
     project_then_clamp,
+    wide,
     widest,
 )
 from oodattack.geometry.patch import patch_side, project_patch_then_clamp
@@ -38,5 +39,6 @@ __all__ = [
     "steepest_l2",
     "steepest_linf",
     "uphill",
+    "wide",
     "widest",
 ]

@@ -113,7 +113,7 @@ def project_roughly(x_adv: Tensor, x: Tensor, eps: float, norm: str) -> Tensor:
         return nearest_allowed(x_adv, x, eps, norm)
     delta = x_adv - x
     size = torch.linalg.vector_norm(delta.flatten(1), dim=1).clamp(min=eps)
-    return delta.mul_((eps / size).view(-1, *[1] * (x.ndim - 1))).add_(x).clamp_(0, 1)
+    return delta.mul_(wide(eps / size, x)).add_(x).clamp_(0, 1)
 
 
 def nearest_allowed(x_adv: Tensor, x: Tensor, eps: float, norm: str) -> Tensor:
@@ -197,3 +197,8 @@ def _check(*, norm: str = "linf", eps: float = 0.0) -> None:
         raise ValueError(f"`norm` must be one of {sorted(ORDER)}, got {norm!r}. Pick one of them.")
     if not eps >= 0:
         raise ValueError(f"`eps` must be >= 0, got {eps}. Give the radius in input units, such as 8/255.")
+
+
+def wide(row: Tensor, x: Tensor) -> Tensor:
+    """Reshape one number a row, (B,), so that it broadcasts over x (B, ...)."""
+    return row.view(-1, *[1] * (x.ndim - 1))
