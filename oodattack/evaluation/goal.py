@@ -10,6 +10,7 @@ from oodattack import aims
 from oodattack.aims import real, rows_of
 from oodattack.attack import Loss
 from oodattack.evaluation.batch import Batch, values
+from oodattack.evaluation.class_reach import classes_to_raise
 from oodattack.evaluation.plan import Quarry
 from oodattack.metrics import id_threshold
 from oodattack.numbers import TPR
@@ -47,12 +48,14 @@ class Objective(NamedTuple):
         enough: value at which a row is finished, shape (B,), or None.
         judge: see `maximise`.
         crossing: see `maximise`.
+        spent: queries a row that it took to choose the losses.
     """
 
     losses: list[Loss]
     enough: Tensor | None
     judge: Loss | None = None
     crossing: bool = False
+    spent: int = 0
 
 
 def objective(prey: Quarry, threat: ThreatModel, goal: Goal, x: Tensor, rows: slice) -> Objective:
@@ -90,22 +93,22 @@ def objective(prey: Quarry, threat: ThreatModel, goal: Goal, x: Tensor, rows: sl
     enough = torch.maximum(furthest + BEYOND * spread, furthest.nextafter(furthest.new_tensor(float("inf"))))
     toward = aims.lift if goal.side == "id" else aims.hide
     judge = None if prey.judge is None else toward(prey.judge)
-    return Objective(_followed(prey, threat, goal, x, rows), enough.expand(len(x)), judge)
+    losses, spent = _followed(prey, threat, goal, x, rows)
+    return Objective(losses, enough.expand(len(x)), judge, spent=spent)
 
 
-def _followed(prey: Quarry, threat: ThreatModel, goal: Goal, x: Tensor, rows: slice) -> list[Loss]:
-    """The losses of the aims hide and raise, by `threat.objective`."""
+def _followed(prey: Quarry, threat: ThreatModel, goal: Goal, x: Tensor, rows: slice) -> tuple[list[Loss], int]:
+    """The losses of the aims hide and raise, by `threat.objective`, and what choosing them took."""
     if threat.objective == "latent":
         z = _targets(goal)[rows]
         unit = _unit(prey, x, z.flatten(1))
-        return [aims.match(prey.f, z[:, r], unit=unit) for r in range(z.shape[1])]
+        return [aims.match(prey.f, z[:, r], unit=unit) for r in range(z.shape[1])], 0
     if threat.objective == "class-logits":
         if goal.side == "id":
-            return [aims.less_of_every_class(prey.f)]
-        with torch.no_grad():
-            ranked = prey.f(x).topk(min(threat.restarts, prey.f(x[:1]).shape[1]), dim=1).indices
-        return [aims.more_of_a_class(prey.f, ranked[:, r]) for r in range(ranked.shape[1])]
-    return [(aims.lift if goal.side == "id" else aims.hide)(prey.f)]
+            return [aims.less_of_every_class(prey.f)], 0
+        classes, spent = classes_to_raise(prey.f, x, threat)
+        return [aims.more_of_a_class(prey.f, label) for label in classes.unbind(dim=1)], spent
+    return [(aims.lift if goal.side == "id" else aims.hide)(prey.f)], 0
 
 
 def _targets(goal: Goal) -> Tensor:

@@ -46,7 +46,7 @@ def scheduled(setup: Setup, suite: Suite, name: str, fronts: Sequence[Front], ag
     The first member has all rows; then each of the others is tried on a few of those that are still open, and last the
     first one again. From then on the member that took the largest share of the AUROC per query goes on, on the rows
     that had it least, from other random starts and with twice the queries of its last turn (twice the targets, where
-    it follows several), or with as many as a row can pay. A member is out when a turn on all open rows brings nothing.
+    it follows latents), or with as many as a row can pay. A member is out when a turn on all open rows brings nothing.
 
     Args:
         setup: of the evaluation.
@@ -195,7 +195,7 @@ def _attacked(setup: Setup, limits: ThreatModel, prey: Quarry, name: str, front:
 def _lengths(limits: ThreatModel, times: int) -> Iterator[ThreatModel]:
     """A member with so many times its queries, half of that, and so on down to its own."""
     while times:
-        wider = times if limits.objective in ("latent", "class-logits") else 1  # more targets, not longer searches
+        wider = times if limits.objective == "latent" else 1  # more targets, not longer searches
         yield limits.model_copy(update={"queries": limits.queries * times, "restarts": limits.restarts * wider})
         times //= 2
 

@@ -119,9 +119,11 @@ def _block(
 ) -> Found:
     """One block: a call of `maximise` for each loss, on the rows that are not finished yet."""
     asked = objective(prey, threat, goal, x, rows)
-    if len(asked.losses) == 1:
+    if len(asked.losses) == 1 and not asked.spent:
         return _once(asked, 0, threat, x, goal, torch.arange(len(x), device=x.device), random, precision, progress)
-    share = threat.model_copy(update={"queries": max(2, threat.queries // len(asked.losses)), "restarts": 1})
+    progress(asked.spent * len(x))
+    each = max(2, (threat.queries - asked.spent) // len(asked.losses))
+    share = threat.model_copy(update={"queries": each, "restarts": 1})
     best: Found | None = None
     for i in range(len(asked.losses)):
         still = torch.arange(len(x), device=x.device)
@@ -132,7 +134,8 @@ def _block(
             found = _once(asked, i, share, x[still], goal, still, random.take(still), precision, progress)
             best = found if best is None else better(best, found, still)
     assert best is not None
-    return best._replace(history=None, restarts=None)  # of one loss only, and not of every row
+    spent = best.queries + asked.spent
+    return best._replace(queries=spent, history=None, restarts=None)  # which are of one loss, and not of every row
 
 
 def _once(
