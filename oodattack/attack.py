@@ -53,7 +53,7 @@ class Found(NamedTuple):
     x_adv: Tensor  # (B, ...), inside the threat model
     value: Tensor  # (B,), the loss there
     queries: Tensor  # (B,), detector calls spent
-    gradients: Tensor  # (B,), those of them that took a gradient
+    gradients: Tensor  # (B,), those of them that gave a step its gradient
     zero_gradients: Tensor  # (B,), those of these whose gradient was exactly zero
     non_finite: Tensor  # (B,), queries whose value or gradient was not finite
     clean_best: Tensor  # (B,), True where nothing beat the clean input

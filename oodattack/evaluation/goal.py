@@ -17,6 +17,7 @@ from oodattack.numbers import TPR
 from oodattack.threat import ThreatModel
 
 BEYOND = 0.01  # a row is finished this many standard deviations beyond the most extreme score that it can pass
+LEAST = 3  # points of each of several losses: the clean one, a first one and a step from there
 AT_ONCE = 256  # rows at a time whose distances to all candidates are in memory together,
 PAIRS = 1 << 22  # and fewer where there would be more distances than this
 
@@ -106,7 +107,7 @@ def _followed(prey: Quarry, threat: ThreatModel, goal: Goal, x: Tensor, rows: sl
     if threat.objective == "class-logits":
         if goal.side == "id":
             return [aims.less_of_every_class(prey.f)], 0
-        classes, spent = classes_to_raise(prey.f, x, threat)
+        classes, spent = classes_to_raise(prey.f, x, threat, least=LEAST * (threat.draws or 1))
         return [aims.more_of_a_class(prey.f, label) for label in classes.unbind(dim=1)], spent
     return [(aims.lift if goal.side == "id" else aims.hide)(prey.f)], 0
 

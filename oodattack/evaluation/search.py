@@ -13,7 +13,7 @@ from oodattack.classifier import searching
 from oodattack.data.disk import forget_pages, placed
 from oodattack.evaluation.batch import in_blocks
 from oodattack.evaluation.block_key import block_key, block_seed
-from oodattack.evaluation.goal import Goal, Objective, objective
+from oodattack.evaluation.goal import LEAST, Goal, Objective, objective
 from oodattack.evaluation.plan import Quarry
 from oodattack.evaluation.setup import Precision, Setup
 from oodattack.geometry import RowRandom, row_random
@@ -122,10 +122,9 @@ def _block(
     if len(asked.losses) == 1 and not asked.spent:
         return _once(asked, 0, threat, x, goal, torch.arange(len(x), device=x.device), random, precision, progress)
     progress(asked.spent * len(x))
-    each = max(2, (threat.queries - asked.spent) // len(asked.losses))
-    share = threat.model_copy(update={"queries": each, "restarts": 1})
     best: Found | None = None
-    for i in range(len(asked.losses)):
+    for i, queries in enumerate(shares(threat, asked)):
+        share = threat.model_copy(update={"queries": queries, "restarts": 1})
         still = torch.arange(len(x), device=x.device)
         if best is not None and asked.enough is not None:
             still = (best.value < asked.enough).nonzero().flatten()
@@ -136,6 +135,14 @@ def _block(
     assert best is not None
     spent = best.queries + asked.spent
     return best._replace(queries=spent, history=None, restarts=None)  # which are of one loss, and not of every row
+
+
+def shares(threat: ThreatModel, asked: Objective) -> list[int]:
+    """Queries of each loss, in whole draws; of as many losses as can have `LEAST` points each, at least of one."""
+    draws = threat.draws or 1
+    points = (threat.queries - asked.spent) // draws
+    several = max(1, min(len(asked.losses), points // LEAST))
+    return [draws * (points // several + (i < points % several)) for i in range(several)]
 
 
 def _once(

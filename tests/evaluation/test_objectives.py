@@ -9,6 +9,8 @@ from torch import nn
 from oodattack.classifier import Classifier
 from oodattack.detectors import MSP, Energy, GaiaZ
 from oodattack.evaluation import evaluate
+from oodattack.evaluation.goal import Objective
+from oodattack.evaluation.search import shares
 from oodattack.threat import ThreatModel
 
 FIELDS = dict(
@@ -58,6 +60,36 @@ def test_a_search_that_does_not_follow_the_score_earns_no_holds(objective, goal)
     assert result.attacked.auroc > 0.5 + 0.75 * (result.clean.auroc - 0.5)  # little changes within 0.01
     assert result.indicators["other_goal"] == goal
     assert result.verdict == "inconclusive" and f"the search was after {goal}" in result.reason
+
+
+@pytest.mark.parametrize(
+    ("fields", "spent", "losses", "expected"),
+    [
+        ({"queries": 60}, 10, 3, [17, 17, 16]),
+        ({"queries": 60, "draws": 10}, 0, 3, [30, 30]),  # six points: two losses can take a step, three could not
+        ({"queries": 99, "draws": 10}, 0, 3, [30, 30, 30]),
+        ({"queries": 30, "draws": 5}, 0, 3, [15, 15]),
+        ({"queries": 6}, 0, 3, [3, 3]),
+        ({"queries": 7}, 0, 3, [4, 3]),
+        ({"queries": 2}, 0, 3, [2]),
+    ],
+)
+def test_several_losses_share_the_queries_in_whole_draws_and_each_can_take_a_step(fields, spent, losses, expected):
+    limits = threat(objective="latent", **fields)
+    asked = Objective([lambda x, rows: x.sum()] * losses, None, spent=spent)
+    assert shares(limits, asked) == expected
+    assert spent + sum(expected) <= limits.queries
+
+
+@pytest.mark.parametrize(
+    ("objective", "queries", "draws"),
+    [("class-logits", 60, 10), ("class-logits", 30, 5), ("class-logits", 6, None), ("latent", 30, 5)],
+)
+def test_several_losses_with_few_queries_still_move_the_score(objective, queries, draws):
+    limits = threat(objective=objective, queries=queries, draws=draws, restarts=3)
+    result = run(Energy(convnet()), limits).results[0]
+    assert result.attacked.auroc < result.clean.auroc
+    assert result.queries <= queries + 1  # a row may be asked once more whether it is finished
 
 
 def test_no_objective_makes_a_row_worse_than_clean():
