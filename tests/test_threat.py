@@ -387,7 +387,7 @@ def test_a_list_of_radii_is_a_sweep(write):
     assert each_radius(sweep) == sweep.members
     for wrong, message in (
         ("[0.5, 0.1]", "`eps` must rise"),
-        ("[0.1]", "`members` must .*at least 2 items"),
+        ("[0.1]", "`eps` must be a radius or a list of at least 2, got"),
         ("[]", "at least 2"),
     ):
         with pytest.raises(ValueError, match=message):
@@ -402,5 +402,36 @@ def test_after_names_another_threat_model(write):
     for wrong in ("flagship", "fort-linf", "atom-comp", "then"):
         with pytest.raises(ValueError, match="`after` must name another single threat model, got"):
             read_threat(write(LINF + f'\nafter = "{wrong}"', "then.toml"))
-    with pytest.raises(ValueError, match="`threat` must be one of"):
+    with pytest.raises(ValueError, match=r"then.toml: `threat` must be one of"):
         read_threat(write(LINF + '\nafter = "nothing"', "then.toml"))
+
+
+def test_after_in_a_circle_is_refused_in_one_line(write):
+    write(LINF + '\nafter = "b.toml"', "a.toml")
+    for text, name in (('\nafter = "a.toml"', "b.toml"), ('\nafter = "itself.toml"', "itself.toml")):
+        with pytest.raises(ValueError, match=f"{name}: `after` must name another single threat model, got"):
+            read_threat(write(LINF + text, name))
+
+
+def test_after_is_a_name_or_a_file_in_sweeps_and_members_too(write):
+    write(LINF, "first.toml")
+    sweep = read_threat(write(changed(LINF, eps='["1/255", "2/255"]') + '\nafter = "first.toml"'))
+    assert [m.after.name for m in sweep.members] == ["first", "first"]
+    after, table = '\nafter = "first.toml"', '\n[[members]]\nname = "u"\nqueries = 50'
+    top = "\n".join(line for line in LINF.splitlines() if not line.startswith("queries"))  # else they share them
+    for text in (table + after, after + table):
+        assert read_threat(write(top + text)).members[0].after.name == "first"
+
+
+def test_members_of_a_suite_start_from_the_same_images(write):
+    write(LINF, "first.toml")
+    write(LINF + '\nafter = "first.toml"', "then.toml")
+    with pytest.raises(ValueError, match="`members` must agree in `after`, got None in first, first in then"):
+        read_threat(write('members = ["first.toml", "then.toml"]\nsource = "test"'))
+    with pytest.raises(ValueError, match="share `queries` must start from the images of the set, got `after` in then"):
+        read_threat(write('members = ["then.toml"]\nqueries = 200\nsource = "test"'))
+
+
+def test_an_unknown_member_names_the_suite(write):
+    with pytest.raises(ValueError, match=r"mine.toml: `threat` must be one of .* got 'nope'"):
+        read_threat(write('members = ["linf-8-255", "nope"]\nsource = "test"'))

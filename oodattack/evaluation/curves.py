@@ -31,23 +31,24 @@ def queries_curve(setup: Setup, prey: Quarry, limits: ThreatModel, x: torch.Tens
         each = left("restarts")
         spread = max(each) - min(each)
     curve = None
+    before = limits.after.queries if limits.after else 0  # what a row may have had before its first query here
     if all(side.history is not None for side in outcome.sides):
         curve = [(0.0, auroc(clean[1], clean[-1]))]
-        curve += list(zip(map(float, milestones(limits.queries)), left("history"), strict=True))
+        curve += [(float(before + q), a) for q, a in zip(milestones(limits.queries), left("history"), strict=True)]
     return outcome._replace(
         curve=curve,
         curve_is_exact=prey.exact or prey.judge is not None,
         rising_share=None if prey.judge or limits.draws else rising(outcome, milestones(limits.queries)),
-        unfinished_drop=unfinished(curve),
+        unfinished_drop=unfinished(curve, after=before),
         restart_spread=spread,
     )
 
 
-def unfinished(curve: Sequence[tuple[float, float]] | None) -> float | None:
-    """AUROC that the second half of the queries took; None without a curve."""
+def unfinished(curve: Sequence[tuple[float, float]] | None, *, after: int = 0) -> float | None:
+    """AUROC that the second half of the queries took, of those `after` which a search began; None without a curve."""
     if not curve or len(curve) < 3:
         return None
-    half = curve[-1][0] / 2
+    half = after + (curve[-1][0] - after) / 2
     return [a for q, a in curve if q <= half][-1] - curve[-1][1]
 
 

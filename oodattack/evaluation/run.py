@@ -84,7 +84,8 @@ class Run:
         cost = 0
         for limits in each(threats):
             rows = (len(x) if limits.attacks_ood else 0) + (len(self.setup.id) if limits.attacks_id and first else 0)
-            cost += len(self._groups(limits)[0]) * limits.queries * rows
+            before = len(x) * limits.after.queries if limits.after else 0
+            cost += len(self._groups(limits)[0]) * (limits.queries * rows + before)
         for suite in shared_budgets(threats):
             limits = limits_of(suite)
             rows = (len(x) if limits.attacks_ood else 0) + (len(self.setup.id) if limits.attacks_id else 0)

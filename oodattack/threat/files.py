@@ -33,7 +33,7 @@ def read_threat(name: str | Path) -> Threat:
         ValueError: no such name or file, or a field that is missing, unknown or out of range. The message names file,
             field, rule, value and remedy in one line.
     """
-    return _read(_find(name), inside=None)
+    return _read(_find(name))
 
 
 def _find(name: str | Path) -> Path:
@@ -46,8 +46,8 @@ def _find(name: str | Path) -> Path:
     return known[str(name)]
 
 
-def _read(path: Path, *, inside: Path | None) -> Threat:
-    """Read a file; `inside` is the suite that names it as a member, if any."""
+def _read(path: Path, *, inside: Path | None = None, before: Path | None = None) -> Threat:
+    """Read a file; `inside` is the suite that names it as a member, `before` the file that names it in `after`."""
     try:
         raw = tomllib.loads(_text(path))
     except FileNotFoundError:
@@ -62,17 +62,17 @@ def _read(path: Path, *, inside: Path | None) -> Threat:
         raise ValueError(
             f"{inside}: `members` must be single threat models, got {path.stem!r}, which is several. Name its members."
         )
+    if before is not None and ("after" in raw or "members" in raw or isinstance(raw.get("eps"), list)):
+        raise ValueError(
+            f"{before}: `after` must name another single threat model, got {path.stem!r}, which is several or has an "
+            "`after` of its own. Name one."
+        )
     try:
         if "members" in raw:
             return _suite(raw, path)
+        raw = _composed(raw, path)
         if isinstance(raw.get("eps"), list):
-            radii = (f"{path.stem}@{eps}" for eps in raw["eps"])
-            members = tuple(
-                ThreatModel(name=n, **{**raw, "eps": eps}) for n, eps in zip(radii, raw["eps"], strict=True)
-            )
-            return Sweep(name=path.stem, members=members, source=members[0].source if members else "none")
-        if "after" in raw:
-            raw["after"] = _before(raw["after"], path)
+            return _sweep(raw, path)
         return ThreatModel(name=path.stem, **raw)
     except ValidationError as error:
         raise ValueError(f"{path}: {explain(error)}") from None
@@ -89,13 +89,30 @@ def _text(path: Path) -> str:
     return data.decode("utf-8")
 
 
-def _before(name: Any, path: Path) -> ThreatModel:
-    """The threat model that comes first in a composed one."""
-    known = isinstance(name, str) and name != path.stem
-    first = _read(_find(path.parent / name if name.endswith(".toml") else name), inside=None) if known else None
-    if not isinstance(first, ThreatModel) or first.after is not None:
-        raise ValueError(f"{path}: `after` must name another single threat model, got {name!r}. Name one.")
-    return first
+def _composed(fields: dict[str, Any], path: Path) -> dict[str, Any]:
+    """The same fields with the threat model that `after` names, if it is there."""
+    if "after" not in fields:
+        return fields
+    if not isinstance(fields["after"], str) or fields["after"] == path.stem:
+        raise ValueError(f"{path}: `after` must name another single threat model, got {fields['after']!r}. Name one.")
+    return fields | {"after": _read(_beside(fields["after"], path), before=path)}
+
+
+def _beside(name: str, path: Path) -> Path:
+    """The file of what another file names: shipped, or a path from that other file."""
+    try:
+        return _find(path.parent / name if name.endswith(".toml") else name)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from None
+
+
+def _sweep(raw: dict[str, Any], path: Path) -> Sweep:
+    """One threat model at each of its radii."""
+    radii = raw["eps"]
+    if len(radii) < 2:
+        raise ValueError(f"{path}: `eps` must be a radius or a list of at least 2, got {radii}. Drop the [].")
+    members = tuple(ThreatModel(name=f"{path.stem}@{eps}", **{**raw, "eps": eps}) for eps in radii)
+    return Sweep(name=path.stem, members=members, source=members[0].source)
 
 
 def _suite(raw: dict[str, Any], path: Path) -> Suite:
@@ -103,6 +120,7 @@ def _suite(raw: dict[str, Any], path: Path) -> Suite:
     own = {field: raw[field] for field in ("members", "queries", "source") if field in raw}
     shared = {field: value for field, value in raw.items() if field not in own}
     if isinstance(raw["members"], list) and raw["members"] and all(isinstance(m, dict) for m in raw["members"]):
+        shared = _composed(shared, path)
         own["members"] = tuple(_member(table, shared, raw, path) for table in raw["members"])
         return Suite(name=path.stem, **own)
     fields: dict[str, Any] = own | shared | {"members": _members(raw["members"], path)}
@@ -113,7 +131,7 @@ def _member(table: dict[str, Any], shared: dict[str, Any], raw: dict[str, Any], 
     if not isinstance(table.get("name"), str):
         raise ValueError(f"{path}: `members` must each have a `name`, got {table}. Add it.")
     try:
-        fields: dict[str, Any] = {"source": raw.get("source")} | shared | table
+        fields: dict[str, Any] = {"source": raw.get("source")} | shared | _composed(table, path)
         return ThreatModel(**fields | {"name": f"{path.stem}/{table['name']}"})
     except ValidationError as error:
         raise ValueError(f"{path}: member {table['name']!r}: {explain(error)}") from None
@@ -125,10 +143,9 @@ def _members(names: Any, path: Path) -> tuple[ThreatModel, ...]:
         raise ValueError(f'{path}: `members` {rule}, got {names!r}. Write ["linf-8-255", ...] or [[members]].')
     if len(names) > MEMBERS:
         raise ValueError(f"{path}: `members` must be at most {MEMBERS}, got {len(names)}. Split the suite.")
-    beside = [path.parent / name if name.endswith(".toml") else name for name in names]
-    if any(Path(name).resolve() == path.resolve() or name == path.stem for name in beside):
+    if any(name == path.stem or (path.parent / name).resolve() == path.resolve() for name in names):
         raise ValueError(f"{path}: `members` must not name the suite itself, got {path.stem!r}. Drop it.")
-    read = (_read(_find(name), inside=path) for name in beside)
+    read = (_read(_beside(name, path), inside=path) for name in names)
     return tuple(m for t in read for m in members_of(t))
 
 

@@ -10,12 +10,13 @@ from oodattack.threat.model import ON_A_SCORE, ThreatModel
 
 
 class Suite(BaseModel):
-    """Several searches within the same limits; its number takes each row at its worst over them.
+    """Several searches within one ball; its number takes each row at its worst over them.
 
     Attributes:
         name: file stem.
-        members: threat models with one norm, eps, start and attacked side: names, files, or tables whose missing fields
-            are those at the top of the suite's file.
+        members: threat models with one norm, eps, start, `after` and attacked side, each with a `limit` or `severity`
+            of its own if its search has one: names, files, or tables whose missing fields are those at the top of the
+            suite's file.
         queries: detector calls per input that all members share. They run one after the other on the rows that can
             still change the AUROC; what is left buys further rounds of what has paid so far. None: every member
             spends its own on every row.
@@ -31,14 +32,19 @@ class Suite(BaseModel):
 
     @model_validator(mode="after")
     def _members_agree(self) -> Self:
-        for field in ("norm", "eps", "start", "attacks_id", "attacks_ood"):
+        for field in ("norm", "eps", "start", "after", "attacks_id", "attacks_ood"):
             values = [(m.name, getattr(m, field)) for m in self.members]
             if len({value for _, value in values}) > 1:
-                got = ", ".join(f"{value} in {name}" for name, value in values)
+                got = ", ".join(f"{getattr(value, 'name', value)} in {name}" for name, value in values)
                 raise ValueError(f"`members` must agree in `{field}`, got {got}. A worst case needs one set of limits.")
         if len({m.name for m in self.members}) < len(self.members):
             raise ValueError(f"`members` must differ in name, got {[m.name for m in self.members]}. Rename one.")
         if self.queries is not None:
+            if self.members[0].after is not None:
+                raise ValueError(
+                    f"`members` that share `queries` must start from the images of the set, got `after` in "
+                    f"{self.members[0].name}. Drop `after`, or `queries`."
+                )
             for m in self.members:
                 if m.aim not in (*ON_A_SCORE, "cross") or m.iterate != "best":
                     got = f"aim {m.aim!r} and iterate {m.iterate!r} in {m.name}"
