@@ -37,14 +37,15 @@ def numbers(id_scores: Tensor, ood_scores: Tensor) -> Metrics:
 
 def deployed(clean_id: Tensor, id_scores: Tensor, ood_scores: Tensor) -> Deployed:
     """Acceptance at the threshold set on clean ID scores."""
-    threshold = metrics.id_threshold(clean_id, tpr=0.95)
+    threshold = metrics.id_threshold(clean_id, tpr=TPR)
     accepted = [(s.double() <= threshold).double().mean().item() for s in (id_scores, ood_scores)]
     return Deployed(threshold=threshold, id_tpr=accepted[0], fpr=accepted[1])
 
 
 def matched(off: Tensor) -> Mape:
     """Distances left to targets, over rows."""
-    return Mape(median=off.median().item(), p90=off.double().quantile(0.9).item(), max=off.max().item())
+    median, p90 = (off.double().quantile(q).item() for q in (0.5, 0.9))
+    return Mape(median=median, p90=p90, max=off.max().item())
 
 
 def crossing(clean_id: Tensor, found: Tensor) -> Crossing:
@@ -52,7 +53,7 @@ def crossing(clean_id: Tensor, found: Tensor) -> Crossing:
     some = found.double().isfinite()
     at = [found.double().quantile(q, interpolation="lower").item() for q in (0.1, 0.5, 0.9)]
     p10, median, p90 = (value if math.isfinite(value) else None for value in at)
-    threshold = metrics.id_threshold(clean_id, tpr=0.95)
+    threshold = metrics.id_threshold(clean_id, tpr=TPR)
     return Crossing(threshold=threshold, share=some.double().mean().item(), p10=p10, median=median, p90=p90)
 
 

@@ -173,9 +173,9 @@ def unexplained_share(f: Score, a: Tensor, b: Tensor) -> float | None:
     return share
 
 
-def pairs(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
+def pairs(a: Tensor, b: Tensor, most: int = ROWS) -> tuple[Tensor, Tensor]:
     """As many images of two sets as the smaller one has, at most 16, evenly spaced."""
-    n = min(len(a), len(b), ROWS)
+    n = min(len(a), len(b), most)
     some = [x[torch.linspace(0, len(x) - 1, n).round().long().to(x.device)].detach() for x in (a, b)]
     return some[0], some[1]
 
@@ -207,6 +207,8 @@ def _gradient(f: Score, x: Tensor) -> tuple[Tensor | None, Tensor | None]:
         with torch.enable_grad():
             value = f(leaf)
             (grad,) = torch.autograd.grad(value.sum(), leaf)
+    except (MemoryError, torch.OutOfMemoryError):
+        raise  # says nothing of the gradient
     except Exception:  # whatever user code does that autograd cannot follow, such as x.numpy(), or ignores
         return None, None
     return grad, value.detach().double()

@@ -1,5 +1,7 @@
 """From detector, images and threat models to a report, on detectors whose answers are known in closed form."""
 
+from dataclasses import dataclass
+
 import pytest
 import torch
 from torch import nn
@@ -10,7 +12,7 @@ from oodattack.evaluation.outcome import Outcome, Side, worst
 from oodattack.identity import sha256_of
 from oodattack.keep_graph import NAME
 from oodattack.metrics import auroc
-from oodattack.numbers import numbers
+from oodattack.numbers import matched, numbers
 from oodattack.threat import Suite, ThreatModel, read_threat
 
 SHAPE = (1, 4, 4)
@@ -564,6 +566,14 @@ def nan_under_attack(x):
     return level.masked_fill((level > 0.5) & (level < 0.62), float("nan"))  # neither ID nor OOD + 0.3 is there
 
 
+@dataclass
+class ByValue:
+    gain: float = 1.0
+
+    def __call__(self, x):
+        return self.gain * brightness(x)
+
+
 class Training(nn.Module):
     def __init__(self):
         super().__init__()
@@ -611,6 +621,15 @@ WRONG = {
     "no detector": ({"detector": {}}, "must name at least one each"),
     "threat": ({"threats": ["linf"]}, "`threat` must be one of .*, got 'linf'"),
     "targets": ({"targets": torch.rand(3, 1, 5, 4)}, "`targets` must have the shape of the ID images"),
+    "threat of no kind": ({"threats": [1]}, r"`threats` must be names, paths or threat models, got \[1\]. Name some"),
+    "no threats at all": ({"threats": 1}, "`threats` must be names, paths or threat models, got 1. Name some"),
+    "batch in words": ({"batch_size": "8"}, "`batch_size` must be a whole number, got '8'. Leave it out"),
+    "half a batch": ({"batch_size": 2.5}, "`batch_size` must be a whole number, got 2.5. Leave it out"),
+    "large seed": ({"seed": 2**64}, r"`seed` must be in \[0, 2\^63\), got 18446744073709551616. Write 0"),
+    "negative seed": ({"seed": -1}, r"`seed` must be in \[0, 2\^63\), got -1. Write 0"),
+    "numbers for detectors": ({"detector": {1: brightness}}, "`detector` must be ones by name, got dict"),
+    "list of starts": ({"starts": [OOD]}, "`starts` must be images by name, got list"),
+    "compares by value": ({"detector": ByValue()}, "detector 'by-value' must be hashable, got a ByValue, which is not"),
     "batch of none": ({"batch_size": 0}, "`batch_size` must be >= 1, got 0. Leave it out"),
     "seed": ({"seed": 1.5}, "`seed` must be a whole number, got 1.5. Write 0"),
     "precision": ({"precision": "fp16"}, "`precision` must be one of full, bfloat16, got 'fp16'"),
@@ -803,3 +822,57 @@ def test_a_full_box_with_the_same_start_images_counts():
     asked = [threat(eps=1e-3, **start), BOX.model_copy(update=start)]
     result, _ = evaluate(brightness, id=ID, ood={}, threats=asked, seed=0, starts=starts).results
     assert result.indicators["full_box_auroc"] is not None
+
+
+@pytest.mark.parametrize("surrogate", [None, Surrogate("itself", brightness, exact=False)])
+def test_nan_where_a_search_asks_whether_a_row_is_finished_confirms_nothing(surrogate):
+    def score(x):
+        return nan_under_attack(x)
+
+    if surrogate:
+        score.surrogate = surrogate
+    result = one(score, [threat()], ood=OOD + 0.3)
+    assert result.attacked.auroc <= result.clean.auroc
+
+
+def test_the_median_of_two_rows_lies_between_them():
+    assert matched(torch.tensor([0.0, 1.0])).median == 0.5
+
+
+def test_a_single_threat_will_do():
+    assert [r.threat for r in run(threats=threat("one")).results] == ["one"]
+    assert [r.threat for r in run(threats="linf-8-255-random").results] == ["linf-8-255-random"]
+
+
+def test_what_a_composed_attack_spends_first_is_on_its_axis_and_in_its_total():
+    first, told = threat("first", queries=10, eps=0.02), []
+    report = run(threats=[first, threat("then", after=first, eps=0.02)], progress=lambda _l, d, t: told.append((d, t)))
+    points = {c.threat: dict(c.points) for c in report.curves}
+    assert list(points["then"])[:3] == [0, 11, 12] and list(points["then"])[-1] == 30
+    left = {r.threat: r.attacked.auroc for r in report.results}
+    assert points["then"][11] == pytest.approx(points["first"][10]) == pytest.approx(left["first"])
+    assert points["then"][30] == pytest.approx(left["then"])
+    assert {t for _, t in told} == {len(OOD) * (10 + 10 + 20)}
+    assert [d for d, _ in told] == sorted(d for d, _ in told) and told[-1] == (len(OOD) * 40, len(OOD) * 40)
+
+
+def test_a_report_says_how_the_searches_were_cut_not_what_memory_left():
+    def fits_three(x):
+        if len(x) > 3:
+            raise MemoryError
+        return brightness(x)
+
+    for size in (8, 2, None):
+        expected = size or 256
+        assert run(fits_three, batch_size=size).spec.batch_size == expected
+
+
+def test_looking_a_detector_over_takes_no_more_rows_than_a_batch():
+    rows = []
+
+    def score(x):
+        rows.append(len(x))
+        return brightness(x)
+
+    run(score, batch_size=3)
+    assert max(rows) <= 3

@@ -1,7 +1,7 @@
 """Score, attack, verify, score again. The only place where detectors, data and attacks meet."""
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from numbers import Integral
 from pathlib import Path
@@ -46,7 +46,7 @@ def evaluate(
     *,
     id: Tensor,
     ood: Mapping[str, Tensor],
-    threats: Sequence[str | Path | Threat],
+    threats: str | Path | Threat | Sequence[str | Path | Threat],
     seed: int,
     targets: Tensor | None = None,
     starts: Mapping[str, Tensor] | None = None,
@@ -64,7 +64,7 @@ def evaluate(
         detector: one detector, or several by name; "energy@ce" reads as detector "energy" on network "ce".
         id: images that should score low, shape (N, C, H, W), in [0, 1].
         ood: name -> images that should score high, same C, H, W.
-        threats: names of shipped threat models, paths of TOML files, or `ThreatModel`s.
+        threats: names of shipped threat models, paths of TOML files, or `ThreatModel`s; a single one will do.
         seed: fixes all randomness of the searches.
         targets: ID images beside `id`, for matching and quantiles. None: every other row of `id` becomes a target,
             and only the rest is evaluated.
@@ -90,15 +90,19 @@ def evaluate(
     if not isinstance(seed, Integral):
         raise ValueError(f"`seed` must be a whole number, got {seed!r}. Write 0.")
     seed = int(seed)
+    if not 0 <= seed < 2**63:
+        raise ValueError(f"`seed` must be in [0, 2^63), got {seed}. Write 0.")
     if precision not in get_args(Precision):
         raise ValueError(
             f"`precision` must be one of {', '.join(get_args(Precision))}, got {precision!r}. Pick one of them."
         )
-    if not isinstance(ood, Mapping) or not all(isinstance(name, str) for name in ood):
-        raise ValueError(f"`ood` must be images by name, got {type(ood).__name__}. Write {{'name': images}}.")
     given = detector if isinstance(detector, Mapping) else {_name(detector): detector}
+    for what, of, named in (("ood", "images", ood), ("starts", "images", starts or {}), ("detector", "ones", given)):
+        if not isinstance(named, Mapping) or not all(isinstance(name, str) for name in named):
+            got = type(named).__name__
+            raise ValueError(f"`{what}` must be {of} by name, got {got}. Write {{'name': {of}}}.")
     detectors: dict[str, Detector] = {name: adapted(d) for name, d in given.items()}
-    read = distinct([t if isinstance(t, ThreatModel | Suite | Sweep) else read_threat(t) for t in threats])
+    read = distinct(each_read(threats))
     id, targets = checked(detectors, read, id, ood, targets)
     batch = automatic(next(iter(detectors.values())), id) if batch_size is None else Batch(batch_size)
     setup = Setup(
@@ -131,6 +135,15 @@ def evaluate(
         skipped=run.skipped,
         curves=run.curves,
     )
+
+
+def each_read(threats: str | Path | Threat | Sequence[str | Path | Threat]) -> list[Threat]:
+    """Threats, or a single one, from their names and files; ValueError for anything else."""
+    kinds = (str, Path, ThreatModel, Suite, Sweep)
+    several = [threats] if isinstance(threats, kinds) else threats
+    if not isinstance(several, Iterable) or not all(isinstance(t, kinds) for t in several):
+        raise ValueError(f"`threats` must be names, paths or threat models, got {threats!r}. Name some.")
+    return [read_threat(t) if isinstance(t, str | Path) else t for t in several]
 
 
 def checked(
@@ -176,7 +189,7 @@ def spec_of(setup: Setup, threats: Sequence[Threat], known: Provenance) -> Spec:
         ],
         id_accuracy=dict(known.id_accuracy),
         seed=setup.seed,
-        batch_size=setup.batch.size,
+        batch_size=setup.batch.block,
         precision=setup.precision,
         device=str(id.device),
         detectors=list(detectors),

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from numbers import Integral
 from typing import TypeVar
 
 import torch
@@ -35,6 +36,8 @@ class Batch:
         Raises:
             ValueError: fewer than one row.
         """
+        if not isinstance(self.size, Integral):
+            raise ValueError(f"`batch_size` must be a whole number, got {self.size!r}. Leave it out to have it chosen.")
         if self.size < 1:
             raise ValueError(f"`batch_size` must be >= 1, got {self.size}. Leave it out to have it chosen.")
         self.block = self.size
@@ -79,11 +82,7 @@ def in_blocks(n: int, batch: Batch, work: Callable[[slice], T]) -> list[T]:
         try:
             parts.append(work(rows))
         except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
-            if not out_of_memory(error):
-                raise
-            if batch.size == 1:
-                raise ValueError("one image must fit in memory, got none that does. Use another `device`.") from error
-            batch.size = max(1, min(batch.size, rows.stop - rows.start) // 2)
+            _halve(batch, rows.stop - rows.start, error)
         else:
             first = rows.stop
             forget_pages()
@@ -91,6 +90,31 @@ def in_blocks(n: int, batch: Batch, work: Callable[[slice], T]) -> list[T]:
         if torch.cuda.is_available():
             torch.cuda.empty_cache()  # outside the handler, which keeps the failed block's tensors alive
     return parts
+
+
+def with_room(most: int, batch: Batch, work: Callable[[int], T]) -> T:
+    """work(rows) with at most `most` rows, or as many as fit in memory.
+
+    Raises:
+        ValueError: one row alone does not fit.
+    """
+    while True:
+        rows = min(most, batch.size)
+        try:
+            return work(rows)
+        except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
+            _halve(batch, rows, error)
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+
+
+def _halve(batch: Batch, rows: int, error: BaseException) -> None:
+    """After an error of so many rows: half of them from now on, if it was memory that ran out."""
+    if not out_of_memory(error):
+        raise error
+    if batch.size == 1:
+        raise ValueError("one image must fit in memory, got none that does. Use another `device`.") from error
+    batch.size = max(1, min(batch.size, rows) // 2)
 
 
 def by_rows(n: int, batch: Batch, work: Callable[[slice], Tensor]) -> Tensor:

@@ -39,7 +39,14 @@ def exact_digests(x: Tensor) -> Iterator[bytes]:
 
 
 def check_detector(detector: Detector, name: str) -> None:
-    """Raise ValueError if any module inside the detector is in training mode."""
+    """Raise ValueError if the detector has no hash, or any module inside it is in training mode."""
+    try:
+        hash(detector)
+    except TypeError:
+        raise ValueError(
+            f"detector {name!r} must be hashable, got a {type(detector).__name__}, which is not. "
+            "Write @dataclass(eq=False), or give it a __hash__."
+        ) from None
     if not isinstance(detector, nn.Module):
         return
     if training := [path for path, module in detector.named_modules() if module.training]:

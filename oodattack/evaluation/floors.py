@@ -13,7 +13,7 @@ class Floors(NamedTuple):
 
     random: float | None  # random draws within the same limits
     black_box: float | None  # any other search without gradients within the same limits
-    transfer: float | None  # a search on another function, judged by the score, within the same limits
+    transfer: float | None  # a search on the network's logits, judged by the score, within the same limits
     rival: float | None  # any other threat within the same limits, suites too
     white_box: float | None  # searches on the score with gradients within the same limits
     smaller_eps: float | None  # within a smaller ball of the same norm

@@ -7,14 +7,14 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor
 
-from oodattack.detector import Detector, Latent, Surrogate
-from oodattack.evaluation.batch import Batch, values
+from oodattack.detector import Detector, Latent, Score, Surrogate
+from oodattack.evaluation.batch import Batch, values, with_room
 from oodattack.evaluation.keeper import Keeper
 from oodattack.evaluation.plan import Quarry, Unfit, blinded, followed_latent, is_blind, quarry
 from oodattack.evaluation.score import score
 from oodattack.geometry import row_random
 from oodattack.keep_graph import keeping_graph, reaches
-from oodattack.probe import probe, slope_ratio, trouble, unexplained_share
+from oodattack.probe import ROWS, pairs, probe, slope_ratio, trouble, unexplained_share
 from oodattack.threat import ThreatModel
 
 Precision = Literal["full", "bfloat16"]
@@ -80,8 +80,9 @@ class Setup:
             stand_in, found = self._stand_in(detector, sets)
             f = stand_in.score if stand_in else detector
             own = stand_in is None or stand_in is not getattr(detector, "surrogate", None)
-            ratios = {which: None if found[which] else slope_ratio(f, self.id, x) for which, x in sets.items()}
-            shares = {which: unexplained_share(f, self.id, x) for which, x in sets.items() if own and not found[which]}
+            some = {which: x for which, x in sets.items() if not found[which]}
+            ratios = dict.fromkeys(sets) | {which: self._paired(slope_ratio, f, x) for which, x in some.items()}
+            shares = {which: self._paired(unexplained_share, f, x) for which, x in some.items() if own}
             self.subjects[name] = Subject(detector, on_id[name], *steady[name], stand_in, found, ratios, shares)
 
     def score(self, name: str, x: Tensor, what: str, *, rounded: bool = False, finite: bool = True) -> Tensor:
@@ -137,15 +138,24 @@ class Setup:
 
         A graph is kept where one set needs it, and if finite differences confirm its gradient on all of them.
         """
-        none: dict[str, str | None] = dict.fromkeys(sets)
         if declared := self._declared(detector):
-            return declared, none  # which answers for itself
-        some = {which: torch.cat([a_few(self.id), a_few(x)]) for which, x in sets.items()}
+            return declared, dict.fromkeys(sets)  # which answers for itself
+        return with_room(ROWS, self.batch, lambda rows: self._probed(detector, sets, max(rows // 2, 1)))
+
+    def _probed(
+        self, detector: Detector, sets: dict[str, Tensor], rows: int
+    ) -> tuple[Surrogate | None, dict[str, str | None]]:
+        """The same for a detector that declares no surrogate, from so many rows of each set."""
+        some = {which: torch.cat([a_few(self.id, rows), a_few(x, rows)]) for which, x in sets.items()}
         found = {which: trouble(probe(detector, x, seed=self.seed)) for which, x in some.items()}
         if not any(found.values()):
             return None, found
         kept = [keeping_graph(detector, x, seed=self.seed) for x in some.values()]
-        return (kept[0], none) if all(kept) else (None, found)
+        return (kept[0], dict.fromkeys(sets)) if all(kept) else (None, found)
+
+    def _paired(self, of: Callable[[Score, Tensor, Tensor], float | None], f: Score, x: Tensor) -> float | None:
+        """What `of` says of a score between the ID images and another set, from a few pairs."""
+        return with_room(ROWS, self.batch, lambda rows: of(f, *pairs(self.id, x, rows)))
 
     def _declared(self, detector: Detector) -> Surrogate | None:
         """The surrogate that a detector declares, if that works on its network."""
@@ -179,6 +189,6 @@ class Setup:
         return shuffled[rows % len(self.targets)]
 
 
-def a_few(x: Tensor) -> Tensor:
-    """At most 8 images, evenly spaced."""
-    return x[torch.linspace(0, len(x) - 1, min(len(x), 8)).round().long().to(x.device)]
+def a_few(x: Tensor, most: int) -> Tensor:
+    """At most so many images, evenly spaced."""
+    return x[torch.linspace(0, len(x) - 1, min(len(x), most)).round().long().to(x.device)]

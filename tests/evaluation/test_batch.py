@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from oodattack.evaluation.batch import Batch, automatic, in_blocks, power_of_two, values
+from oodattack.evaluation.batch import Batch, automatic, in_blocks, power_of_two, values, with_room
 
 
 def test_blocks_cover_all_rows_once_in_order():
@@ -37,6 +37,24 @@ def test_one_row_that_does_not_fit_is_the_users_to_solve():
 
     with pytest.raises(ValueError, match="one image must fit in memory"):
         in_blocks(3, Batch(2), work)
+
+
+def test_as_many_rows_as_fit():
+    batch, tried = Batch(12), []
+
+    def work(rows: int) -> str:
+        tried.append(rows)
+        if rows > 3:
+            raise MemoryError
+        return "done"
+
+    assert with_room(8, batch, work) == "done"
+    assert tried == [8, 4, 2] and batch.size == 2
+    assert with_room(1, batch, work) == "done" and tried[-1] == 1
+    with pytest.raises(ValueError, match="one image must fit in memory"):
+        with_room(8, batch, lambda rows: work(4))
+    with pytest.raises(IndexError):
+        with_room(8, batch, lambda rows: tried[99])
 
 
 def test_other_errors_are_not_taken_for_memory():
