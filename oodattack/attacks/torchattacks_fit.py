@@ -32,7 +32,9 @@ def steps_of_restarts(
     share = (threat.queries // (threat.draws or 1) - first) // threat.restarts - each
     if share < foreign.once + foreign.per_step:
         least = ((foreign.once + foreign.per_step + each) * threat.restarts + first) * (threat.draws or 1)
-        raise ValueError(f"`queries` must be >= {least} with torchattacks:{name}, got {threat.queries} a search. Raise it.")
+        raise ValueError(
+            f"`queries` must be >= {least} with torchattacks:{name}, got {threat.queries} a search. Raise it."
+        )
     return [(share - foreign.once) // foreign.per_step if foreign.per_step else 1] * threat.restarts
 
 

@@ -123,7 +123,7 @@ def evaluate(
         torch.manual_seed(seed)  # for detectors that use random numbers of their own, and other libraries' attacks
         run.all(read)
     if not run.results:
-        no = run.skipped[0]
+        no = run.searches.skipped[0]
         why = f"{no.threat} on {no.detector}: {no.reason}"
         raise ValueError(f"`threats` must apply to a detector, got none that does ({why}). Change one of them.")
     return Report(
@@ -132,7 +132,7 @@ def evaluate(
         spec=spec_of(setup, read, provenance or Provenance()),
         versions=versions(),
         results=run.results,
-        skipped=run.skipped,
+        skipped=run.searches.skipped,
         curves=run.curves,
     )
 

@@ -1,6 +1,6 @@
-"""The cells of one evaluation, OOD set by OOD set; searches that several detectors share are done once."""
+"""The cells of one evaluation, OOD set by OOD set."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
@@ -8,23 +8,16 @@ from torch import Tensor
 from oodattack.certificates import Certificates
 from oodattack.evaluation.cell import certified, indicators, record
 from oodattack.evaluation.check import check_images
-from oodattack.evaluation.curves import queries_curve, search_curve
+from oodattack.evaluation.curves import search_curve
 from oodattack.evaluation.floors import floors_of
-from oodattack.evaluation.front import front
 from oodattack.evaluation.keeper import Attacked
-from oodattack.evaluation.outcome import Clean, Outcome, Side, attacked_scores, left_auroc, show_rows, worst
-from oodattack.evaluation.plan import Quarry, Unfit, describe, is_blind
-from oodattack.evaluation.schedule import scheduled
-from oodattack.evaluation.search import Hunted
+from oodattack.evaluation.outcome import Clean, Outcome, attacked_scores, left_auroc, show_rows, worst
+from oodattack.evaluation.searches import ID, Searches
 from oodattack.evaluation.setup import Setup
-from oodattack.evaluation.sides import attack_id, attack_ood, attack_twice
-from oodattack.metrics import rank_correlation
 from oodattack.numbers import eps_curves, numbers
-from oodattack.report import Curve, Result, Skipped
+from oodattack.report import Curve, Result
 from oodattack.report.sheet import Shown
-from oodattack.threat import Suite, Sweep, Threat, ThreatModel, each_radius, limits_of, members_of, shares_queries
-
-ID = "id"  # name of the ID rows
+from oodattack.threat import Suite, Sweep, Threat, ThreatModel, each_radius, limits_of, shares_queries
 
 
 class Run:
@@ -33,9 +26,8 @@ class Run:
     def __init__(self, setup: Setup, watch: Callable[[Shown], None] | None) -> None:
         self.setup, self.watch = setup, watch
         self.results: list[Result] = []
-        self.skipped: list[Skipped] = []
         self.curves: list[Curve] = []
-        self._id_sides: dict[tuple[ThreatModel, str], Side] = {}
+        self.searches = Searches(setup)
         self._certificates = Certificates()
 
     def all(self, threats: Sequence[Threat]) -> None:
@@ -51,7 +43,7 @@ class Run:
         setup.begin({name: x for name, x, _ in sets})
         for name, subject in setup.subjects.items():
             setup.keeper.clean(name, ID, subject.id_scores)
-        setup.total = sum(self._cost(x, own, first=i == 0) for i, (_, x, own) in enumerate(sets))
+        setup.total = sum(self.searches.cost(x, own, first=i == 0) for i, (_, x, own) in enumerate(sets))
         for ood_name, x, own in sets:
             self._set(ood_name, x, own)
 
@@ -79,30 +71,6 @@ class Run:
             sets.append((start, setup.starts[start], own))
         return sets
 
-    def _cost(self, x: Tensor, threats: Sequence[Threat], *, first: bool) -> int:
-        """Row-queries of the threats on one OOD set, if no row ends early; ID rows are attacked once."""
-        cost = 0
-        for limits in each(threats):
-            rows = (len(x) if limits.attacks_ood else 0) + (len(self.setup.id) if limits.attacks_id and first else 0)
-            before = len(x) * limits.after.queries if limits.after else 0
-            cost += len(self._groups(limits)[0]) * (limits.queries * rows + before)
-        for suite in shared_budgets(threats):
-            limits = limits_of(suite)
-            rows = (len(x) if limits.attacks_ood else 0) + (len(self.setup.id) if limits.attacks_id else 0)
-            cost += len(self.setup.detectors) * (suite.queries or 0) * rows
-        return cost
-
-    def _groups(self, limits: ThreatModel) -> tuple[dict[tuple[Quarry, ThreatModel], list[str]], dict[str, str]]:
-        """Detectors that share a search, by what it follows and how; those that the threat does not fit, with why."""
-        groups: dict[tuple[Quarry, ThreatModel], list[str]] = {}
-        unfit: dict[str, str] = {}
-        for name in self.setup.detectors:
-            try:
-                groups.setdefault(self.setup.plan(name, limits), []).append(name)
-            except Unfit as reason:
-                unfit[name] = str(reason)
-        return groups, unfit
-
     def _set(self, ood_name: str, x: Tensor, threats: list[Threat]) -> None:
         """All detectors and threats on one OOD set."""
         setup = self.setup
@@ -112,13 +80,7 @@ class Run:
             setup.keeper.clean(name, f"ood/{ood_name}", scores)
             on_id = setup.subjects[name].id_scores
             clean[name] = Clean(on_id, scores, numbers(on_id, scores))
-        outcomes: dict[str, dict[Threat, Outcome]] = {name: {} for name in setup.detectors}
-        for limits in each(threats):
-            for name, outcome in self._limits(limits, ood_name, x, clean).items():
-                outcomes[name][limits] = outcome
-        for suite in shared_budgets(threats):
-            for name, outcome in self._shared_budget(suite, ood_name, x, clean).items():
-                outcomes[name][suite] = outcome
+        outcomes = self.searches.on(ood_name, x, threats, clean)
         for threat in threats:
             for judged in each_radius(threat):
                 for name in setup.detectors:
@@ -184,99 +146,6 @@ class Run:
             if side:
                 setup.keeper.cell(Attacked(name, threat, ood_name, images, rows, before, scores, side, matched))
 
-    def _limits(self, limits: ThreatModel, ood_name: str, x: Tensor, clean: dict[str, Clean]) -> dict[str, Outcome]:
-        """One threat model on one OOD set: a search for each group of detectors, then each detector's own scores."""
-        groups, unfit = self._groups(limits)
-        for name, reason in unfit.items():
-            self._skip(name, limits, ood_name, reason)
-        outcomes: dict[str, Outcome] = {}
-        for (prey, spent), names in groups.items():
-            self.setup.label = f"{limits.name} on {ood_name}: {', '.join(names)}"
-            ood = self._attack_ood(prey, spent, names, ood_name, x, clean) if limits.attacks_ood else {}
-            ids = self._attack_id(prey, spent, names, x) if limits.attacks_id else {}
-            white_box = not is_blind(spent)
-            for name in names:
-                outcome = Outcome(
-                    ood=ood.get(name),
-                    id=ids.get(name),
-                    seconds=sum(side[name].seconds for side in (ood, ids) if side),
-                    attack=describe(spent),
-                    white_box=white_box,
-                    surrogate=prey.surrogate if white_box else None,
-                    rank_correlation=self._agreement(prey, name, x, clean[name]) if white_box else None,
-                    shared_with=names,
-                )
-                outcomes[name] = queries_curve(self.setup, prey, spent, x, outcome)
-        return outcomes
-
-    def _attack_ood(
-        self, prey: Quarry, limits: ThreatModel, names: list[str], ood_name: str, x: Tensor, clean: dict[str, Clean]
-    ) -> dict[str, Side]:
-        target = self.setup.target_rows(limits, ood_name, len(x))
-        rows = Hunted(ood_name, x, {n: clean[n].ood for n in names}, range(len(x)), target)
-        if limits.after is not None:
-            return {n: attack_twice(self.setup, prey, limits, n, rows) for n in names}
-        return {n: scored.side for n, scored in attack_ood(self.setup, prey, limits, names, rows).items()}
-
-    def _attack_id(self, prey: Quarry, limits: ThreatModel, names: list[str], x: Tensor) -> dict[str, Side]:
-        """Search once on the ID rows for all OOD sets: the goal is to pass every one of them."""
-        setup = self.setup
-        if any((limits, name) not in self._id_sides for name in names):
-            rows = Hunted(ID, setup.id, {n: setup.subjects[n].id_scores for n in names}, range(len(setup.id)))
-            found = attack_id(setup, prey, limits, names, rows, self._others(x))
-            self._id_sides |= {(limits, n): scored.side for n, scored in found.items()}
-        return {n: self._id_sides[limits, n] for n in names}
-
-    def _others(self, x: Tensor) -> list[Tensor]:
-        """All OOD images, `x` among them."""
-        sets = list(self.setup.ood.values())
-        return sets if any(images is x for images in sets) else [x, *sets]
-
-    def _shared_budget(self, suite: Suite, ood_name: str, x: Tensor, clean: dict[str, Clean]) -> dict[str, Outcome]:
-        """A suite whose members share their queries: detector by detector, for each has rows of its own left."""
-        setup, limits = self.setup, limits_of(suite)
-        crossing = any(m.aim == "cross" for m in suite.members)
-        outcomes = {}
-        for name in setup.detectors:
-            sides = []
-            for sign, images, own, other in (
-                (-1, x, clean[name].ood, clean[name].id),
-                (1, setup.id, clean[name].id, clean[name].ood),
-            ):
-                if not (limits.attacks_ood if sign < 0 else limits.attacks_id):
-                    continue
-                rounded = setup.score(name, images, "images in 8 bits", rounded=True, finite=False)
-                sides.append(
-                    front(
-                        ood_name if sign < 0 else f"{ID} against {ood_name}", images, own, rounded, other,
-                        sign=sign, budget=suite.queries or 0, crossing=crossing and sign < 0, others=[x],
-                        room=setup.keeper.room,
-                    )
-                )  # fmt: skip
-            try:
-                outcomes[name] = scheduled(setup, suite, name, sides, self._agreement_of(name, x, clean[name]))
-            except Unfit as reason:
-                self._skip(name, suite, ood_name, str(reason))
-        return outcomes
-
-    def _skip(self, name: str, threat: Threat, ood_name: str, reason: str) -> None:
-        detector, _, network = name.partition("@")
-        self.skipped.append(
-            Skipped(detector=detector, network=network, threat=threat.name, ood=ood_name, reason=reason)
-        )
-
-    def _agreement(self, prey: Quarry, name: str, x: Tensor, clean: Clean) -> float | None:
-        """Rank correlation of a surrogate with the score, where the search follows one."""
-        return None if prey.exact or prey.judge is not None else self._agreement_of(name, x, clean)
-
-    def _agreement_of(self, name: str, x: Tensor, clean: Clean) -> float | None:
-        """Rank correlation of a surrogate score with the detector's own over clean ID and OOD inputs."""
-        stand_in = self.setup.subjects[name].stand_in
-        if stand_in is None or stand_in.exact:
-            return None
-        soft = torch.cat([self.setup.values(stand_in.score, images).cpu() for images in (self.setup.id, x)])
-        return rank_correlation(soft, torch.cat([clean.id, clean.ood]))
-
     def _show(self, result: Result, name: str, threat: Threat, x: Tensor, clean: Clean, outcome: Outcome) -> Shown:
         """The rows of a cell that contact sheets show."""
         setup = self.setup
@@ -297,13 +166,3 @@ class Run:
             mape=None if side.mape is None else side.mape[rows],
             side=which,
         )
-
-
-def each(threats: Iterable[Threat]) -> list[ThreatModel]:
-    """The single threat models behind threats that do not share a budget, each once, in order."""
-    return list(dict.fromkeys(m for t in threats if not shares_queries(t) for m in members_of(t)))
-
-
-def shared_budgets(threats: Iterable[Threat]) -> list[Suite]:
-    """The suites whose members share their queries."""
-    return [t for t in threats if isinstance(t, Suite) and shares_queries(t)]

@@ -308,7 +308,7 @@ def test_what_a_blind_first_member_takes_is_blind_in_its_trial_too(monkeypatch):
 
     original = schedule._turn
     monkeypatch.setattr(schedule, "_turn", turn)
-    monkeypatch.setattr("oodattack.evaluation.run.scheduled", scheduled)
+    monkeypatch.setattr("oodattack.evaluation.searches.scheduled", scheduled)
     ood = images(*[0.36 + 0.002 * i for i in range(40)])
     blind, white = member("blind", attack="random-search", queries=20), member("white", queries=2)
     run(brightness, [suite(blind, white, queries=100)], ood)

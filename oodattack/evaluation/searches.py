@@ -1,0 +1,172 @@
+"""What each threat did to each detector on one OOD set; searches that several detectors share are done once."""
+
+from collections.abc import Iterable, Sequence
+
+import torch
+from torch import Tensor
+
+from oodattack.evaluation.curves import queries_curve
+from oodattack.evaluation.front import Front, front
+from oodattack.evaluation.outcome import Clean, Outcome, Side
+from oodattack.evaluation.plan import Quarry, Unfit, describe, is_blind
+from oodattack.evaluation.schedule import scheduled
+from oodattack.evaluation.search import Hunted
+from oodattack.evaluation.setup import Setup
+from oodattack.evaluation.sides import attack_id, attack_ood, attack_twice
+from oodattack.metrics import rank_correlation
+from oodattack.report import Skipped
+from oodattack.threat import Suite, Threat, ThreatModel, limits_of, members_of, shares_queries
+
+ID = "id"  # name of the ID rows
+
+
+class Searches:
+    """The searches of one evaluation, and for whom there was none."""
+
+    def __init__(self, setup: Setup) -> None:
+        self.setup = setup
+        self.skipped: list[Skipped] = []
+        self._id_sides: dict[tuple[ThreatModel, str], Side] = {}
+
+    def cost(self, x: Tensor, threats: Sequence[Threat], *, first: bool) -> int:
+        """Row-queries of the threats on one OOD set, if no row ends early; ID rows are attacked once."""
+        cost = 0
+        for limits in each(threats):
+            rows = (len(x) if limits.attacks_ood else 0) + (len(self.setup.id) if limits.attacks_id and first else 0)
+            before = len(x) * limits.after.queries if limits.after else 0
+            cost += len(self._groups(limits)[0]) * (limits.queries * rows + before)
+        for suite in shared_budgets(threats):
+            limits = limits_of(suite)
+            rows = (len(x) if limits.attacks_ood else 0) + (len(self.setup.id) if limits.attacks_id else 0)
+            cost += len(self.setup.detectors) * (suite.queries or 0) * rows
+        return cost
+
+    def on(
+        self, ood_name: str, x: Tensor, threats: Sequence[Threat], clean: dict[str, Clean]
+    ) -> dict[str, dict[Threat, Outcome]]:
+        """Detector -> threat -> what it did: single threat models, and suites that share a budget."""
+        outcomes: dict[str, dict[Threat, Outcome]] = {name: {} for name in self.setup.detectors}
+        for limits in each(threats):
+            for name, outcome in self._limits(limits, ood_name, x, clean).items():
+                outcomes[name][limits] = outcome
+        for suite in shared_budgets(threats):
+            for name, outcome in self._shared_budget(suite, ood_name, x, clean).items():
+                outcomes[name][suite] = outcome
+        return outcomes
+
+    def _limits(self, limits: ThreatModel, ood_name: str, x: Tensor, clean: dict[str, Clean]) -> dict[str, Outcome]:
+        """One threat model on one OOD set: a search for each group of detectors, then each detector's own scores."""
+        groups, unfit = self._groups(limits)
+        for name, reason in unfit.items():
+            self._skip(name, limits, ood_name, reason)
+        outcomes: dict[str, Outcome] = {}
+        for (prey, spent), names in groups.items():
+            self.setup.label = f"{limits.name} on {ood_name}: {', '.join(names)}"
+            ood = self._attack_ood(prey, spent, names, ood_name, x, clean) if limits.attacks_ood else {}
+            ids = self._attack_id(prey, spent, names, x) if limits.attacks_id else {}
+            white_box = not is_blind(spent)
+            for name in names:
+                outcome = Outcome(
+                    ood=ood.get(name),
+                    id=ids.get(name),
+                    seconds=sum(side[name].seconds for side in (ood, ids) if side),
+                    attack=describe(spent),
+                    white_box=white_box,
+                    surrogate=prey.surrogate if white_box else None,
+                    rank_correlation=self._agreement(prey, name, x, clean[name]) if white_box else None,
+                    shared_with=names,
+                )
+                outcomes[name] = queries_curve(self.setup, prey, spent, x, outcome)
+        return outcomes
+
+    def _attack_ood(
+        self, prey: Quarry, limits: ThreatModel, names: list[str], ood_name: str, x: Tensor, clean: dict[str, Clean]
+    ) -> dict[str, Side]:
+        target = self.setup.target_rows(limits, ood_name, len(x))
+        rows = Hunted(ood_name, x, {n: clean[n].ood for n in names}, range(len(x)), target)
+        if limits.after is not None:
+            return {n: attack_twice(self.setup, prey, limits, n, rows) for n in names}
+        return {n: scored.side for n, scored in attack_ood(self.setup, prey, limits, names, rows).items()}
+
+    def _attack_id(self, prey: Quarry, limits: ThreatModel, names: list[str], x: Tensor) -> dict[str, Side]:
+        """Search once on the ID rows for all OOD sets: the goal is to pass every one of them."""
+        setup = self.setup
+        if any((limits, name) not in self._id_sides for name in names):
+            rows = Hunted(ID, setup.id, {n: setup.subjects[n].id_scores for n in names}, range(len(setup.id)))
+            found = attack_id(setup, prey, limits, names, rows, self._others(x))
+            self._id_sides |= {(limits, n): scored.side for n, scored in found.items()}
+        return {n: self._id_sides[limits, n] for n in names}
+
+    def _others(self, x: Tensor) -> list[Tensor]:
+        """All OOD images, `x` among them."""
+        sets = list(self.setup.ood.values())
+        return sets if any(images is x for images in sets) else [x, *sets]
+
+    def _shared_budget(self, suite: Suite, ood_name: str, x: Tensor, clean: dict[str, Clean]) -> dict[str, Outcome]:
+        """A suite whose members share their queries: detector by detector, for each has rows of its own left."""
+        outcomes = {}
+        for name, own in clean.items():
+            fronts = self._fronts(suite, name, ood_name, x, own)
+            try:
+                outcomes[name] = scheduled(self.setup, suite, name, fronts, self._agreement_of(name, x, own))
+            except Unfit as reason:
+                self._skip(name, suite, ood_name, str(reason))
+        return outcomes
+
+    def _fronts(self, suite: Suite, name: str, ood_name: str, x: Tensor, clean: Clean) -> list[Front]:
+        """The sides that a suite attacks, as a detector sees them."""
+        setup, limits = self.setup, limits_of(suite)
+        crossing = any(m.aim == "cross" for m in suite.members)
+
+        def side(what: str, images: Tensor, scores: Tensor, against: Tensor, sign: int) -> Front:
+            rounded = setup.score(name, images, "images in 8 bits", rounded=True, finite=False)
+            return front(
+                what, images, scores, rounded, against, sign=sign, budget=suite.queries or 0,
+                crossing=crossing and sign < 0, others=[x], room=setup.keeper.room,
+            )  # fmt: skip
+
+        fronts = []
+        if limits.attacks_ood:
+            fronts.append(side(ood_name, x, clean.ood, clean.id, -1))
+        if limits.attacks_id:
+            fronts.append(side(f"{ID} against {ood_name}", setup.id, clean.id, clean.ood, 1))
+        return fronts
+
+    def _groups(self, limits: ThreatModel) -> tuple[dict[tuple[Quarry, ThreatModel], list[str]], dict[str, str]]:
+        """Detectors that share a search, by what it follows and how; those that the threat does not fit, with why."""
+        groups: dict[tuple[Quarry, ThreatModel], list[str]] = {}
+        unfit: dict[str, str] = {}
+        for name in self.setup.detectors:
+            try:
+                groups.setdefault(self.setup.plan(name, limits), []).append(name)
+            except Unfit as reason:
+                unfit[name] = str(reason)
+        return groups, unfit
+
+    def _skip(self, name: str, threat: Threat, ood_name: str, reason: str) -> None:
+        detector, _, network = name.partition("@")
+        self.skipped.append(
+            Skipped(detector=detector, network=network, threat=threat.name, ood=ood_name, reason=reason)
+        )
+
+    def _agreement(self, prey: Quarry, name: str, x: Tensor, clean: Clean) -> float | None:
+        """Rank correlation of a surrogate with the score, where the search follows one."""
+        return None if prey.exact or prey.judge is not None else self._agreement_of(name, x, clean)
+
+    def _agreement_of(self, name: str, x: Tensor, clean: Clean) -> float | None:
+        """Rank correlation of a surrogate score with the detector's own over clean ID and OOD inputs."""
+        stand_in = self.setup.subjects[name].stand_in
+        if stand_in is None or stand_in.exact:
+            return None
+        soft = torch.cat([self.setup.values(stand_in.score, images).cpu() for images in (self.setup.id, x)])
+        return rank_correlation(soft, torch.cat([clean.id, clean.ood]))
+
+
+def each(threats: Iterable[Threat]) -> list[ThreatModel]:
+    """The single threat models behind threats that do not share a budget, each once, in order."""
+    return list(dict.fromkeys(m for t in threats if not shares_queries(t) for m in members_of(t)))
+
+
+def shared_budgets(threats: Iterable[Threat]) -> list[Suite]:
+    """The suites whose members share their queries."""
+    return [t for t in threats if isinstance(t, Suite) and shares_queries(t)]
