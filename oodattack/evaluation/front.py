@@ -60,6 +60,10 @@ class Front:
         order = order[((gain > 0) & can_pay)[order]]
         return order[self.times(limits)[order].argsort(stable=True)]
 
+    def unspent(self) -> Tensor:
+        """Queries that each row has left."""
+        return self.budget - self.best.queries
+
     def refused(self, limits: ThreatModel) -> Tensor:
         """Rows that the deployed threshold did not accept before any attack, and that can pay."""
         assert self.best.crossing is not None  # a member measures it

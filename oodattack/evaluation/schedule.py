@@ -5,11 +5,10 @@ when its class changes, here when its score has passed every score of the other 
 """
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import permutations
 
-import torch
 from torch import Tensor
 
 from oodattack.data.disk import picked
@@ -23,19 +22,17 @@ from oodattack.evaluation.sides import attack_id, attack_ood
 from oodattack.threat import Suite, ThreatModel
 
 TRIAL = 0.25  # share of the open rows on which a member shows what it brings, before it gets the others
-FEW = 2  # rows that a trial takes at least; where few are open, trials of all members must not use up what they have
+FEW, MANY = 2, 32  # rows that a trial takes: of few open ones not all, and of many no more than tell
 WORTH = 1e-3  # AUROC that a turn on all rows must have brought, in proportion on fewer, to earn another one,
 SHARE = 0.02  # or this share of what was left, where that is less
 LEAST = 1e-9  # more than rounding
 PATIENCE = 1  # turns on all open rows that may bring nothing
-DOUBLINGS = 2  # of a member's queries, from turn to turn
 
 
 @dataclass
 class Standing:
     """How a member has done so far."""
 
-    turns: int  # on all open rows
     worth: float  # of its last turn or trial, see `_turn`
     patience: int
 
@@ -44,9 +41,10 @@ def scheduled(setup: Setup, suite: Suite, name: str, fronts: Sequence[Front], ag
     """Spend the budget of a suite on one detector and OOD set.
 
     The first member has all rows; then each of the others is tried on a few of those that are still open, and last the
-    first one again. From then on the member that took the largest share of the AUROC per query goes on, on the rows
-    that had it least, from other random starts and with twice the queries of its last turn (twice the targets, where
-    it follows latents), or with as many as a row can pay. A member is out when a turn on all open rows brings nothing.
+    first one again. Then they go on, on the rows that had them least and from other random starts, the one first that
+    took the largest share of the AUROC per query. Members share what a row has left as they were worth, each in one
+    search (with more targets, where it follows latents), for one long search goes further than two short ones; what is
+    left then is for another round. A member is out when a turn on all open rows brings nothing.
 
     Args:
         setup: of the evaluation.
@@ -70,7 +68,7 @@ def scheduled(setup: Setup, suite: Suite, name: str, fronts: Sequence[Front], ag
     for i, (limits, prey) in enumerate(plan.items()):
         before = curve[-1][1]
         worth = _turn(setup, limits, prey, name, fronts, curve, trial=i > 0)
-        standings[limits] = Standing(turns=int(i == 0), worth=worth, patience=PATIENCE * (limits.aim != "cross"))
+        standings[limits] = Standing(worth=worth, patience=PATIENCE * (limits.aim != "cross"))
         members[turn(limits)] = curve[-1][1]
         started = started or [f.best.scores.clone() for f in fronts]
         blind += (before - curve[-1][1]) * (is_blind(limits) and i > 0)
@@ -78,13 +76,17 @@ def scheduled(setup: Setup, suite: Suite, name: str, fronts: Sequence[Front], ag
     if standings[first].patience and len(plan) > 1:  # what it took from clean rows says nothing of another turn
         standings[first].worth = _turn(setup, first, plan[first], name, fronts, curve, trial=True, times=2)
         blind += (before - curve[-1][1]) * is_blind(first)
+    had: set[ThreatModel] = set()
     while going := [m for m in standings if standings[m].patience]:
+        if had >= set(going):
+            had.clear()  # another round
+        going = [m for m in going if m not in had]
         limits = max(going, key=lambda m: standings[m].worth)
+        had.add(limits)
         standing, before = standings[limits], curve[-1][1]
-        standing.worth = _turn(
-            setup, limits, plan[limits], name, fronts, curve, times=1 << min(standing.turns, DOUBLINGS)
-        )
-        standing.turns += 1
+        everything = sum(standings[m].worth for m in going)
+        share = standing.worth / everything if everything else 1 / len(going)
+        standing.worth = _turn(setup, limits, plan[limits], name, fronts, curve, share=share)
         standing.patience = PATIENCE if standing.worth else standing.patience - 1
         blind += (before - curve[-1][1]) * is_blind(limits)
     for f in fronts:
@@ -156,26 +158,24 @@ def _turn(
     *,
     trial: bool = False,
     times: int = 1,
+    share: float = 0.0,
 ) -> float:
     """One member's turn; the share of what was left that it took per query, or 0 where that was not worth it.
+
+    It lasts `times` its own queries, or longer where a `share` of what a row has left is more than that.
 
     The share, for turns are compared that were taken at different times, and there is ever less to take.
     """
     before, spent, had = left_auroc(fronts), 0, 0
     setup.label = f"{limits.name} on {fronts[0].name}: {name}"
     for front in fronts:
-        waiting = torch.ones(len(front.x), dtype=torch.bool)
-        for longer in _lengths(limits, times):  # who cannot pay for the longest takes the longest that it can pay
-            rows = _chosen(front, longer, trial=trial)
-            rows = rows[waiting[rows]]
-            if not len(rows):
-                continue
-            found = _attacked(setup, longer, prey, name, front, rows)
-            front.take(limits, rows, found)
-            waiting[rows] = False
-            spent, had = spent + int(found.side.queries.sum()), had + len(rows)
-            if trial:
-                break
+        rows = _chosen(front, _longer(limits, times), trial=trial)
+        lengths = (share * front.unspent()[rows] / limits.queries).long().clamp(min=times)
+        for length in lengths.unique().flip(0).tolist():
+            some = rows[lengths == length]
+            found = _attacked(setup, _longer(limits, length), prey, name, front, some)
+            front.take(limits, some, found)
+            spent, had = spent + int(found.side.queries.sum()), had + len(some)
     after, everybody = left_auroc(fronts), sum(len(f.x) for f in fronts)
     if had:
         curve.append((sum(int(f.best.queries.sum()) for f in fronts) / everybody, after))
@@ -192,12 +192,10 @@ def _attacked(setup: Setup, limits: ThreatModel, prey: Quarry, name: str, front:
     return attack_id(setup, prey, limits, [name], hunted, front.others)[name]
 
 
-def _lengths(limits: ThreatModel, times: int) -> Iterator[ThreatModel]:
-    """A member with so many times its queries, half of that, and so on down to its own."""
-    while times:
-        wider = times if limits.objective == "latent" else 1  # more targets, not longer searches
-        yield limits.model_copy(update={"queries": limits.queries * times, "restarts": limits.restarts * wider})
-        times //= 2
+def _longer(limits: ThreatModel, times: int) -> ThreatModel:
+    """A member with so many times its queries."""
+    wider = times if limits.objective == "latent" else 1  # more targets, not longer searches
+    return limits.model_copy(update={"queries": limits.queries * times, "restarts": limits.restarts * wider})
 
 
 def _chosen(front: Front, limits: ThreatModel, *, trial: bool) -> Tensor:
@@ -205,5 +203,5 @@ def _chosen(front: Front, limits: ThreatModel, *, trial: bool) -> Tensor:
     if limits.aim == "cross":
         return front.refused(limits)
     rows = front.open_rows(limits, trial=trial)
-    apart = max(1, min(round(1 / TRIAL), len(rows) // FEW)) if trial else 1
+    apart = max(1, min(round(1 / TRIAL), len(rows) // FEW), len(rows) // MANY) if trial else 1
     return rows[front.turns % apart :: apart]  # others in each trial, as far as there are: none should pay for all

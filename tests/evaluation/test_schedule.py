@@ -240,7 +240,7 @@ def test_what_a_turn_took_is_measured_by_what_there_was_to_take():
         ten = torch.full((40,), 10)
         one = SimpleNamespace(
             name="near", sign=-1, x=ood, clean=torch.zeros(40), turns=0, best=SimpleNamespace(queries=ten),
-            open_rows=lambda *_, **__: torch.arange(40), take=lambda *_: None,
+            open_rows=lambda *_, **__: torch.arange(40), take=lambda *_: None, unspent=lambda: 100 - ten,
         )  # fmt: skip
         setup = SimpleNamespace(keeper=SimpleNamespace(room=torch.empty_like))
         early, late = (schedule._turn(setup, member("a"), None, "d", [one], []) for _ in range(2))
@@ -278,20 +278,64 @@ def test_a_member_alone_and_a_first_one_after_the_threshold_have_no_trial(turns)
     assert [name for name, _, _ in turns[:2]] == ["fmn", "a"] and "fmn" not in [name for name, _, _ in turns[1:]]
 
 
-def test_rows_that_cannot_pay_for_the_longest_turn_take_one_that_they_can_pay(turns, monkeypatch):
-    def turn(*args, **options):
-        turns.append("turn")
-        return original(*args, **options)
+def test_a_member_takes_its_share_of_what_each_row_has_left_in_one_search(turns, monkeypatch):
+    def turn(setup, limits, prey, name, fronts, *args, **options):
+        left = fronts[0].unspent().clone()
+        turns.append(("turn", options.get("share", 0), left))
+        return original(setup, limits, prey, name, fronts, *args, **options)
 
     original = schedule._turn
     monkeypatch.setattr(schedule, "_turn", turn)
     ood = images(*[0.36 + 0.002 * i for i in range(40)])
     a, b = (member(name, attack="random-search", queries=10) for name in "ab")
-    run(brightness, [suite(a, b, queries=55)], ood)
-    searches = [found[:2] for found in turns]
-    at = searches.index(("b", 20))
-    assert searches[at - 1 : at + 2] == ["tu", ("b", 20), ("b", 10)]  # of one turn, before anybody else
-    assert not set(turns[at][2]) & set(turns[at + 1][2])
+    run(brightness, [suite(a, b, queries=155)], ood)
+    shares, several = [], 0
+    for i, (name, share, left) in enumerate(turns):
+        if name != "turn" or not share:
+            continue
+        shares.append(share)
+        searches = []
+        for who, queries, rows in turns[i + 1 :]:
+            if who == "turn":
+                break
+            searches.append(queries)
+            assert {max(int(share * left[r] / 10), 1) * 10 for r in rows} == {queries}
+        assert searches == sorted(set(searches), reverse=True)  # each row once, the longest first
+        several += len(searches) > 1
+    assert several  # rows that were in a trial have less left
+
+
+def test_members_share_what_is_left_as_they_were_worth_and_each_has_its_turn(monkeypatch):
+    worth = iter([0.9, 0.3, 0.0, 0.1, 0.2, 0.0, 0.0, 0.0])
+    taken = []
+
+    def turn(setup, limits, prey, name, fronts, curve, *, share=0.0, **options):
+        taken.append((limits.name, share))
+        return next(worth)
+
+    monkeypatch.setattr(schedule, "_turn", turn)
+    run(brightness, [suite(*(member(name) for name in "abc"), queries=200)], images(*[0.4] * 8))
+    assert taken[:4] == [("a", 0), ("b", 0), ("c", 0), ("a", 0)]  # the first turn and three trials
+    assert taken[4:7] == [("b", pytest.approx(0.75)), ("a", 1), ("c", 1)]  # .3 and .1, then .1 alone, then what is left
+    assert taken[7:] == [("b", 1)]  # another round: the others brought nothing in theirs
+
+
+def test_members_that_all_brought_nothing_share_alike(monkeypatch):
+    taken = []
+
+    def turn(setup, limits, prey, name, fronts, curve, *, share=0.0, **options):
+        taken.append((limits.name, share))
+        return 0.0
+
+    monkeypatch.setattr(schedule, "_turn", turn)
+    run(brightness, [suite(*(member(name) for name in "abc"), queries=200)], images(*[0.4] * 8))
+    assert [share for _, share in taken[4:]] == [pytest.approx(1 / 3), 0.5, 1]
+    assert {name for name, _ in taken[4:]} == set("abc")
+
+
+def test_trials_of_many_rows_are_no_larger_than_they_need_to_be(turns):
+    run(brightness, [suite(member("a"), member("b"), queries=40)], images(*[0.9] * 400))  # none passes anything
+    assert [len(rows) for _, _, rows in turns[:3]] == [400, 34, 34]  # every twelfth
 
 
 def test_what_a_blind_first_member_takes_is_blind_in_its_trial_too(monkeypatch):
