@@ -8,6 +8,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import permutations
+from typing import NamedTuple
 
 from torch import Tensor
 
@@ -27,24 +28,34 @@ WORTH = 1e-3  # AUROC that a turn on all rows must have brought, in proportion o
 SHARE = 0.02  # or this share of what was left, where that is less
 LEAST = 1e-9  # more than rounding
 PATIENCE = 1  # turns on all open rows that may bring nothing
+DOUBLINGS = 2  # of a member's queries, from turn to turn,
+QUICK = 0.1  # while a turn finishes so many of its rows; where it finishes fewer, longer searches are what they need
+
+
+class Took(NamedTuple):
+    """What a turn or trial brought."""
+
+    worth: float  # share of the AUROC left that it took per query, or 0 where that was not worth it
+    finished: float = 0.0  # share of its rows that have passed every score of the other side since
 
 
 @dataclass
 class Standing:
     """How a member has done so far."""
 
-    worth: float  # of its last turn or trial, see `_turn`
+    took: Took  # in its last turn or trial
     patience: int
+    turns: int  # on all open rows
 
 
 def scheduled(setup: Setup, suite: Suite, name: str, fronts: Sequence[Front], agreement: float | None) -> Outcome:
     """Spend the budget of a suite on one detector and OOD set.
 
     The first member has all rows; then each of the others is tried on a few of those that are still open, and last the
-    first one again. Then they go on, on the rows that had them least and from other random starts, the one first that
-    took the largest share of the AUROC per query. Members share what a row has left as they were worth, each in one
-    search (with more targets, where it follows latents), for one long search goes further than two short ones; what is
-    left then is for another round. A member is out when a turn on all open rows brings nothing.
+    first one again. From then on the member that took the largest share of the AUROC per query goes on, on the rows
+    that had it least and from other random starts. While its turns finish rows they double from one to the next. Where
+    they do not, one long search goes further than two short ones: members then share what a row has left as they were
+    worth, each in one search, before anybody has another. A member is out when a turn on all open rows brings nothing.
 
     Args:
         setup: of the evaluation.
@@ -67,27 +78,30 @@ def scheduled(setup: Setup, suite: Suite, name: str, fronts: Sequence[Front], ag
     blind = 0.0
     for i, (limits, prey) in enumerate(plan.items()):
         before = curve[-1][1]
-        worth = _turn(setup, limits, prey, name, fronts, curve, trial=i > 0)
-        standings[limits] = Standing(worth=worth, patience=PATIENCE * (limits.aim != "cross"))
+        took = _turn(setup, limits, prey, name, fronts, curve, trial=i > 0)
+        standings[limits] = Standing(took, patience=PATIENCE * (limits.aim != "cross"), turns=int(i == 0))
         members[turn(limits)] = curve[-1][1]
         started = started or [f.best.scores.clone() for f in fronts]
         blind += (before - curve[-1][1]) * (is_blind(limits) and i > 0)
     first, before = next(iter(plan)), curve[-1][1]
     if standings[first].patience and len(plan) > 1:  # what it took from clean rows says nothing of another turn
-        standings[first].worth = _turn(setup, first, plan[first], name, fronts, curve, trial=True, times=2)
+        standings[first].took = _turn(setup, first, plan[first], name, fronts, curve, trial=True, times=2)
         blind += (before - curve[-1][1]) * is_blind(first)
     had: set[ThreatModel] = set()
     while going := [m for m in standings if standings[m].patience]:
         if had >= set(going):
             had.clear()  # another round
         going = [m for m in going if m not in had]
-        limits = max(going, key=lambda m: standings[m].worth)
-        had.add(limits)
+        limits = max(going, key=lambda m: standings[m].took.worth)
         standing, before = standings[limits], curve[-1][1]
-        everything = sum(standings[m].worth for m in going)
-        share = standing.worth / everything if everything else 1 / len(going)
-        standing.worth = _turn(setup, limits, plan[limits], name, fronts, curve, share=share)
-        standing.patience = PATIENCE if standing.worth else standing.patience - 1
+        if standing.took.finished >= QUICK:
+            times, share = 1 << min(standing.turns, DOUBLINGS), 0.0
+        else:
+            times, share = 1, _share(standing.took.worth, [standings[m].took.worth for m in going])
+            had.add(limits)
+        standing.took = _turn(setup, limits, plan[limits], name, fronts, curve, times=times, share=share)
+        standing.turns += 1
+        standing.patience = PATIENCE if standing.took.worth else standing.patience - 1
         blind += (before - curve[-1][1]) * is_blind(limits)
     for f in fronts:
         setup.advance(max((suite.queries or 0) * len(f.x) - int(f.best.queries.sum()), 0))
@@ -159,28 +173,38 @@ def _turn(
     trial: bool = False,
     times: int = 1,
     share: float = 0.0,
-) -> float:
-    """One member's turn; the share of what was left that it took per query, or 0 where that was not worth it.
+) -> Took:
+    """One member's turn, and what it brought.
 
-    It lasts `times` its own queries, or longer where a `share` of what a row has left is more than that.
-
-    The share, for turns are compared that were taken at different times, and there is ever less to take.
+    It lasts `times` its own queries, or longer where a `share` of what a row has left is more than that; less where a
+    row cannot pay. Worth is in shares of what was left, for turns are compared that were taken at different times, and
+    there is ever less to take.
     """
-    before, spent, had = left_auroc(fronts), 0, 0
+    before, spent, had, finished = left_auroc(fronts), 0, 0, 0
     setup.label = f"{limits.name} on {fronts[0].name}: {name}"
     for front in fronts:
-        rows = _chosen(front, _longer(limits, times), trial=trial)
-        lengths = (share * front.unspent()[rows] / limits.queries).long().clamp(min=times)
+        rows = _chosen(front, _longer(limits, times if trial else 1), trial=trial)
+        most = front.unspent()[rows] // limits.queries
+        lengths = (share * most).long().clamp(min=times).minimum(most)
+        before_them = front.passed()[rows] >= 1
         for length in lengths.unique().flip(0).tolist():
             some = rows[lengths == length]
             found = _attacked(setup, _longer(limits, length), prey, name, front, some)
             front.take(limits, some, found)
             spent, had = spent + int(found.side.queries.sum()), had + len(some)
+        finished += int(((front.passed()[rows] >= 1) & ~before_them).sum())
     after, everybody = left_auroc(fronts), sum(len(f.x) for f in fronts)
     if had:
         curve.append((sum(int(f.best.queries.sum()) for f in fronts) / everybody, after))
     enough = min(WORTH, SHARE * before) * had / everybody
-    return (1 - after / before) / spent if had and before - after >= max(enough, LEAST) else 0.0
+    if not had or before - after < max(enough, LEAST):
+        return Took(0.0)
+    return Took((1 - after / before) / spent, finished / had)
+
+
+def _share(worth: float, all_worth: Sequence[float]) -> float:
+    """Of what rows have left, for one of several members."""
+    return worth / sum(all_worth) if any(all_worth) else 1 / len(all_worth)
 
 
 def _attacked(setup: Setup, limits: ThreatModel, prey: Quarry, name: str, front: Front, rows: Tensor) -> Scored:
@@ -193,8 +217,8 @@ def _attacked(setup: Setup, limits: ThreatModel, prey: Quarry, name: str, front:
 
 
 def _longer(limits: ThreatModel, times: int) -> ThreatModel:
-    """A member with so many times its queries."""
-    wider = times if limits.objective == "latent" else 1  # more targets, not longer searches
+    """A member with so many times its queries and, if it follows targets, up to twice as many of them."""
+    wider = min(times, 2) if limits.objective in ("latent", "class-logits") else 1
     return limits.model_copy(update={"queries": limits.queries * times, "restarts": limits.restarts * wider})
 
 

@@ -241,10 +241,11 @@ def test_what_a_turn_took_is_measured_by_what_there_was_to_take():
         one = SimpleNamespace(
             name="near", sign=-1, x=ood, clean=torch.zeros(40), turns=0, best=SimpleNamespace(queries=ten),
             open_rows=lambda *_, **__: torch.arange(40), take=lambda *_: None, unspent=lambda: 100 - ten,
+            passed=lambda: torch.zeros(40),
         )  # fmt: skip
         setup = SimpleNamespace(keeper=SimpleNamespace(room=torch.empty_like))
         early, late = (schedule._turn(setup, member("a"), None, "d", [one], []) for _ in range(2))
-    assert early == late == 0.5 / 400
+    assert early == late == schedule.Took(worth=0.5 / 400, finished=0)
 
 
 def test_trials_are_of_two_rows_at_least_where_there_are_two(turns):
@@ -299,7 +300,7 @@ def test_a_member_takes_its_share_of_what_each_row_has_left_in_one_search(turns,
             if who == "turn":
                 break
             searches.append(queries)
-            assert {max(int(share * left[r] / 10), 1) * 10 for r in rows} == {queries}
+            assert {max(int(share * (left[r] // 10)), 1) * 10 for r in rows} == {queries}
         assert searches == sorted(set(searches), reverse=True)  # each row once, the longest first
         several += len(searches) > 1
     assert several  # rows that were in a trial have less left
@@ -311,7 +312,7 @@ def test_members_share_what_is_left_as_they_were_worth_and_each_has_its_turn(mon
 
     def turn(setup, limits, prey, name, fronts, curve, *, share=0.0, **options):
         taken.append((limits.name, share))
-        return next(worth)
+        return schedule.Took(next(worth))
 
     monkeypatch.setattr(schedule, "_turn", turn)
     run(brightness, [suite(*(member(name) for name in "abc"), queries=200)], images(*[0.4] * 8))
@@ -320,12 +321,42 @@ def test_members_share_what_is_left_as_they_were_worth_and_each_has_its_turn(mon
     assert taken[7:] == [("b", 1)]  # another round: the others brought nothing in theirs
 
 
+def test_while_turns_finish_rows_they_double_and_long_ones_come_where_they_do_not(monkeypatch):
+    took = iter([(0.9, 0.5), (0.3, 0.5), (0.1, 0.0), (0.2, 0.5), (0.2, 0.05), (0.0, 0.0), (0.0, 0.0)])
+    taken = []
+
+    def turn(setup, limits, prey, name, fronts, curve, *, times=1, share=0.0, **options):
+        taken.append((limits.name, times, share))
+        return schedule.Took(*next(took))
+
+    monkeypatch.setattr(schedule, "_turn", turn)
+    run(brightness, [suite(member("a"), member("b"), queries=200)], images(*[0.4] * 8))
+    assert taken[3:] == [("b", 1, 0), ("b", 2, 0), ("b", 1, pytest.approx(2 / 3)), ("a", 1, 1)]
+
+
+def test_what_a_turn_finished_are_the_rows_that_pass_everything_since(monkeypatch):
+    took = []
+
+    def turn(setup, limits, prey, name, fronts, curve, **options):
+        before = int((fronts[0].passed() >= 1).sum())
+        took.append(original(setup, limits, prey, name, fronts, curve, **options))
+        seen.append((int((fronts[0].passed() >= 1).sum()) - before, 16 - before))
+        return took[-1]
+
+    seen, original = [], schedule._turn
+    monkeypatch.setattr(schedule, "_turn", turn)
+    run(brightness, [suite(member("a"), queries=20)], images(*[0.2 + 0.02 * i for i in range(16)]))
+    finished, had = seen[0]
+    assert 0 < finished < had < 16
+    assert took[0].finished == finished / had
+
+
 def test_members_that_all_brought_nothing_share_alike(monkeypatch):
     taken = []
 
     def turn(setup, limits, prey, name, fronts, curve, *, share=0.0, **options):
         taken.append((limits.name, share))
-        return 0.0
+        return schedule.Took(0.0)
 
     monkeypatch.setattr(schedule, "_turn", turn)
     run(brightness, [suite(*(member(name) for name in "abc"), queries=200)], images(*[0.4] * 8))
