@@ -29,7 +29,7 @@ SHARE = 0.02  # or this share of what was left, where that is less
 LEAST = 1e-9  # more than rounding
 PATIENCE = 1  # turns on all open rows that may bring nothing
 DOUBLINGS = 2  # of a member's queries, from turn to turn,
-QUICK = 0.1  # while a turn finishes so many of its rows; where it finishes fewer, longer searches are what they need
+QUICK = 0.3  # while a turn finishes so many of its rows; where it finishes fewer, longer searches are what they need
 
 
 class Took(NamedTuple):
