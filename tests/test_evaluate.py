@@ -627,7 +627,7 @@ WRONG = {
     "half a batch": ({"batch_size": 2.5}, "`batch_size` must be a whole number, got 2.5. Leave it out"),
     "large seed": ({"seed": 2**64}, r"`seed` must be in \[0, 2\^63\), got 18446744073709551616. Write 0"),
     "negative seed": ({"seed": -1}, r"`seed` must be in \[0, 2\^63\), got -1. Write 0"),
-    "numbers for detectors": ({"detector": {1: brightness}}, "`detector` must be ones by name, got dict"),
+    "numbers for detectors": ({"detector": {1: brightness}}, "`detector` must be detectors by name, got dict"),
     "list of starts": ({"starts": [OOD]}, "`starts` must be images by name, got list"),
     "compares by value": ({"detector": ByValue()}, "detector 'by-value' must be hashable, got a ByValue, which is not"),
     "batch of none": ({"batch_size": 0}, "`batch_size` must be >= 1, got 0. Leave it out"),

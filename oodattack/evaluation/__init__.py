@@ -3,7 +3,6 @@
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
-from numbers import Integral
 from pathlib import Path
 from typing import get_args
 
@@ -14,7 +13,7 @@ from oodattack.adapters import adapted
 from oodattack.detector import Detector
 from oodattack.detectors.store import fingerprint
 from oodattack.evaluation.batch import Batch, automatic
-from oodattack.evaluation.check import check_detector, check_disjoint, check_images
+from oodattack.evaluation.check import check_detector, check_disjoint, check_images, check_named, checked_seed
 from oodattack.evaluation.keeper import Attacked, Keeper
 from oodattack.evaluation.outcome import to_8_bits
 from oodattack.evaluation.provenance import Provenance
@@ -87,20 +86,15 @@ def evaluate(
         ValueError: images out of range or of another shape, an empty set, NaN scores, a detector in training mode, an
             unknown threat.
     """
-    if not isinstance(seed, Integral):
-        raise ValueError(f"`seed` must be a whole number, got {seed!r}. Write 0.")
-    seed = int(seed)
-    if not 0 <= seed < 2**63:
-        raise ValueError(f"`seed` must be in [0, 2^63), got {seed}. Write 0.")
+    seed = checked_seed(seed)
     if precision not in get_args(Precision):
         raise ValueError(
             f"`precision` must be one of {', '.join(get_args(Precision))}, got {precision!r}. Pick one of them."
         )
     given = detector if isinstance(detector, Mapping) else {_name(detector): detector}
-    for what, of, named in (("ood", "images", ood), ("starts", "images", starts or {}), ("detector", "ones", given)):
-        if not isinstance(named, Mapping) or not all(isinstance(name, str) for name in named):
-            got = type(named).__name__
-            raise ValueError(f"`{what}` must be {of} by name, got {got}. Write {{'name': {of}}}.")
+    check_named("ood", "images", ood)
+    check_named("starts", "images", starts or {})
+    check_named("detector", "detectors", given)
     detectors: dict[str, Detector] = {name: adapted(d) for name, d in given.items()}
     read = distinct(each_read(threats))
     id, targets = checked(detectors, read, id, ood, targets)

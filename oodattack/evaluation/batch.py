@@ -77,23 +77,19 @@ def in_blocks(n: int, batch: Batch, work: Callable[[slice], T]) -> list[T]:
     """
     parts: list[T] = []
     first = 0
+
+    def block(rows: int) -> int:
+        parts.append(work(slice(first, first + rows)))
+        forget_pages()
+        return rows
+
     while first < n:
-        rows = slice(first, min(first + batch.size, n))
-        try:
-            parts.append(work(rows))
-        except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
-            _halve(batch, rows.stop - rows.start, error)
-        else:
-            first = rows.stop
-            forget_pages()
-            continue
-        if torch.cuda.is_available():
-            torch.cuda.empty_cache()  # outside the handler, which keeps the failed block's tensors alive
+        first += with_room(n - first, batch, block)
     return parts
 
 
 def with_room(most: int, batch: Batch, work: Callable[[int], T]) -> T:
-    """work(rows) with at most `most` rows, or as many as fit in memory.
+    """work(rows) with at most `most` rows and a batch; with half of them, and so on, where that does not fit in memory.
 
     Raises:
         ValueError: one row alone does not fit.
@@ -103,18 +99,13 @@ def with_room(most: int, batch: Batch, work: Callable[[int], T]) -> T:
         try:
             return work(rows)
         except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
-            _halve(batch, rows, error)
+            if not out_of_memory(error):
+                raise
+            if batch.size == 1:
+                raise ValueError("one image must fit in memory, got none that does. Use another `device`.") from error
+            batch.size = max(1, rows // 2)
         if torch.cuda.is_available():
-            torch.cuda.empty_cache()
-
-
-def _halve(batch: Batch, rows: int, error: BaseException) -> None:
-    """After an error of so many rows: half of them from now on, if it was memory that ran out."""
-    if not out_of_memory(error):
-        raise error
-    if batch.size == 1:
-        raise ValueError("one image must fit in memory, got none that does. Use another `device`.") from error
-    batch.size = max(1, min(batch.size, rows) // 2)
+            torch.cuda.empty_cache()  # outside the handler, which keeps the failed block's tensors alive
 
 
 def by_rows(n: int, batch: Batch, work: Callable[[slice], Tensor]) -> Tensor:

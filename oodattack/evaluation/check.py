@@ -1,7 +1,8 @@
 """What is asked of images and detectors before any work is done."""
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from numbers import Integral
 
 from torch import Tensor, nn
 
@@ -9,6 +10,21 @@ from oodattack import data
 from oodattack.data.disk import blocks
 from oodattack.detector import Detector
 from oodattack.identity import bytes_of
+
+
+def checked_seed(seed: object) -> int:
+    """The seed as an int; ValueError unless it is a whole number that a random generator takes."""
+    if not isinstance(seed, Integral):
+        raise ValueError(f"`seed` must be a whole number, got {seed!r}. Write 0.")
+    if not 0 <= int(seed) < 2**63:
+        raise ValueError(f"`seed` must be in [0, 2^63), got {seed}. Write 0.")
+    return int(seed)
+
+
+def check_named(what: str, of: str, named: object) -> None:
+    """Raise ValueError unless an argument is a mapping of names to things of its kind."""
+    if not isinstance(named, Mapping) or not all(isinstance(name, str) for name in named):
+        raise ValueError(f"`{what}` must be {of} by name, got {type(named).__name__}. Write {{'name': {of}}}.")
 
 
 def check_images(x: Tensor, name: str, *, like: Tensor) -> None:

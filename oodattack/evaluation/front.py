@@ -55,7 +55,7 @@ class Front:
             typical = self._brought(limits)[had].double().quantile(0.9)
             reach = reach.where(had, reach.clamp(min=typical))
         gain = 1 - self.passed() if trial or not self.turns else self.passed(reach) - self.passed()
-        can_pay = self.best.queries + limits.queries <= self.budget
+        can_pay = self.unspent() >= limits.queries
         order = gain.argsort(descending=True, stable=True)
         order = order[((gain > 0) & can_pay)[order]]
         return order[self.times(limits)[order].argsort(stable=True)]
@@ -67,7 +67,7 @@ class Front:
     def refused(self, limits: ThreatModel) -> Tensor:
         """Rows that the deployed threshold did not accept before any attack, and that can pay."""
         assert self.best.crossing is not None  # a member measures it
-        return ((self.best.crossing > 0) & (self.best.queries + limits.queries <= self.budget)).nonzero().flatten()
+        return ((self.best.crossing > 0) & (self.unspent() >= limits.queries)).nonzero().flatten()
 
     def times(self, limits: ThreatModel) -> Tensor:
         """How often each row has had a member, whatever the length of its turns."""

@@ -5,10 +5,10 @@ when its class changes, here when its score has passed every score of the other 
 """
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import permutations
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from torch import Tensor
 
@@ -76,33 +76,23 @@ def scheduled(setup: Setup, suite: Suite, name: str, fronts: Sequence[Front], ag
     curve = [(0.0, left_auroc(fronts))]
     started: list[Tensor] = []  # scores after the first turn
     blind = 0.0
-    for i, (limits, prey) in enumerate(plan.items()):
-        before = curve[-1][1]
-        took = _turn(setup, limits, prey, name, fronts, curve, trial=i > 0)
-        standings[limits] = Standing(took, patience=PATIENCE * (limits.aim != "cross"), turns=int(i == 0))
-        members[turn(limits)] = curve[-1][1]
-        started = started or [f.best.scores.clone() for f in fronts]
-        blind += (before - curve[-1][1]) * (is_blind(limits) and i > 0)
-    first, before = next(iter(plan)), curve[-1][1]
-    if standings[first].patience and len(plan) > 1:  # what it took from clean rows says nothing of another turn
-        standings[first].took = _turn(setup, first, plan[first], name, fronts, curve, trial=True, times=2)
-        blind += (before - curve[-1][1]) * is_blind(first)
-    had: set[ThreatModel] = set()
-    while going := [m for m in standings if standings[m].patience]:
-        if had >= set(going):
-            had.clear()  # another round
-        going = [m for m in going if m not in had]
-        limits = max(going, key=lambda m: standings[m].took.worth)
-        standing, before = standings[limits], curve[-1][1]
-        if standing.took.finished >= QUICK:
-            times, share = 1 << min(standing.turns, DOUBLINGS), 0.0
-        else:
-            times, share = 1, _share(standing.took.worth, [standings[m].took.worth for m in going])
-            had.add(limits)
-        standing.took = _turn(setup, limits, plan[limits], name, fronts, curve, times=times, share=share)
-        standing.turns += 1
-        standing.patience = PATIENCE if standing.took.worth else standing.patience - 1
+
+    def take(limits: ThreatModel, **how: Any) -> Took:
+        nonlocal blind
+        before, took = curve[-1][1], _turn(setup, limits, plan[limits], name, fronts, curve, **how)
         blind += (before - curve[-1][1]) * is_blind(limits)
+        return took
+
+    first = next(iter(plan))
+    for limits in plan:
+        took = take(limits, trial=limits != first)
+        standings[limits] = Standing(took, patience=PATIENCE * (limits.aim != "cross"), turns=int(limits == first))
+        members[turn(limits)] = curve[-1][1]
+        if limits == first:
+            started, blind = [f.best.scores.clone() for f in fronts], 0.0
+    if standings[first].patience and len(plan) > 1:  # what it took from clean rows says nothing of another turn
+        standings[first].took = take(first, trial=True, times=2)
+    _go_on(standings, take)
     for f in fronts:
         setup.advance(max((suite.queries or 0) * len(f.x) - int(f.best.queries.sum()), 0))
     sides = {f.sign: _side(setup, f) for f in fronts}
@@ -122,6 +112,24 @@ def scheduled(setup: Setup, suite: Suite, name: str, fronts: Sequence[Front], ag
         members=members,
         found_blindly=blind if any(not is_blind(limits) for limits in plan) else None,
     )
+
+
+def _go_on(standings: dict[ThreatModel, Standing], take: Callable[..., Took]) -> None:
+    """Turns after the trials, until none brings anything; see `scheduled`."""
+    had: set[ThreatModel] = set()  # a long search, in this round
+    while going := [m for m in standings if standings[m].patience]:
+        if had >= set(going):
+            had.clear()
+        going = [m for m in going if m not in had]
+        limits = max(going, key=lambda m: standings[m].took.worth)
+        standing = standings[limits]
+        if standing.took.finished >= QUICK:
+            standing.took = take(limits, times=1 << min(standing.turns, DOUBLINGS))
+        else:
+            had.add(limits)
+            standing.took = take(limits, share=_share(standing.took.worth, [standings[m].took.worth for m in going]))
+        standing.turns += 1
+        standing.patience = PATIENCE if standing.took.worth else standing.patience - 1
 
 
 def _side(setup: Setup, front: Front) -> Side:
