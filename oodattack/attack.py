@@ -89,7 +89,7 @@ def maximise(
         confirm: (inputs, row numbers) -> (B,), asked every few queries about rows that have reached `enough`: only
             those it confirms are finished. None: all of them are. Costs a query.
         judge: (inputs, row numbers) -> (B,), values to keep the best by and to compare with `enough`, where the loss
-            is another function. Asked every few queries and of the last point, at the cost of a query each.
+            is another function. Asked now and then, see `judgements`, and of the last point; costs a query each time.
         crossing: the loss is >= 0 beyond a threshold, and the best point is the nearest one there.
         progress: told the number of row-queries just spent or saved.
 
@@ -196,11 +196,11 @@ class _Search:
     def _run(self, random: RowRandom, rows: Tensor, steps: int, *, first: bool) -> None:
         x = self.x[rows]
         judge = self.judge if self.threat.iterate == "best" else None
-        judged = [judge is not None and i % CHECK == 0 and 0 < i < steps - 1 for i in range(steps)]
-        x_adv, state = self.attack.start(x, self.threat, random, judged.count(False))
+        judged = set(judgements(steps)) if judge else set()
+        x_adv, state = self.attack.start(x, self.threat, random, steps - len(judged))
         seen = self._look(self.threat.project(x_adv, x), rows, first=first, last=steps == 1)
         for i in range(1, steps):
-            if judge and judged[i]:  # about the point that was just sent
+            if judge and i in judged:  # about the point that was just sent
                 self.note(self._count(query(judge, seen.x_adv, rows, needs_grad=False), rows), rows)
                 continue
             self._finish(rows, check=i % CHECK == 1)
@@ -298,6 +298,16 @@ def unseen(x: Tensor) -> Tensor:
     """-inf for each row of x, shape (B,): its best value before any is known. As wide as a score can be: two that
     differ in float64 alone, such as probabilities next to 1, must not look the same to a search."""
     return widest(x.new_full((len(x),), -float("inf")))
+
+
+def judgements(steps: int) -> tuple[int, ...]:
+    """Which of so many queries go to the judge, the last apart: every fifth, and later one where a quarter of what
+    went before has gone again. A long search is not to pay a fifth of itself for being watched."""
+    at, found = CHECK, []
+    while at < steps - 1:
+        found.append(at)
+        at += max(CHECK, at // 4)
+    return tuple(found)
 
 
 def milestones(queries: int) -> tuple[int, ...]:

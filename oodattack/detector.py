@@ -13,10 +13,12 @@ class Detector(Protocol):
     """Maps inputs to out-of-distribution scores. Higher means more OOD, always.
 
     Any callable will do: a function, an `nn.Module`, a detector from another library. Fitting happens before: a `fit_*`
-    function returns a Detector, so an unfitted one does not exist. Two attributes are looked for and may be missing:
+    function returns a Detector, so an unfitted one does not exist. Three attributes are looked for and may be missing:
 
     - `latent`, shape (B, D): the z = f(x) of Liang et al. 2020 from which the score is computed;
-    - `surrogate`, a `Surrogate`: what an attacker differentiates in place of a score without a useful gradient.
+    - `surrogate`, a `Surrogate`: what an attacker differentiates in place of a score without a useful gradient;
+    - `class_scores`, (B, C, H, W) -> (B, K): how well x fits each of K classes, of which one is enough to look ID. A
+      search raises some of them one by one, as it raises a network's logits where there are none.
     """
 
     def __call__(self, x: Tensor, /) -> Tensor:

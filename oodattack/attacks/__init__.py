@@ -15,6 +15,7 @@ from oodattack.attacks.hop_skip_jump import hop_skip_jump
 from oodattack.attacks.lbfgs import lbfgs
 from oodattack.attacks.nes import nes
 from oodattack.attacks.pgd import pgd
+from oodattack.attacks.pgd_decay import pgd_decay
 from oodattack.attacks.random_search import random_search
 from oodattack.attacks.rays import rays
 from oodattack.attacks.recolor import recolor
@@ -43,6 +44,7 @@ ATTACKS = {
     for row in (
         Row("pgd", "arXiv:1706.06083, section 2.1", "projected steepest ascent", pgd, ("step_size",)),
         Row("apgd", "arXiv:2003.01690, Alg. 1", "momentum, step halved when a row stalls", apgd),
+        Row("pgd-decay", "this package", "momentum of Auto-PGD, step falling from 2 eps to 0", pgd_decay),
         Row("adamax", "arXiv:2009.08016, Alg. 1", "Adamax on delta", adamax, ("step_size",)),
         Row("lbfgs", "this package", "L-BFGS along what binds, with bursts of momentum; for matching", lbfgs),
         Row("random-search", "floor", "independent uniform draws, no gradient", random_search),

@@ -35,12 +35,20 @@ def mahalanobis(z: Tensor, gaussians: Gaussians) -> Tensor:
         gaussians: fitted means (K, D) and precision (D, D).
 
     Returns:
-        OOD scores, shape (B,), >= 0. Computed in the type of the Gaussians if that is the finer one: features that are
-        nearly dependent make large numbers that cancel.
+        OOD scores, shape (B,), >= 0.
+    """
+    return class_distances(z, gaussians).amin(dim=1)
+
+
+def class_distances(z: Tensor, gaussians: Gaussians) -> Tensor:
+    """(z - mu_k)^T P (z - mu_k) of every class k, shape (B, K), >= 0; arguments as `mahalanobis`.
+
+    Computed in the type of the Gaussians if that is the finer one: features that are nearly dependent make large
+    numbers that cancel.
     """
     finer = torch.promote_types(z.dtype, gaussians.means.dtype)
     off = z[:, None].to(finer) - gaussians.means.to(z.device, finer)  # (B, K, D)
-    return ((off @ gaussians.precision.to(off)) * off).sum(dim=2).amin(dim=1).to(z.dtype)
+    return ((off @ gaussians.precision.to(off)) * off).sum(dim=2).to(z.dtype)
 
 
 class Mahalanobis(nn.Module):
@@ -66,6 +74,10 @@ class Mahalanobis(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """OOD scores, shape (B,), >= 0."""
         return mahalanobis(self.net.features(x), self.gaussians)
+
+    def class_scores(self, x: Tensor) -> Tensor:
+        """Minus the distance to each class mean, shape (B, K): the score is minus the largest."""
+        return -class_distances(self.net.features(x), self.gaussians)
 
 
 def fit_mahalanobis(

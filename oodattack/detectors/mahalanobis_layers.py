@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from oodattack.classifier import Classifier, channel_mean
 from oodattack.detectors.batches import BATCH_SIZE, Images, labelled
-from oodattack.detectors.mahalanobis import Gaussians, gaussians_of, mahalanobis
+from oodattack.detectors.mahalanobis import Gaussians, class_distances, gaussians_of
 from oodattack.detectors.moments import class_moments
 from oodattack.detectors.odin import signed_step
 
@@ -77,9 +77,12 @@ class MahalanobisLayers(nn.Module):
     def _features(self, x: Tensor, i: int) -> Tensor:
         return channel_mean(self.net.run(x, watch=[self.layers[i]]).outputs[self.layers[i]])
 
-    def _distance(self, z: Tensor, i: int) -> Tensor:
+    def _class_distances(self, z: Tensor, i: int) -> Tensor:
         # in float64: channels of a stem are nearly dependent, and their products cancel to tens of per cent in float32
-        return mahalanobis(z.double(), self.gaussians[i]).to(z.dtype)
+        return class_distances(z.double(), self.gaussians[i]).to(z.dtype)
+
+    def _distance(self, z: Tensor, i: int) -> Tensor:
+        return self._class_distances(z, i).amin(dim=1)
 
     def _latents(self, x: Tensor) -> list[Tensor]:
         if self.magnitude == 0:
@@ -103,6 +106,11 @@ class MahalanobisLayers(nn.Module):
     def distances(self, x: Tensor) -> Tensor:
         """d_l(x_l), shape (B, layers), >= 0."""
         return torch.stack([self._distance(z, i) for i, z in enumerate(self._latents(x))], dim=1)
+
+    def class_scores(self, x: Tensor) -> Tensor:
+        """Minus the score that x would have if every layer had to be near the same class, shape (B, K)."""
+        each = torch.stack([self._class_distances(z, i) for i, z in enumerate(self._latents(x))], dim=2)
+        return -each.mean(dim=2) if self.weights is None else -(each @ self.weights.to(each))
 
 
 def fit_mahalanobis_layers(

@@ -10,14 +10,12 @@ from oodattack import aims
 from oodattack.aims import real, rows_of
 from oodattack.attack import Loss
 from oodattack.evaluation.batch import Batch, values
-from oodattack.evaluation.class_reach import classes_to_raise
 from oodattack.evaluation.plan import Quarry
 from oodattack.metrics import id_threshold
 from oodattack.numbers import TPR
 from oodattack.threat import ThreatModel
 
 BEYOND = 0.01  # a row is finished this many standard deviations beyond the most extreme score that it can pass
-LEAST = 3  # points of each of several losses: the clean one, a first one and a step from there
 AT_ONCE = 256  # rows at a time whose distances to all candidates are in memory together,
 PAIRS = 1 << 22  # and fewer where there would be more distances than this
 
@@ -49,14 +47,15 @@ class Objective(NamedTuple):
         enough: value at which a row is finished, shape (B,), or None.
         judge: see `maximise`.
         crossing: see `maximise`.
-        spent: queries a row that it took to choose the losses.
+        own: where each row may follow others of the losses than its neighbour does, the likeliest first: of a place in
+            `losses` for each row, shape (B,), the loss that follows them.
     """
 
     losses: list[Loss]
     enough: Tensor | None
     judge: Loss | None = None
     crossing: bool = False
-    spent: int = 0
+    own: Callable[[Tensor], Loss] | None = None
 
 
 def objective(prey: Quarry, threat: ThreatModel, goal: Goal, x: Tensor, rows: slice) -> Objective:
@@ -94,22 +93,24 @@ def objective(prey: Quarry, threat: ThreatModel, goal: Goal, x: Tensor, rows: sl
     enough = torch.maximum(furthest + BEYOND * spread, furthest.nextafter(furthest.new_tensor(float("inf"))))
     toward = aims.lift if goal.side == "id" else aims.hide
     judge = None if prey.judge is None else toward(prey.judge)
-    losses, spent = _followed(prey, threat, goal, x, rows)
-    return Objective(losses, enough.expand(len(x)), judge, spent=spent)
+    followed = _followed(prey, threat, goal, x, rows)
+    return followed._replace(enough=enough.expand(len(x)), judge=judge)
 
 
-def _followed(prey: Quarry, threat: ThreatModel, goal: Goal, x: Tensor, rows: slice) -> tuple[list[Loss], int]:
-    """The losses of the aims hide and raise, by `threat.objective`, and what choosing them took."""
+def _followed(prey: Quarry, threat: ThreatModel, goal: Goal, x: Tensor, rows: slice) -> Objective:
+    """The losses of the aims hide and raise, by `threat.objective`."""
     if threat.objective == "latent":
         z = _targets(goal)[rows]
         unit = _unit(prey, x, z.flatten(1))
-        return [aims.match(prey.f, z[:, r], unit=unit) for r in range(z.shape[1])], 0
+        return Objective([aims.match(prey.f, z[:, r], unit=unit) for r in range(z.shape[1])], None)
+    if threat.objective == "class-logits" and goal.side == "id":
+        return Objective([aims.less_of_every_class(prey.f)], None)
     if threat.objective == "class-logits":
-        if goal.side == "id":
-            return [aims.less_of_every_class(prey.f)], 0
-        classes, spent = classes_to_raise(prey.f, x, threat, least=LEAST * (threat.draws or 1))
-        return [aims.more_of_a_class(prey.f, label) for label in classes.unbind(dim=1)], spent
-    return [(aims.lift if goal.side == "id" else aims.hide)(prey.f)], 0
+        with torch.no_grad():
+            likeliest = prey.f(x).argsort(dim=1, descending=True)
+        own = lambda which: aims.more_of_a_class(prey.f, likeliest.gather(1, which[:, None]).squeeze(1))  # noqa: E731
+        return Objective([aims.more_of_a_class(prey.f, label) for label in likeliest.unbind(dim=1)], None, own=own)
+    return Objective([(aims.lift if goal.side == "id" else aims.hide)(prey.f)], None)
 
 
 def _targets(goal: Goal) -> Tensor:

@@ -66,7 +66,10 @@ def quarry(
 
 
 def on_logits(detector: Detector, threat: ThreatModel) -> Quarry:
-    """The logits of the network behind the detector, or their log-odds."""
+    """The logits of the network behind the detector, or their log-odds; class by class, the detector's own scores."""
+    own: Latent | None = getattr(detector, "class_scores", None)
+    if threat.objective == "class-logits" and own is not None:
+        return Quarry(own, None, exact=False, judge=detector)
     logits = getattr(getattr(detector, "net", None), "logits", None)
     if logits is None:
         raise Unfit("the detector has no `net` whose logits to follow")

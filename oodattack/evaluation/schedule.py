@@ -28,6 +28,7 @@ WORTH = 1e-3  # AUROC that a turn on all rows must have brought, in proportion o
 SHARE = 0.02  # or this share of what was left, where that is less
 LEAST = 1e-9  # more than rounding
 PATIENCE = 1  # turns on all open rows that may bring nothing
+PARTS = 4  # of a member's queries, in which longer turns are measured: rows of one length are searched together
 DOUBLINGS = 2  # of a member's queries, from turn to turn,
 QUICK = 0.3  # while a turn finishes so many of its rows; where it finishes fewer, longer searches are what they need
 
@@ -191,9 +192,10 @@ def _turn(
     before, spent, had, finished = left_auroc(fronts), 0, 0, 0
     setup.label = f"{limits.name} on {fronts[0].name}: {name}"
     for front in fronts:
-        rows = _chosen(front, _longer(limits, times if trial else 1), trial=trial)
-        most = front.unspent()[rows] // limits.queries
-        lengths = (share * most).long().clamp(min=times).minimum(most)
+        rows = _chosen(front, _longer(limits, limits.queries * (times if trial else 1)), trial=trial)
+        left, least, part = front.unspent()[rows], times * limits.queries, max(1, limits.queries // PARTS)
+        wanted = least + ((share * left).long() - least).clamp(min=0) // part * part
+        lengths = wanted.where(wanted <= left, left // limits.queries * limits.queries)
         before_them = front.passed()[rows] >= 1
         for length in lengths.unique().flip(0).tolist():
             some = rows[lengths == length]
@@ -224,10 +226,10 @@ def _attacked(setup: Setup, limits: ThreatModel, prey: Quarry, name: str, front:
     return attack_id(setup, prey, limits, [name], hunted, front.others)[name]
 
 
-def _longer(limits: ThreatModel, times: int) -> ThreatModel:
-    """A member with so many times its queries and, if it follows targets, up to twice as many of them."""
-    wider = min(times, 2) if limits.objective in ("latent", "class-logits") else 1
-    return limits.model_copy(update={"queries": limits.queries * times, "restarts": limits.restarts * wider})
+def _longer(limits: ThreatModel, queries: int) -> ThreatModel:
+    """A member with so many queries and, if it follows targets and has twice its own, twice as many of them."""
+    wider = 1 + (limits.objective == "latent" and queries >= 2 * limits.queries)
+    return limits.model_copy(update={"queries": queries, "restarts": limits.restarts * wider})
 
 
 def _chosen(front: Front, limits: ThreatModel, *, trial: bool) -> Tensor:

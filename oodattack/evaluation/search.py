@@ -13,11 +13,14 @@ from oodattack.classifier import searching
 from oodattack.data.disk import forget_pages, placed
 from oodattack.evaluation.batch import in_blocks
 from oodattack.evaluation.block_key import block_key, block_seed
-from oodattack.evaluation.goal import LEAST, Goal, Objective, objective
+from oodattack.evaluation.goal import Goal, Objective, objective
 from oodattack.evaluation.plan import Quarry
+from oodattack.evaluation.race import points_of_each, race
 from oodattack.evaluation.setup import Precision, Setup
 from oodattack.geometry import RowRandom, row_random
 from oodattack.threat import ThreatModel
+
+LEAST = 3  # points of each of several losses: the clean one, a first one and a step from there
 
 
 class Hunted(NamedTuple):
@@ -118,14 +121,13 @@ def _block(
     progress: Callable[[int], None],
 ) -> Found:
     """One block: a call of `maximise` for each loss, on the rows that are not finished yet."""
-    asked = objective(prey, threat, goal, x, rows)
-    if len(asked.losses) == 1 and not asked.spent:
-        return _once(asked, 0, threat, x, goal, torch.arange(len(x), device=x.device), random, precision, progress)
-    progress(asked.spent * len(x))
+    asked, everybody = objective(prey, threat, goal, x, rows), torch.arange(len(x), device=x.device)
+    if len(asked.losses) == 1:
+        return _once(asked, 0, threat, x, goal, everybody, random, precision, progress)
+    asked, left = _chosen(asked, threat, x, random, precision, progress)
     best: Found | None = None
-    for i, queries in enumerate(shares(threat, asked)):
-        share = threat.model_copy(update={"queries": queries, "restarts": 1})
-        still = torch.arange(len(x), device=x.device)
+    for i, queries in enumerate(shares(left, len(asked.losses))):
+        share, still = threat.model_copy(update={"queries": queries, "restarts": 1}), everybody
         if best is not None and asked.enough is not None:
             still = (best.value < asked.enough).nonzero().flatten()
             progress((len(x) - len(still)) * share.queries)
@@ -133,15 +135,36 @@ def _block(
             found = _once(asked, i, share, x[still], goal, still, random.take(still), precision, progress)
             best = found if best is None else better(best, found, still)
     assert best is not None
-    spent = best.queries + asked.spent
+    spent = best.queries + threat.queries - left.queries
     return best._replace(queries=spent, history=None, restarts=None)  # which are of one loss, and not of every row
 
 
-def shares(threat: ThreatModel, asked: Objective) -> list[int]:
+def _chosen(
+    asked: Objective,
+    threat: ThreatModel,
+    x: Tensor,
+    random: RowRandom,
+    precision: Precision,
+    progress: Callable[[int], None],
+) -> tuple[Objective, ThreatModel]:
+    """What the rows of a block follow, each its own losses where that is asked, and the queries that are left."""
+    if asked.own is None:
+        return asked, threat
+    racing, points = points_of_each(threat, len(asked.losses))
+    if not racing:
+        return asked._replace(losses=asked.losses[: threat.restarts]), threat
+    draws = threat.draws or 1
+    losses = [fast(averaged(loss, draws), precision) for loss in asked.losses[:racing]]
+    first = race(losses, points, x, threat, random, progress)
+    left = threat.model_copy(update={"queries": threat.queries - racing * points * draws})
+    return asked._replace(losses=[asked.own(which) for which in first]), left
+
+
+def shares(threat: ThreatModel, losses: int) -> list[int]:
     """Queries of each loss, in whole draws; of as many losses as can have `LEAST` points each, at least of one."""
     draws = threat.draws or 1
-    points = (threat.queries - asked.spent) // draws
-    several = max(1, min(len(asked.losses), points // LEAST))
+    points = threat.queries // draws
+    several = max(1, min(losses, points // LEAST))
     return [draws * (points // several + (i < points % several)) for i in range(several)]
 
 

@@ -1,12 +1,13 @@
-"""Algorithm 1 of Liang et al. 2020, step by step against torch's own Adamax, and APGD's schedule by hand."""
+"""Algorithm 1 of Liang et al. 2020, step by step against torch's own Adamax; schedules of steps and judges by hand."""
 
 import pytest
 import torch
 
 from oodattack.aims import mape, match
-from oodattack.attack import Seen, maximise
+from oodattack.attack import Seen, judgements, maximise
 from oodattack.attacks.adamax import adamax
 from oodattack.attacks.apgd import State, apgd, checkpoints
+from oodattack.attacks.pgd_decay import pgd_decay
 from oodattack.geometry import row_random, sphere
 from oodattack.threat import ThreatModel, read_threat
 
@@ -55,6 +56,34 @@ def test_mape_by_hand():
 def test_apgd_checkpoints_by_hand():
     # p = 0, .22, .41, .57, .70, .80, .87, .93, .99 (differences shrink by .03 down to .06)
     assert checkpoints(100) == (0, 22, 41, 57, 70, 80, 87, 93, 99)
+
+
+def test_decaying_steps_by_hand():
+    # 2 eps (1 - t / 4)^1.5 = 2, 1.2990, 0.7071, 0.25 times eps = 0.1, a quarter of each step for the one before it
+    threat = ThreatModel(
+        name="t", norm="l2", eps=0.1, aim="raise", objective="score", start="ood", init="clean", attack="pgd-decay",
+        queries=5, restarts=1, iterate="best", source="test",
+    )  # fmt: skip
+    x, attack = torch.full((1, 1, 1, 1), 0.5, dtype=torch.float64), pgd_decay()
+    random = row_random(0, "t", [0], "cpu", x.dtype)
+    x_adv, state = attack.start(x, threat, random, 4)
+    found = []
+    for slope in (1.0, -1.0, 1.0):
+        x_adv, state = attack.step(Seen(x_adv, x.new_zeros(1), torch.full_like(x, slope)), x, threat, random, state)
+        x_adv = threat.project(x_adv, x)
+        found.append(x_adv.item())
+    # 0.5 + 0.2, cut to 0.6; then z = 0.6 - 0.12990 = 0.4701, 0.6 + 0.75 (z - 0.6) + 0.25 (0.6 - 0.5); last z = 0.5983
+    second = 0.6 - 0.75 * 0.2 * 0.75**1.5 + 0.25 * 0.1
+    third = second + 0.75 * 0.2 * 0.5**1.5 + 0.25 * (second - 0.6)
+    assert found == pytest.approx([0.6, second, third])
+
+
+@pytest.mark.parametrize(
+    ("queries", "expected"),
+    [(2, ()), (6, ()), (7, (5,)), (30, (5, 10, 15, 20, 25)), (100, (5, 10, 15, 20, 25, 31, 38, 47, 58, 72, 90))],
+)
+def test_a_judge_is_asked_ever_less_often(queries, expected):
+    assert judgements(queries) == expected
 
 
 def told(values: list[float], slopes: list[float]) -> list[State]:

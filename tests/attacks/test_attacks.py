@@ -16,6 +16,7 @@ from oodattack.threat import ThreatModel
 REACH = {
     "pgd": (0.25, {"linf": 0.99, "l2": 0.99, "l1": 0.99}),
     "apgd": (None, {"linf": 0.99, "l2": 0.99, "l1": 0.99}),
+    "pgd-decay": (None, {"linf": 0.99, "l2": 0.99, "l1": 0.99}),
     "adamax": (0.25, {"linf": 0.99, "l2": 0.81, "l1": 0.3}),
     "random-search": (None, {"linf": 0.5, "l2": 0.5, "l1": 0.5}),
 }
@@ -130,7 +131,7 @@ def best_in_l1_and_box(w: Tensor, x: Tensor, eps: float) -> Tensor:
 
 @pytest.mark.parametrize("eps", [0.5, 2.0, 12.0])
 @pytest.mark.parametrize("ground", GROUNDS)
-@pytest.mark.parametrize(("name", "share"), [("pgd", 0.93), ("apgd", 0.99)])
+@pytest.mark.parametrize(("name", "share"), [("pgd", 0.93), ("apgd", 0.99), ("pgd-decay", 0.99)])
 def test_l1_goes_on_where_pixels_meet_the_walls(name, share, ground, eps):
     draw = torch.Generator().manual_seed(0)
     x = GROUNDS[ground](draw)
@@ -143,7 +144,9 @@ def test_l1_goes_on_where_pixels_meet_the_walls(name, share, ground, eps):
     assert (gain >= share * best).all()
 
 
-@pytest.mark.parametrize(("name", "step_size", "share"), [("apgd", None, 0.9), ("pgd", 0.0625, 0.85)])
+@pytest.mark.parametrize(
+    ("name", "step_size", "share"), [("apgd", None, 0.9), ("pgd-decay", None, 0.9), ("pgd", 0.0625, 0.85)]
+)
 @pytest.mark.parametrize("side", [8, 16])
 def test_a_patch_is_searched_in_steps_of_a_pixels_range(name, step_size, share, side):
     # the best value of a pixel lies within its range; a step of the side in pixels could only go from wall to wall

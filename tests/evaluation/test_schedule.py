@@ -300,7 +300,8 @@ def test_a_member_takes_its_share_of_what_each_row_has_left_in_one_search(turns,
             if who == "turn":
                 break
             searches.append(queries)
-            assert {max(int(share * (left[r] // 10)), 1) * 10 for r in rows} == {queries}
+            wanted = [max(int(share * left[r]), 10) for r in rows]
+            assert {n - n % 2 for n in wanted} == {queries}  # in steps of a quarter of its own ten
         assert searches == sorted(set(searches), reverse=True)  # each row once, the longest first
         several += len(searches) > 1
     assert several  # rows that were in a trial have less left

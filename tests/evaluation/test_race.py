@@ -8,12 +8,13 @@ from oodattack.attack import maximise
 from oodattack.classifier import Classifier
 from oodattack.detectors import Energy
 from oodattack.evaluation import evaluate, search
-from oodattack.evaluation.class_reach import classes_to_raise
+from oodattack.evaluation.race import LEAST, MOST, points_of_each, race
+from oodattack.geometry import row_random
 from oodattack.threat import ThreatModel
 
 FIELDS = dict(
     name="t", norm="linf", eps=0.1, aim="hide", objective="class-logits", start="ood", init="ball", attack="apgd",
-    queries=60, restarts=3, iterate="best", source="test",
+    queries=100, restarts=3, iterate="best", source="test",
 )  # fmt: skip
 SHAPE = (2, 3, 3)
 
@@ -39,17 +40,22 @@ def furthest(head: nn.Linear, x: torch.Tensor, eps: float) -> torch.Tensor:
     return head(x.flatten(1)) + (w.abs() * room).sum(dim=2)
 
 
+def raced(logits, x: torch.Tensor, limits: ThreatModel, *, classes: int, points: int = LEAST) -> torch.Tensor:
+    """The classes that win, shape (B, restarts)."""
+    losses = [lambda z, _rows, k=k: logits(z)[:, k] for k in range(classes)]
+    random = row_random(0, "test", range(len(x)), x.device, x.dtype)
+    return race(losses, points, x, limits, random, lambda _: None).T
+
+
 def test_the_order_is_that_of_what_the_logits_can_be_raised_to():
     head, x = linear(10)
     with torch.no_grad():
         expected = furthest(head, x, 0.1).argsort(dim=1, descending=True)[:, :3]
         f = head(x.flatten(1))
         without_walls = (f + 0.1 * head.weight.abs().sum(dim=1)).argsort(dim=1, descending=True)[:, :3]
-    classes, spent = classes_to_raise(lambda z: head(z.flatten(1)), x, threat(), least=3)
-    assert torch.equal(classes, expected)
+    assert torch.equal(raced(lambda z: head(z.flatten(1)), x, threat(), classes=10), expected)
     for other in (f.argsort(dim=1, descending=True)[:, :3], without_walls):
         assert not torch.equal(expected, other)  # else there is nothing to see
-    assert spent == 10
 
 
 def sparse(seed: int) -> tuple[torch.Tensor, torch.Tensor]:
@@ -80,25 +86,18 @@ def along(weight: torch.Tensor, x: torch.Tensor, eps: float, norm: str) -> torch
     return (w.abs() * (w.abs() * low).minimum(wall)).sum(2)
 
 
-@pytest.mark.parametrize(("norm", "eps"), [("l2", 0.5), ("l2", 2.0), ("l1", 2.0), ("l1", 12.0)])
+@pytest.mark.parametrize(
+    ("norm", "eps", "within"), [("l2", 0.5, 0.05), ("l2", 2.0, 0.08), ("l1", 2.0, 0.02), ("l1", 12.0, 0.15)]
+)
 @pytest.mark.parametrize("seed", range(3))
-def test_in_every_ball_the_walls_of_the_box_count(norm, eps, seed):
+def test_in_every_ball_the_walls_of_the_box_count(norm, eps, within, seed):
     weight, x = sparse(seed)
     logits = lambda z: (z[:, None] * weight).flatten(2).sum(2)
-    raised = logits(x).double() + along(weight, x, eps, norm)
-    classes, _ = classes_to_raise(logits, x, threat(norm=norm, eps=eps), least=3)
-    assert torch.equal(classes, raised.argsort(dim=1, descending=True)[:, :3])
-
-
-@pytest.mark.parametrize(("norm", "eps", "order"), [("l2", 0.01, 2), ("l1", 0.01, float("inf"))])
-def test_in_other_balls_the_dual_norm_of_the_gradient_counts(norm, eps, order):
-    head, x = linear(10)
-    head.weight.data *= 100
-    x = 0.3 + 0.4 * x  # no wall within eps
-    with torch.no_grad():
-        reach = head(x.flatten(1)) + eps * torch.linalg.vector_norm(head.weight, order, dim=1)
-    classes, _ = classes_to_raise(lambda z: head(z.flatten(1)), x, threat(norm=norm, eps=eps), least=3)
-    assert torch.equal(classes, reach.argsort(dim=1, descending=True)[:, :3])
+    moved = along(weight, x, eps, norm)
+    reach = logits(x).double() + moved
+    won = raced(logits, x, threat(norm=norm, eps=eps), classes=10, points=MOST)
+    lost = reach.topk(3, dim=1).values - reach.gather(1, won)
+    assert (lost <= within * moved.amax(dim=1, keepdim=True)).all()  # so near to the furthest point a few steps end
 
 
 def test_a_patch_moves_its_own_pixels_only():
@@ -107,41 +106,53 @@ def test_a_patch_moves_its_own_pixels_only():
     weight[1, 0, 1:3, 1:3] = 2.0  # the window of side 2
     logits = lambda z: (z[:, None] * weight).flatten(2).sum(dim=2)
     limits = threat(norm="patch", eps=2, restarts=1, attack="pgd", step_size=0.1)
-    assert classes_to_raise(logits, torch.zeros(1, 1, 4, 4), limits, least=3) == (torch.tensor([[1]]), 3)
+    assert raced(logits, torch.zeros(1, 1, 4, 4), limits, classes=3).tolist() == [[1]]
 
 
-def test_where_there_are_many_classes_only_the_likeliest_are_compared():
-    head, x = linear(50)
-    classes, spent = classes_to_raise(lambda z: head(z.flatten(1)), x, threat(queries=40), least=3)
-    likeliest = head(x.flatten(1)).argsort(dim=1, descending=True)[:, :10]
-    assert spent == 10
-    assert (classes[:, :, None] == likeliest[:, None]).any(dim=2).all()
+def test_what_a_few_steps_reach_counts_and_not_the_slope_at_the_start():
+    # two classes that are equal at x: one is steep and flat soon, the other's slope grows
+    def logits(z):
+        m = z.flatten(1).mean(dim=1) - 0.5
+        return torch.stack([(20 * m).tanh() / 10, m + 20 * m.relu() ** 2], dim=1)
+
+    x = torch.full((3, *SHAPE), 0.5)
+    assert raced(logits, x, threat(restarts=1, init="clean"), classes=2).tolist() == [[1]] * 3
+
+
+def test_a_logit_without_a_number_comes_last():
+    def logits(z):
+        mean = z.flatten(1).mean(dim=1)
+        return torch.stack([mean * float("nan"), mean, mean * 20, torch.full_like(mean, 0.3) + 0 * mean], dim=1)
+
+    x = torch.full((2, *SHAPE), 0.5)
+    assert raced(logits, x, threat(), classes=4).tolist() == [[2, 1, 3]] * 2
 
 
 @pytest.mark.parametrize(
-    ("k", "fields"), [(10, {"attack": "square"}), (10, {"queries": 11}), (3, {}), (2, {"restarts": 3})]
+    ("fields", "classes", "expected"),
+    [
+        ({}, 10, (10, 3)),  # a third of 100 queries
+        ({"queries": 150}, 10, (10, 5)),
+        ({"queries": 1000}, 10, (10, MOST)),
+        ({"queries": 1000}, 1000, (111, LEAST)),  # the likeliest
+        ({"queries": 60}, 10, (6, LEAST)),
+        ({"queries": 1000, "draws": 10}, 10, (10, 3)),
+        ({"queries": 27}, 10, (0, 0)),  # three are followed anyway
+        ({}, 3, (0, 0)),
+        ({"restarts": 1}, 2, (2, MOST)),
+        ({"attack": "square"}, 10, (0, 0)),
+        ({"attack": "stadv", "limit": 0.5}, 10, (0, 0)),
+    ],
 )
-def test_the_likeliest_are_taken_at_no_cost_where_there_is_nothing_to_choose_or_nothing_to_choose_by(k, fields):
-    head, x = linear(k)
-    classes, spent = classes_to_raise(lambda z: head(z.flatten(1)), x, threat(**fields), least=3)
-    assert torch.equal(classes, head(x.flatten(1)).argsort(dim=1, descending=True)[:, :3])
-    assert spent == 0
+def test_a_third_of_the_queries_pays_for_the_race(fields, classes, expected):
+    limits = threat(**fields)
+    racing, points = points_of_each(limits, classes)
+    assert (racing, points) == expected
+    assert 3 * racing * points * (limits.draws or 1) <= limits.queries
 
 
-def test_a_logit_without_a_number_or_a_gradient_comes_last():
-    def logits(z):
-        mean = z.flatten(1).mean(dim=1)
-        root = (mean - mean.detach()).sqrt()  # 0, and its gradient is not finite
-        return torch.stack([mean * float("nan"), root + 9, mean, mean * 20, torch.full_like(mean, 0.7)], dim=1)
-
-    x = torch.full((2, *SHAPE), 0.5)
-    classes, spent = classes_to_raise(logits, x, threat(restarts=4), least=3)
-    assert spent == 5
-    assert classes[0].tolist() == [3, 1, 4, 2] or classes[0].tolist() == [3, 1, 2, 4]
-    assert not (classes == 0).any()
-
-
-def test_a_search_raises_the_class_that_moves_and_pays_for_the_choice(monkeypatch):
+@pytest.mark.parametrize(("draws", "spent"), [(None, 9), (3, 27)])
+def test_a_search_raises_the_class_that_moves_and_pays_for_the_race(monkeypatch, draws, spent):
     searches = []
 
     def spy(loss, x, threat, *args, **options):
@@ -156,10 +167,45 @@ def test_a_search_raises_the_class_that_moves_and_pays_for_the_choice(monkeypatc
     energy = Energy(Classifier(nn.Sequential(nn.Flatten(), head).eval()))
     generator = torch.Generator().manual_seed(0)
     ood, id = (0.4 + 0.05 * torch.rand(12, *SHAPE, generator=generator) + shift for shift in (0, 0.15))
-    limits = threat(restarts=1, queries=12, eps=0.15)
+    limits = threat(restarts=1, queries=30 * (draws or 1), eps=0.15, draws=draws)
     result = evaluate(energy, id=id, ood={"o": ood}, threats=[limits], seed=0).results[0]
     assert result.clean.auroc == 1
     assert result.attacked.auroc < 0.9
-    ((queries, restarts, spent),) = searches
-    assert (queries, restarts) == (12 - 3, 1)
-    assert result.queries == spent.double().mean() + 3
+    ((queries, restarts, own),) = searches
+    assert (queries, restarts) == (limits.queries - spent, 1)
+    assert result.queries == own.double().mean() + spent
+
+
+def test_each_row_follows_a_class_of_its_own():
+    weight = torch.zeros(4, 1, 2, 2)
+    weight[0, 0, 0, 0] = weight[1, 0, 1, 1] = 20.0
+    weight[2:] = 0.01
+    logits = lambda z: (z[:, None] * weight).flatten(2).sum(2)
+    x = torch.tensor([[0.9, 0.5, 0.5, 0.2], [0.2, 0.5, 0.5, 0.9]]).view(2, 1, 2, 2)
+    assert raced(logits, x, threat(restarts=1), classes=4).tolist() == [[0], [1]]
+
+
+def test_a_detector_that_compares_classes_itself_has_its_own_raised():
+    class Nearest(nn.Module):
+        """Distance to the nearest of three points, of which the two that are nearer at first cannot be reached."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.asked = 0
+
+        def class_scores(self, x: torch.Tensor) -> torch.Tensor:
+            self.asked += 1
+            m = x.flatten(1).mean(dim=1)
+            return torch.stack([-1 + 0.01 * m, -1.1 + 0.01 * m, -(m - 0.5).abs() * 8], dim=1)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            m = x.flatten(1).mean(dim=1)
+            return torch.minimum(1 - 0.01 * m, (m - 0.5).abs() * 8)
+
+    detector = Nearest().eval()
+    generator = torch.Generator().manual_seed(0)
+    ood, id = (centre + 0.02 * torch.rand(12, *SHAPE, generator=generator) for centre in (0.2, 0.5))
+    result = evaluate(detector, id=id, ood={"o": ood}, threats=[threat(restarts=1, eps=0.35)], seed=0).results[0]
+    assert detector.asked > 12
+    assert result.clean.auroc == 1
+    assert result.attacked.auroc < 0.5
