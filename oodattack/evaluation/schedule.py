@@ -31,6 +31,7 @@ PATIENCE = 1  # turns on all open rows that may bring nothing
 PARTS = 4  # of a member's queries, in which longer turns are measured: rows of one length are searched together
 DOUBLINGS = 2  # of a member's queries, from turn to turn,
 QUICK = 0.3  # while a turn finishes so many of its rows; where it finishes fewer, longer searches are what they need
+LONG = 8 * MANY  # open rows, of which trials in full length take few
 
 
 class Took(NamedTuple):
@@ -56,7 +57,9 @@ def scheduled(setup: Setup, suite: Suite, name: str, fronts: Sequence[Front], ag
     first one again. From then on the member that took the largest share of the AUROC per query goes on, on the rows
     that had it least and from other random starts. While its turns finish rows they double from one to the next. Where
     they do not, one long search goes further than two short ones: members then share what a row has left as they were
-    worth, each in one search, before anybody has another. A member is out when a turn on all open rows brings nothing.
+    worth, each in one search, before anybody has another. Short trials say little of long searches: of many rows, a few
+    are given to each of the two best in one search of all that they have left, and the others to the better of these.
+    A member is out when a turn on all open rows brings nothing.
 
     Args:
         setup: of the evaluation.
@@ -93,7 +96,7 @@ def scheduled(setup: Setup, suite: Suite, name: str, fronts: Sequence[Front], ag
             started, blind = [f.best.scores.clone() for f in fronts], 0.0
     if standings[first].patience and len(plan) > 1:  # what it took from clean rows says nothing of another turn
         standings[first].took = take(first, trial=True, times=2)
-    _go_on(standings, take)
+    _go_on(standings, fronts, take)
     for f in fronts:
         setup.advance(max((suite.queries or 0) * len(f.x) - int(f.best.queries.sum()), 0))
     sides = {f.sign: _side(setup, f) for f in fronts}
@@ -115,22 +118,37 @@ def scheduled(setup: Setup, suite: Suite, name: str, fronts: Sequence[Front], ag
     )
 
 
-def _go_on(standings: dict[ThreatModel, Standing], take: Callable[..., Took]) -> None:
+def _go_on(standings: dict[ThreatModel, Standing], fronts: Sequence[Front], take: Callable[..., Took]) -> None:
     """Turns after the trials, until none brings anything; see `scheduled`."""
     had: set[ThreatModel] = set()  # a long search, in this round
+    compared = False
     while going := [m for m in standings if standings[m].patience]:
         if had >= set(going):
             had.clear()
         going = [m for m in going if m not in had]
         limits = max(going, key=lambda m: standings[m].took.worth)
-        standing = standings[limits]
+        share, standing = _share(limits, standings, going), standings[limits]
+        if standing.took.finished < QUICK and not compared and _open(fronts) >= LONG:
+            compared, limits = True, _compared(standings, going, take)
+            share, standing = 1.0, standings[limits]
         if standing.took.finished >= QUICK:
             standing.took = take(limits, times=1 << min(standing.turns, DOUBLINGS))
         else:
             had.add(limits)
-            standing.took = take(limits, share=_share(standing.took.worth, [standings[m].took.worth for m in going]))
+            standing.took = take(limits, share=share)
         standing.turns += 1
         standing.patience = PATIENCE if standing.took.worth else standing.patience - 1
+
+
+def _compared(
+    standings: dict[ThreatModel, Standing], going: Sequence[ThreatModel], take: Callable[..., Took]
+) -> ThreatModel:
+    """Of the two members that were worth most in short trials the one that is in searches of all a row has left."""
+    rivals = sorted((m for m in going if standings[m].took.worth), key=lambda m: -standings[m].took.worth)[:2]
+    if len(rivals) > 1:
+        for m in rivals:
+            standings[m].took = take(m, trial=True, share=1.0)
+    return max(rivals or going, key=lambda m: standings[m].took.worth)
 
 
 def _side(setup: Setup, front: Front) -> Side:
@@ -212,9 +230,15 @@ def _turn(
     return Took((1 - after / before) / spent, finished / had)
 
 
-def _share(worth: float, all_worth: Sequence[float]) -> float:
+def _share(limits: ThreatModel, standings: dict[ThreatModel, Standing], going: Sequence[ThreatModel]) -> float:
     """Of what rows have left, for one of several members."""
-    return worth / sum(all_worth) if any(all_worth) else 1 / len(all_worth)
+    worth, total = standings[limits].took.worth, sum(standings[m].took.worth for m in going)
+    return worth / total if total else 1 / len(going)
+
+
+def _open(fronts: Sequence[Front]) -> int:
+    """How many rows have not passed every score of the other side."""
+    return sum(int((front.passed() < 1).sum()) for front in fronts)
 
 
 def _attacked(setup: Setup, limits: ThreatModel, prey: Quarry, name: str, front: Front, rows: Tensor) -> Scored:

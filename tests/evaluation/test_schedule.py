@@ -365,6 +365,28 @@ def test_members_that_all_brought_nothing_share_alike(monkeypatch):
     assert {name for name, _ in taken[4:]} == set("abc")
 
 
+@pytest.mark.parametrize(
+    ("rows", "long", "expected"),
+    [
+        (300, (0.01, 0.02), [("a", 1, True), ("b", 1, True), ("b", 1, False), ("a", 1, False)]),
+        (300, (0.02, 0.01), [("a", 1, True), ("b", 1, True), ("a", 1, False), ("b", 1, False)]),
+        (200, (0.0, 0.0), [("a", 0.67, False), ("b", 0.67, False)]),  # of so few rows none is spent on finding out
+    ],
+)
+def test_of_many_rows_a_few_show_which_long_search_the_others_get(monkeypatch, rows, long, expected):
+    took = iter([0.9, 0.1, 0.05, 0.3, *long, 0.2, 0.0, 0.0])  # a, trials of b, c and a, and what follows
+    taken = []
+
+    def turn(setup, limits, prey, name, fronts, curve, *, share=0.0, trial=False, **options):
+        taken.append((limits.name, share, trial))
+        return schedule.Took(next(took, 0.0))
+
+    monkeypatch.setattr(schedule, "_turn", turn)
+    run(brightness, [suite(*(member(name) for name in "abc"), queries=200)], images(*[0.9] * rows))
+    got = [t for t in taken[4:] if t[0] != "c"][: len(expected)]
+    assert got == [(name, pytest.approx(share, abs=0.01), trial) for name, share, trial in expected]
+
+
 def test_trials_of_many_rows_are_no_larger_than_they_need_to_be(turns):
     run(brightness, [suite(member("a"), member("b"), queries=40)], images(*[0.9] * 400))  # none passes anything
     assert [len(rows) for _, _, rows in turns[:3]] == [400, 34, 34]  # every twelfth
