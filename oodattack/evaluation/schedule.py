@@ -31,7 +31,8 @@ PATIENCE = 1  # turns on all open rows that may bring nothing
 PARTS = 4  # of a member's queries, in which longer turns are measured: rows of one length are searched together
 DOUBLINGS = 2  # of a member's queries, from turn to turn,
 QUICK = 0.3  # while a turn finishes so many of its rows; where it finishes fewer, longer searches are what they need
-LONG = 8 * MANY  # open rows, of which trials in full length take few
+LONG = 8 * MANY  # open rows, of which trials in full length take few,
+AHEAD = 4  # and which are not needed where one member was worth so many times as much as the next
 
 
 class Took(NamedTuple):
@@ -127,10 +128,14 @@ def _go_on(standings: dict[ThreatModel, Standing], fronts: Sequence[Front], take
             had.clear()
         going = [m for m in going if m not in had]
         limits = max(going, key=lambda m: standings[m].took.worth)
-        share, standing = _share(limits, standings, going), standings[limits]
-        if standing.took.finished < QUICK and not compared and _open(fronts) >= LONG:
-            compared, limits = True, _compared(standings, going, take)
-            share, standing = 1.0, standings[limits]
+        share = _share(limits, standings, going)
+        if standings[limits].took.finished < QUICK and not compared:  # the first long search
+            compared = True
+            if (rivals := _rivals(standings, going)) and _open(fronts) >= LONG:
+                for m in rivals:
+                    standings[m].took = take(m, trial=True, share=1.0)
+                limits, share = max(rivals, key=lambda m: standings[m].took.worth), 1.0
+        standing = standings[limits]
         if standing.took.finished >= QUICK:
             standing.took = take(limits, times=1 << min(standing.turns, DOUBLINGS))
         else:
@@ -140,15 +145,10 @@ def _go_on(standings: dict[ThreatModel, Standing], fronts: Sequence[Front], take
         standing.patience = PATIENCE if standing.took.worth else standing.patience - 1
 
 
-def _compared(
-    standings: dict[ThreatModel, Standing], going: Sequence[ThreatModel], take: Callable[..., Took]
-) -> ThreatModel:
-    """Of the two members that were worth most in short trials the one that is in searches of all a row has left."""
-    rivals = sorted((m for m in going if standings[m].took.worth), key=lambda m: -standings[m].took.worth)[:2]
-    if len(rivals) > 1:
-        for m in rivals:
-            standings[m].took = take(m, trial=True, share=1.0)
-    return max(rivals or going, key=lambda m: standings[m].took.worth)
+def _rivals(standings: dict[ThreatModel, Standing], going: Sequence[ThreatModel]) -> list[ThreatModel]:
+    """The two members that were worth most, unless one is so far ahead that a longer trial would say the same."""
+    two = sorted(going, key=lambda m: -standings[m].took.worth)[:2]
+    return two if standings[two[-1]].took.worth * AHEAD > standings[two[0]].took.worth else []
 
 
 def _side(setup: Setup, front: Front) -> Side:
