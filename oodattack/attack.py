@@ -14,6 +14,7 @@ from oodattack.threat import ThreatModel
 CHECK = 5  # queries between two confirmations that rows are finished
 MILESTONES = tuple(k * 10**n for n in range(6) for k in (1, 2, 5))  # queries at which the best so far is written down
 STOPPED = ("queries spent", "target reached", "ball binds", "stationary", "step too small")  # why a row left
+COUNTS = ("queries", "gradients", "zero_gradients", "non_finite")  # what is counted, fields of `Found`
 Loss = Callable[[Tensor, Tensor], Tensor]  # inputs (B, ...) and their row numbers (B,) -> values (B,) to maximise
 
 

@@ -58,7 +58,7 @@ class ViM(nn.Module):
             raise ValueError(f"`alpha` must be finite, got {alpha}. `fit_vim` finds it.")
         self.net, self.alpha = net, alpha
         self.register_buffer("origin", origin)
-        self.register_buffer("residual", residual)
+        self.register_buffer("residual", residual.contiguous())  # as it is when it has been saved: scores are the same
         self.latent = net.features
         self.training = net.training
 

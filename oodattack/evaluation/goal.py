@@ -107,7 +107,7 @@ def _followed(prey: Quarry, threat: ThreatModel, goal: Goal, x: Tensor, rows: sl
         return Objective([aims.less_of_every_class(prey.f)], None)
     if threat.objective == "class-logits":
         with torch.no_grad():
-            likeliest = prey.f(x).argsort(dim=1, descending=True)
+            likeliest = prey.f(x).nan_to_num(-torch.inf, torch.inf, -torch.inf).argsort(dim=1, descending=True)
         own = lambda which: aims.more_of_a_class(prey.f, likeliest.gather(1, which[:, None]).squeeze(1))  # noqa: E731
         return Objective([aims.more_of_a_class(prey.f, label) for label in likeliest.unbind(dim=1)], None, own=own)
     return Objective([(aims.lift if goal.side == "id" else aims.hide)(prey.f)], None)

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from typing import NamedTuple
 
+import torch
 from torch import Tensor
 
 from oodattack.attack import Attack, Whole
@@ -17,7 +18,7 @@ class Quarry(NamedTuple):
     """What is differentiated. Detectors whose quarries compare equal are attacked once.
 
     Attributes:
-        f: scores (B,) for aims on the score, latents or logits (B, D) for those on them.
+        f: scores (B,) for aims on the score, latents, logits or scores of classes (B, D) for those on them.
         surrogate: name of the stand-in, None where `f` is the detector's own.
         exact: the order (or the value, for latents) is the detector's own.
         judge: where `f` is not meant to follow the score at all, the detector: it alone says which point is best.
@@ -34,7 +35,12 @@ class Unfit(Exception):
 
 
 def quarry(
-    detector: Detector, threat: ThreatModel, *, stand_in: Surrogate | None, latent: Latent | None = None
+    detector: Detector,
+    threat: ThreatModel,
+    *,
+    stand_in: Surrogate | None,
+    latent: Latent | None = None,
+    classes: Latent | None = None,
 ) -> Quarry:
     """What an attack within `threat` on `detector` differentiates or, if it is blind, asks.
 
@@ -43,12 +49,13 @@ def quarry(
         threat: says what to follow or match.
         stand_in: what is differentiated in place of its score; None for nothing else, and for blind attacks.
         latent: for the objective "latent", see `followed_latent`.
+        classes: for the objective "class-logits", see `followed_classes`.
 
     Raises:
         Unfit: a latent or logits are to be followed that the detector does not have.
     """
     if threat.objective in ("logits", "class-logits", "misclassify"):
-        return on_logits(detector, threat)
+        return on_logits(detector, threat, classes)
     if threat.objective == "latent":
         if latent is None:
             raise Unfit("neither detector nor network gives a latent with a gradient")
@@ -65,19 +72,44 @@ def quarry(
     return Quarry(own, None, True)
 
 
-def on_logits(detector: Detector, threat: ThreatModel) -> Quarry:
-    """The logits of the network behind the detector, or their log-odds; class by class, the detector's own scores."""
-    own: Latent | None = getattr(detector, "class_scores", None)
-    if threat.objective == "class-logits" and own is not None:
-        return Quarry(own, None, exact=False, judge=detector)
+def on_logits(detector: Detector, threat: ThreatModel, classes: Latent | None) -> Quarry:
+    """The logits of the network behind the detector, or their log-odds; class by class, the detector's own if any."""
+    if threat.objective == "class-logits" and classes is not None:
+        return Quarry(classes, None, exact=False, judge=detector)
     logits = getattr(getattr(detector, "net", None), "logits", None)
     if logits is None:
-        raise Unfit("the detector has no `net` whose logits to follow")
+        own = ", nor `class_scores`" if threat.objective == "class-logits" else ""
+        raise Unfit(f"the detector has no `net` whose logits to follow{own}")
     if threat.objective == "misclassify":
         return Quarry(logits, None, exact=True)
     if threat.objective == "class-logits":
         return Quarry(logits, None, exact=False, judge=detector)
     return Quarry(LogOdds(logits, 1.0), "log-odds of the network's logits", exact=False, judge=detector)
+
+
+def followed_classes(detector: Detector, x: Tensor) -> Latent | None:
+    """The detector's own scores of classes, looked over on `x`, shape (2, C, H, W); None where it has none of use.
+
+    Without a gradient they are of no use: the network's logits are followed then, if there is a network.
+
+    Raises:
+        ValueError: they are not a number for each image and class.
+    """
+    own: Latent | None = getattr(detector, "class_scores", None)
+    if own is None:
+        return None
+    rule = "`class_scores` must be a function of images that gives a tensor of floats, shape (rows, classes)"
+    if not callable(own):
+        raise ValueError(f"{rule}, got {type(own).__name__}. Drop it, or make it a method.")
+    with torch.no_grad():
+        found = own(x)
+    if not isinstance(found, Tensor) or not found.is_floating_point():
+        raise ValueError(
+            f"{rule}, got {found.dtype if isinstance(found, Tensor) else type(found).__name__}. Change it."
+        )
+    if found.ndim != 2 or len(found) != len(x) or not found.shape[1]:
+        raise ValueError(f"{rule}, got shape {tuple(found.shape)} for {len(x)} images. Give each image a row.")
+    return own if reaches(own, x[:1]) else None
 
 
 def followed_latent(detector: Detector, stand_in: Surrogate | None, x: Tensor) -> Latent | None:

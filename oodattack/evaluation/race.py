@@ -1,11 +1,12 @@
 """Which of several losses each row should follow: those that come furthest in a few steps, not the likeliest."""
 
 from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from oodattack.attack import Loss, maximise
+from oodattack.attack import COUNTS, Loss, maximise
 from oodattack.attacks import ATTACKS
 from oodattack.evaluation.plan import is_blind
 from oodattack.geometry import RowRandom
@@ -13,6 +14,13 @@ from oodattack.threat import ThreatModel
 
 SHARE = 1 / 3  # of the queries, that the race may take
 LEAST, MOST = 3, 5  # points of a loss in the race: a first one and two steps from there; more tell no more
+
+
+class Raced(NamedTuple):
+    """What came of a race."""
+
+    places: Tensor  # (restarts, B), of the losses that came furthest for each row, the first first
+    counts: dict[str, Tensor]  # name of `COUNTS` -> (B,), of all of them
 
 
 def points_of_each(threat: ThreatModel, losses: int) -> tuple[int, int]:
@@ -38,8 +46,8 @@ def race(
     threat: ThreatModel,
     random: RowRandom,
     progress: Callable[[int], None],
-) -> Tensor:
-    """Places of the `threat.restarts` losses that come furthest for each row, the first first: (restarts, B).
+) -> Raced:
+    """The `threat.restarts` losses that come furthest for each row.
 
     Each has a short Auto-PGD of its own. What is likeliest before an attack says little of what it can be raised to,
     and the gradient there not enough: of the .0013 that 50 steps against noise had left of an energy's AUROC, 200 more
@@ -57,5 +65,7 @@ def race(
         update={"attack": "apgd", "step_size": None, "queries": points * (threat.draws or 1), "restarts": 1}
     )
     attack = ATTACKS["apgd"].build(short)
-    values = [maximise(f, x, short, attack, random, keep_clean=False, progress=progress).value for f in losses]
-    return torch.stack(values).argsort(dim=0, descending=True, stable=True)[: threat.restarts]
+    found = [maximise(f, x, short, attack, random, keep_clean=False, progress=progress) for f in losses]
+    places = torch.stack([one.value for one in found]).argsort(dim=0, descending=True, stable=True)
+    counts = {name: torch.stack([getattr(one, name) for one in found]).sum(dim=0) for name in COUNTS}
+    return Raced(places[: threat.restarts], counts)

@@ -135,6 +135,8 @@ def _go_on(standings: dict[ThreatModel, Standing], fronts: Sequence[Front], take
                 for m in rivals:
                     standings[m].took = take(m, trial=True, share=1.0)
                 limits, share = max(rivals, key=lambda m: standings[m].took.worth), 1.0
+                if not standings[limits].took.worth:
+                    continue  # neither of them, then
         standing = standings[limits]
         if standing.took.finished >= QUICK:
             standing.took = take(limits, times=1 << min(standing.turns, DOUBLINGS))

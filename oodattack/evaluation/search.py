@@ -7,7 +7,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from oodattack.attack import Found, Loss, Whole, maximise
+from oodattack.attack import COUNTS, Found, Loss, Whole, maximise
 from oodattack.attacks import find_attack, hop_skip_jump
 from oodattack.classifier import searching
 from oodattack.data.disk import forget_pages, placed
@@ -124,7 +124,7 @@ def _block(
     asked, everybody = objective(prey, threat, goal, x, rows), torch.arange(len(x), device=x.device)
     if len(asked.losses) == 1:
         return _once(asked, 0, threat, x, goal, everybody, random, precision, progress)
-    asked, left = _chosen(asked, threat, x, random, precision, progress)
+    asked, left, spent = _chosen(asked, threat, x, random, precision, progress)
     best: Found | None = None
     for i, queries in enumerate(shares(left, len(asked.losses))):
         share, still = threat.model_copy(update={"queries": queries, "restarts": 1}), everybody
@@ -135,8 +135,8 @@ def _block(
             found = _once(asked, i, share, x[still], goal, still, random.take(still), precision, progress)
             best = found if best is None else better(best, found, still)
     assert best is not None
-    spent = best.queries + threat.queries - left.queries
-    return best._replace(queries=spent, history=None, restarts=None)  # which are of one loss, and not of every row
+    best = best._replace(**{name: getattr(best, name) + count for name, count in spent.items()})
+    return best._replace(history=None, restarts=None)  # which are of one loss, and not of every row
 
 
 def _chosen(
@@ -146,18 +146,18 @@ def _chosen(
     random: RowRandom,
     precision: Precision,
     progress: Callable[[int], None],
-) -> tuple[Objective, ThreatModel]:
-    """What the rows of a block follow, each its own losses where that is asked, and the queries that are left."""
+) -> tuple[Objective, ThreatModel, dict[str, Tensor]]:
+    """What the rows of a block follow, each its own losses where that is asked; what is left, and the counts so far."""
     if asked.own is None:
-        return asked, threat
+        return asked, threat, {}
     racing, points = points_of_each(threat, len(asked.losses))
     if not racing:
-        return asked._replace(losses=asked.losses[: threat.restarts]), threat
-    draws = threat.draws or 1
-    losses = [fast(averaged(loss, draws), precision) for loss in asked.losses[:racing]]
-    first = race(losses, points, x, threat, random, progress)
+        return asked._replace(losses=asked.losses[: threat.restarts]), threat, {}
+    draws, search = threat.draws or 1, object()
+    losses = [fast(averaged(loss, draws), precision, search) for loss in asked.losses[:racing]]
+    places, counts = race(losses, points, x, threat, random, progress)
     left = threat.model_copy(update={"queries": threat.queries - racing * points * draws})
-    return asked._replace(losses=[asked.own(which) for which in first]), left
+    return asked._replace(losses=[asked.own(which) for which in places]), left, counts
 
 
 def shares(threat: ThreatModel, losses: int) -> list[int]:
@@ -208,14 +208,20 @@ def better(best: Found, found: Found, rows: Tensor) -> Found:
     x_adv[rows[won]], value[rows[won]], clean[rows[won]] = found.x_adv[won], found.value[won], found.clean_best[won]
     stopped[rows] = found.stopped
     counts = {}
-    for name in ("queries", "gradients", "zero_gradients", "non_finite"):
+    for name in COUNTS:
         counts[name] = getattr(best, name).index_add(0, rows, getattr(found, name))
     return best._replace(x_adv=x_adv, value=value, clean_best=clean, stopped=stopped, **counts)
 
 
-def fast(loss: Loss, precision: Precision = "full") -> Loss:
-    """The same loss on folded copies of the networks, see `classifier.searching`, or in reduced precision as well."""
-    search = object()
+def fast(loss: Loss, precision: Precision = "full", search: object | None = None) -> Loss:
+    """The same loss on folded copies of the networks, or in reduced precision as well.
+
+    Args:
+        loss: any.
+        precision: see `Precision`.
+        search: see `classifier.searching`; one for losses that belong together. None: a new one.
+    """
+    search = search or object()
 
     def folded(x: Tensor, rows: Tensor) -> Tensor:
         with ExitStack() as stack:

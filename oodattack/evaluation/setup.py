@@ -10,7 +10,7 @@ from torch import Tensor
 from oodattack.detector import Detector, Latent, Score, Surrogate
 from oodattack.evaluation.batch import Batch, values, with_room
 from oodattack.evaluation.keeper import Keeper
-from oodattack.evaluation.plan import Quarry, Unfit, blinded, followed_latent, is_blind, quarry
+from oodattack.evaluation.plan import Quarry, Unfit, blinded, followed_classes, followed_latent, is_blind, quarry
 from oodattack.evaluation.score import score
 from oodattack.geometry import row_random
 from oodattack.keep_graph import keeping_graph, reaches
@@ -67,6 +67,7 @@ class Setup:
     label: str = ""
     subjects: dict[str, Subject] = field(default_factory=dict)
     _followed: dict[str, Latent | None] = field(default_factory=dict)
+    _classes: dict[str, Latent | None] = field(default_factory=dict)
     _smooth: dict[Latent, bool] = field(default_factory=dict)
     _on_id: dict[Latent, Tensor] = field(default_factory=dict)
     done: int = 0
@@ -99,9 +100,12 @@ class Setup:
         detector, stand_in = self.detectors[name], self.subjects[name].stand_in
         if limits.objective == "latent" and name not in self._followed:
             self._followed[name] = followed_latent(detector, stand_in, self.id[:1])
+        if limits.objective == "class-logits" and name not in self._classes:
+            self._classes[name] = followed_classes(detector, self.id[:2])
         if is_blind(limits):
-            return quarry(detector, limits, stand_in=None), limits
-        prey = quarry(detector, limits, stand_in=stand_in, latent=self._followed.get(name))
+            return quarry(detector, limits, stand_in=None, classes=self._classes.get(name)), limits
+        followed = {"latent": self._followed.get(name), "classes": self._classes.get(name)}
+        prey = quarry(detector, limits, stand_in=stand_in, **followed)
         if prey.f not in self._smooth:
             self._smooth[prey.f] = reaches(prey.f, self.id[:1])
         if self._smooth[prey.f]:

@@ -96,6 +96,29 @@ def test_layers_by_hand():
     torch.testing.assert_close(detector(image), double(1.5))
 
 
+def test_scores_of_classes_by_hand():
+    # (1, 3) is (1, 1) from the first mean, 2 - 1 - 1 + 1 = 1, and (-9, -7) from the other: 2 * 81 - 2 * 63 + 49 = 85
+    net, x = layered(), ((POINTS + 1) / 2).view(4, 2, 1, 1)
+    image = double(1, 2).view(1, 2, 1, 1)
+    one = fit_mahalanobis(net, x, LABELS)
+    torch.testing.assert_close(one.class_scores(image), double([-1, -85]))
+    several = fit_mahalanobis_layers(net, x, LABELS, layers=["layer1", "layer2"], magnitude=0.0)
+    torch.testing.assert_close(several.class_scores(image), double([-1, -85]))
+    several.precision0.copy_(torch.eye(2))  # 2 and 81 + 49 there
+    torch.testing.assert_close(several.class_scores(image), double([-1.5, -107.5]))
+    weighted = MahalanobisLayers(
+        net, ["layer1", "layer2"], several.gaussians, magnitude=0.0, weights=torch.tensor([2.0, 0.5])
+    )
+    torch.testing.assert_close(weighted.class_scores(image), double([-4.5, -302.5]))
+
+
+@pytest.mark.parametrize("magnitude", [0.0, 0.1])
+def test_the_score_is_that_of_the_best_class_where_all_layers_agree_on_it(magnitude):
+    x = ((POINTS + 1) / 2).view(4, 2, 1, 1)
+    detector = fit_mahalanobis_layers(layered(), x, LABELS, layers=["layer1", "layer2"], magnitude=magnitude)
+    torch.testing.assert_close(-detector.class_scores(x).amax(dim=1), detector(x))
+
+
 def test_layers_are_channel_means():
     # two positions (0, 2) and (2, 4), mean (1, 3), in layer2: x = (z + 1) / 2
     fitted = Gaussians(double([0, 2]), torch.eye(2).double())

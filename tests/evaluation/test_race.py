@@ -44,7 +44,7 @@ def raced(logits, x: torch.Tensor, limits: ThreatModel, *, classes: int, points:
     """The classes that win, shape (B, restarts)."""
     losses = [lambda z, _rows, k=k: logits(z)[:, k] for k in range(classes)]
     random = row_random(0, "test", range(len(x)), x.device, x.dtype)
-    return race(losses, points, x, limits, random, lambda _: None).T
+    return race(losses, points, x, limits, random, lambda _: None).places.T
 
 
 def test_the_order_is_that_of_what_the_logits_can_be_raised_to():
@@ -183,6 +183,131 @@ def test_each_row_follows_a_class_of_its_own():
     logits = lambda z: (z[:, None] * weight).flatten(2).sum(2)
     x = torch.tensor([[0.9, 0.5, 0.5, 0.2], [0.2, 0.5, 0.5, 0.9]]).view(2, 1, 2, 2)
     assert raced(logits, x, threat(restarts=1), classes=4).tolist() == [[0], [1]]
+
+
+class Wells(nn.Module):
+    """Six classes, one pixel each: the same on a plateau of bright pixels, and more where a pixel is black."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        p = x.flatten(1)[:, :6]
+        return torch.where(p > 0.4, 5 + 0.01 * p, 40 * (0.25 - p).relu())
+
+
+def test_rows_whose_likeliest_classes_differ_each_follow_the_one_that_moves():
+    free = torch.tensor([[0], [3], [5], [1]])
+    ood = torch.stack([torch.linspace(0.6, 0.7, 18).roll(row) for row in range(4)])  # plateaus, in another order each
+    ood.scatter_(1, free, 0.2)  # unlikely, and the only one that can be raised by more than .001
+    ood[1, 0] = ood[2, :2] = 0.32  # less likely still: the one that moves is not at the same place in every row
+    shown, id = [], torch.zeros(6, *SHAPE)
+    net = Wells().eval()
+    score = lambda z: -net(z).logsumexp(dim=1)
+    score.class_scores = net
+    limits = threat(restarts=1, init="clean")
+    evaluate(score, id=id, ood={"o": ood.view(4, *SHAPE)}, threats=[limits], seed=0, watch=shown.append)
+    assert (net(shown[0].start).argmax(dim=1) != free[:, 0]).all()
+    assert (net(shown[0].x_adv).argmax(dim=1) == free[:, 0]).all()
+
+
+def test_rows_that_the_first_class_finishes_leave_the_second_to_the_others(monkeypatch):
+    calls = []
+
+    def spy(loss, x, threat, *args, **options):
+        found = maximise(loss, x, threat, *args, **options)
+        calls.append(found)
+        return found
+
+    monkeypatch.setattr(search, "maximise", spy)
+    # class k is raised by pixel k; class 0 goes furthest where there is room, and past the ID images
+    weight = torch.zeros(4, 18)
+    weight[0, 0], weight[1, 1], weight[2, 2] = 40.0, 36.0, 36.0
+    logits = lambda z: z.flatten(1) @ weight.to(z).T
+    score = lambda z: -logits(z).amax(dim=1)
+    score.class_scores = logits
+    ood = torch.full((4, 18), 0.5)
+    ood[0, 0] = ood[2, 0] = 0.2  # .6 is reached, 24
+    ood[0, 1] = ood[1, 2] = ood[2, 2] = 0.52  # .92, 33.1, before the other's .9
+    id = torch.zeros(5, 18)
+    id[:, 0] = 0.85  # 34: rows 1 and 3 get to 36
+    limits = threat(restarts=2, eps=0.4, init="clean")
+    evaluate(score, id=id.view(5, *SHAPE), ood={"o": ood.view(4, *SHAPE)}, threats=[limits], seed=0)
+    first, second = (found.x_adv.flatten(1) for found in calls)
+    assert first[0, 1] > 0.91 and first[2, 2] > 0.91 and first[[1, 3], 0].min() > 0.85
+    assert len(second) == 2
+    assert second[0, 2] > 0.89 and second[1, 1] > 0.89  # rows 0 and 2, each its own second
+
+
+def test_a_class_without_a_number_is_never_among_the_likeliest():
+    class Broken(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.head = linear(10)[0]
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.head(x.flatten(1))
+
+        def class_scores(self, x: torch.Tensor) -> torch.Tensor:
+            f = self.forward(x)
+            return torch.cat([f, torch.full_like(f[:, :6], float("nan"))], dim=1)
+
+    broken, x = Broken().eval(), linear(10)[1]
+    score = lambda z: -broken(z).amax(dim=1)
+    score.class_scores = broken.class_scores
+    sound = lambda z: -broken(z).amax(dim=1)
+    sound.class_scores = broken.forward
+    for fields in ({"attack": "square"}, {"queries": 8}, {"queries": 60}):
+        limits = threat(restarts=1, **fields)
+        report = evaluate({"broken": score, "sound": sound}, id=x, ood={"o": x * 0.9}, threats=[limits], seed=0)
+        one, other = (result.attacked.auroc for result in report.results)
+        assert one == other
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        (torch.zeros(3), "got Tensor"),
+        (lambda x: x.flatten(1).mean(1), r"got shape \(2,\) for 2 images"),
+        (lambda x: x.flatten(1)[:1], r"got shape \(1, 18\)"),
+        (lambda x: x.flatten(1)[:, :0], r"got shape \(2, 0\)"),
+        (lambda x: x.flatten(1).long(), "got torch.int64"),
+        (lambda x: x.flatten(1).tolist(), "got list"),
+    ],
+)
+@pytest.mark.parametrize("attack", ["apgd", "square"])
+def test_class_scores_that_are_none_are_refused_in_one_line(given, words, attack):
+    score = lambda z: z.flatten(1).mean(1)
+    score.class_scores = given
+    x = linear(3)[1]
+    with pytest.raises(ValueError, match=f"`class_scores` must be a function of images .* {words}"):
+        evaluate(score, id=x, ood={"o": x * 0.9}, threats=[threat(attack=attack)], seed=0)
+
+
+def test_where_class_scores_have_no_gradient_logits_are_followed():
+    energy = Energy(Classifier(nn.Sequential(nn.Flatten(), linear(4)[0]).eval()))
+    plain = Energy(energy.net)
+    energy.class_scores = lambda x: energy.net.logits(x).detach()
+    x = linear(4)[1]
+    report = evaluate({"cut": energy, "plain": plain}, id=x, ood={"o": x * 0.9}, threats=[threat()], seed=0)
+    one, other = report.results
+    assert one.attacked.auroc == other.attacked.auroc < one.clean.auroc
+
+
+def test_what_a_race_asked_is_counted():
+    losses = [lambda z, _rows, k=k: z.flatten(1)[:, k] * (float("nan") if k == 1 else k) for k in range(3)]
+    x = torch.rand(4, *SHAPE, generator=torch.Generator().manual_seed(0))
+    random = row_random(0, "test", range(4), x.device, x.dtype)
+    counts = race(losses, 5, x, threat(), random, lambda _: None).counts
+    # three losses of five points, the last of which needs no gradient; of one slope and of what is no number nothing is
+    # left to follow
+    expected = {"queries": 15, "gradients": 12, "zero_gradients": 8, "non_finite": 5}
+    assert {name: count.unique().tolist() for name, count in counts.items()} == {k: [v] for k, v in expected.items()}
+
+
+def test_a_class_without_a_number_is_told():
+    head, x = linear(3)
+    energy = Energy(Classifier(nn.Sequential(nn.Flatten(), head).eval()))
+    energy.class_scores = lambda z: torch.cat([energy.net.logits(z), z.flatten(1)[:, :1] * float("nan")], dim=1)
+    result = evaluate(energy, id=x, ood={"o": x * 0.9}, threats=[threat()], seed=0).results[0]
+    assert result.indicators["non_finite_share"] > 0
 
 
 def test_a_detector_that_compares_classes_itself_has_its_own_raised():

@@ -370,6 +370,7 @@ def test_members_that_all_brought_nothing_share_alike(monkeypatch):
     [
         (300, (0.01, 0.02), [("a", 1, True), ("b", 1, True), ("b", 1, False), ("a", 1, False)]),
         (300, (0.02, 0.01), [("a", 1, True), ("b", 1, True), ("a", 1, False), ("b", 1, False)]),
+        (300, (0.0, 0.0), [("a", 1, True), ("b", 1, True)]),  # and then c, the only one that was worth something
         (200, (), [("a", 0.67, False), ("b", 0.67, False)]),  # of so few rows none is spent on finding out
     ],
 )
