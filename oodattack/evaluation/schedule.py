@@ -31,7 +31,7 @@ PATIENCE = 1  # turns on all open rows that may bring nothing
 PARTS = 4  # of a member's queries, in which longer turns are measured: rows of one length are searched together
 DOUBLINGS = 2  # of a member's queries, from turn to turn,
 QUICK = 0.3  # while a turn finishes so many of its rows; where it finishes fewer, longer searches are what they need
-LONG = 8 * MANY  # open rows, of which trials in full length take few,
+LONG = 12 * MANY  # open rows, of which trials in full length take a sixth at most,
 AHEAD = 4  # and which are not needed where one member was worth so many times as much as the next
 
 

@@ -368,10 +368,10 @@ def test_members_that_all_brought_nothing_share_alike(monkeypatch):
 @pytest.mark.parametrize(
     ("rows", "long", "expected"),
     [
-        (300, (0.01, 0.02), [("a", 1, True), ("b", 1, True), ("b", 1, False), ("a", 1, False)]),
-        (300, (0.02, 0.01), [("a", 1, True), ("b", 1, True), ("a", 1, False), ("b", 1, False)]),
-        (300, (0.0, 0.0), [("a", 1, True), ("b", 1, True)]),  # and then c, the only one that was worth something
-        (200, (), [("a", 0.67, False), ("b", 0.67, False)]),  # of so few rows none is spent on finding out
+        (400, (0.01, 0.02), [("a", 1, True), ("b", 1, True), ("b", 1, False), ("a", 1, False)]),
+        (400, (0.02, 0.01), [("a", 1, True), ("b", 1, True), ("a", 1, False), ("b", 1, False)]),
+        (400, (0.0, 0.0), [("a", 1, True), ("b", 1, True)]),  # and then c, the only one that was worth something
+        (380, (), [("a", 0.67, False), ("b", 0.67, False)]),  # of so few rows none is spent on finding out
     ],
 )
 def test_of_many_rows_a_few_show_which_long_search_the_others_get(monkeypatch, rows, long, expected):
@@ -381,7 +381,7 @@ def test_of_many_rows_a_few_show_which_long_search_the_others_get(monkeypatch, r
 
 def test_a_member_that_is_far_ahead_is_not_compared(monkeypatch):
     expected = [("a", 0.8, False), ("b", 0.67, False)]  # .4 of .5
-    assert follows(monkeypatch, iter([0.9, 0.0667, 0.0333, 0.4, 0.2, 0.0, 0.0]), 300, expected) == expected
+    assert follows(monkeypatch, iter([0.9, 0.0667, 0.0333, 0.4, 0.2, 0.0, 0.0]), 400, expected) == expected
 
 
 def follows(monkeypatch, took, rows: int, expected: list) -> list:
