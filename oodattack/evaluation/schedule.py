@@ -149,8 +149,10 @@ def _go_on(standings: dict[ThreatModel, Standing], fronts: Sequence[Front], take
 
 def _rivals(standings: dict[ThreatModel, Standing], going: Sequence[ThreatModel]) -> list[ThreatModel]:
     """The two members that were worth most, unless one is so far ahead that a longer trial would say the same."""
-    two = sorted(going, key=lambda m: -standings[m].took.worth)[:2]
-    return two if standings[two[-1]].took.worth * AHEAD > standings[two[0]].took.worth else []
+    worth = sorted((standings[m].took.worth for m in going), reverse=True)
+    if len(worth) < 2 or worth[1] * AHEAD <= worth[0]:
+        return []
+    return sorted(going, key=lambda m: -standings[m].took.worth)[:2]
 
 
 def _side(setup: Setup, front: Front) -> Side:

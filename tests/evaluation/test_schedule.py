@@ -384,7 +384,11 @@ def test_a_member_that_is_far_ahead_is_not_compared(monkeypatch):
     assert follows(monkeypatch, iter([0.9, 0.0667, 0.0333, 0.4, 0.2, 0.0, 0.0]), 400, expected) == expected
 
 
-def follows(monkeypatch, took, rows: int, expected: list) -> list:
+def test_a_member_alone_is_not_compared_either(monkeypatch):
+    assert follows(monkeypatch, iter([0.9, 0.1]), 400, [None] * 9, names="a", after=1) == [("a", 1, False)] * 2
+
+
+def follows(monkeypatch, took, rows: int, expected: list, *, names: str = "abc", after: int = 4) -> list:
     """(member, share, trial) of what comes after the trials, c left out, shares to two digits."""
     taken = []
 
@@ -393,8 +397,8 @@ def follows(monkeypatch, took, rows: int, expected: list) -> list:
         return schedule.Took(next(took, 0.0))
 
     monkeypatch.setattr(schedule, "_turn", turn)
-    run(brightness, [suite(*(member(name) for name in "abc"), queries=200)], images(*[0.9] * rows))
-    return [(name, round(share, 2), trial) for name, share, trial in taken[4:] if name != "c"][: len(expected)]
+    run(brightness, [suite(*(member(name) for name in names), queries=200)], images(*[0.9] * rows))
+    return [(name, round(share, 2), trial) for name, share, trial in taken[after:] if name != "c"][: len(expected)]
 
 
 def test_trials_of_many_rows_are_no_larger_than_they_need_to_be(turns):
