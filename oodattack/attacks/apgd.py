@@ -77,11 +77,19 @@ def apgd(*, rho: float = 0.75, momentum: float = 0.75) -> Attack:
         if s.t > 0 and s.t in s.checkpoints:
             s = _checked(s, rho)
             x_t, grad = s.best_x.where(wide(s.halved, x), x_t), s.best_grad.where(wide(s.halved, x), grad)
-        z = threat.project(x_t + wide(s.length, x) * uphill(grad, x_t, threat.norm), x)
-        x_next = x_t + momentum * (z - x_t) + (1 - momentum) * (x_t - s.last) if s.t else z
+        last = s.last if s.t else None
+        x_next = with_momentum(x_t, last, wide(s.length, x) * uphill(grad, x_t, threat.norm), x, threat, momentum)
         return x_next, s._replace(last=x_t, t=s.t + 1)
 
     return Attack(start, step)
+
+
+def with_momentum(
+    x_t: Tensor, last: Tensor | None, change: Tensor, x: Tensor, threat: ThreatModel, momentum: float
+) -> Tensor:
+    """x_t + momentum (z - x_t) + (1 - momentum)(x_t - last) for z = P(x_t + change); z itself without a last point."""
+    z = threat.project(x_t + change, x)
+    return z if last is None else x_t + momentum * (z - x_t) + (1 - momentum) * (x_t - last)
 
 
 def _seen(s: State, x_adv: Tensor, value: Tensor, grad: Tensor) -> State:

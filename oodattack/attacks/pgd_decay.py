@@ -5,6 +5,7 @@ from typing import NamedTuple
 from torch import Tensor
 
 from oodattack.attack import Attack, Seen
+from oodattack.attacks.apgd import with_momentum
 from oodattack.attacks.starts import first_point
 from oodattack.geometry import RowRandom, uphill
 from oodattack.threat import ThreatModel
@@ -41,9 +42,8 @@ def pgd_decay(*, power: float = 1.5, momentum: float = 0.75) -> Attack:
     def step(seen: Seen, x: Tensor, threat: ThreatModel, _random: RowRandom, s: State) -> tuple[Tensor, State]:
         assert seen.grad is not None
         x_t = seen.x_adv
-        length = 2 * threat.reach * max(1 - s.t / s.steps, 0) ** power
-        z = threat.project(x_t + length * uphill(seen.grad, x_t, threat.norm), x)
-        x_next = x_t + momentum * (z - x_t) + (1 - momentum) * (x_t - s.last) if s.t else z
+        length, last = 2 * threat.reach * max(1 - s.t / s.steps, 0) ** power, s.last if s.t else None
+        x_next = with_momentum(x_t, last, length * uphill(seen.grad, x_t, threat.norm), x, threat, momentum)
         return x_next, s._replace(last=x_t, t=s.t + 1)
 
     return Attack(start, step)

@@ -74,15 +74,15 @@ def quarry(
 
 def on_logits(detector: Detector, threat: ThreatModel, classes: Latent | None) -> Quarry:
     """The logits of the network behind the detector, or their log-odds; class by class, the detector's own if any."""
-    if threat.objective == "class-logits" and classes is not None:
-        return Quarry(classes, None, exact=False, judge=detector)
-    logits = getattr(getattr(detector, "net", None), "logits", None)
+    logits, by_class = getattr(getattr(detector, "net", None), "logits", None), threat.objective == "class-logits"
+    if by_class and classes is not None:
+        logits = classes
     if logits is None:
-        own = ", nor `class_scores`" if threat.objective == "class-logits" else ""
+        own = ", nor `class_scores`" if by_class else ""
         raise Unfit(f"the detector has no `net` whose logits to follow{own}")
     if threat.objective == "misclassify":
         return Quarry(logits, None, exact=True)
-    if threat.objective == "class-logits":
+    if by_class:
         return Quarry(logits, None, exact=False, judge=detector)
     return Quarry(LogOdds(logits, 1.0), "log-odds of the network's logits", exact=False, judge=detector)
 
