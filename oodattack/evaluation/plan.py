@@ -39,8 +39,7 @@ def quarry(
     threat: ThreatModel,
     *,
     stand_in: Surrogate | None,
-    latent: Latent | None = None,
-    classes: Latent | None = None,
+    followed: Latent | None = None,
 ) -> Quarry:
     """What an attack within `threat` on `detector` differentiates or, if it is blind, asks.
 
@@ -48,18 +47,17 @@ def quarry(
         detector: the one under attack.
         threat: says what to follow or match.
         stand_in: what is differentiated in place of its score; None for nothing else, and for blind attacks.
-        latent: for the objective "latent", see `followed_latent`.
-        classes: for the objective "class-logits", see `followed_classes`.
+        followed: for the objectives "latent" and "class-logits", see `followed_latent` and `followed_classes`.
 
     Raises:
         Unfit: a latent or logits are to be followed that the detector does not have.
     """
     if threat.objective in ("logits", "class-logits", "misclassify"):
-        return on_logits(detector, threat, classes)
+        return on_logits(detector, threat, followed)
     if threat.objective == "latent":
-        if latent is None:
+        if followed is None:
             raise Unfit("neither detector nor network gives a latent with a gradient")
-        return Quarry(latent, None, exact=False, judge=detector)
+        return Quarry(followed, None, exact=False, judge=detector)
     if threat.match in (None, "score"):
         return Quarry(stand_in.score, stand_in.name, stand_in.exact) if stand_in else Quarry(detector, None, True)
     own: Latent | None = getattr(detector, "latent", None)

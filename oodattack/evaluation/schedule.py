@@ -72,7 +72,7 @@ def scheduled(setup: Setup, suite: Suite, name: str, fronts: Sequence[Front], ag
     Raises:
         Unfit: no member suits the detector.
     """
-    start = time.perf_counter()
+    start, before_us = time.perf_counter(), setup.done
     plan = fitting(setup, suite, name)
     for front, other in permutations(fronts, 2):
         front.against = other.best.scores  # the tensor itself: what a row has to pass moves with the other side
@@ -98,8 +98,8 @@ def scheduled(setup: Setup, suite: Suite, name: str, fronts: Sequence[Front], ag
     if standings[first].patience and len(plan) > 1:  # what it took from clean rows says nothing of another turn
         standings[first].took = take(first, trial=True, times=2)
     _go_on(standings, fronts, take)
-    for f in fronts:
-        setup.advance(max((suite.queries or 0) * len(f.x) - int(f.best.queries.sum()), 0))
+    budget = (suite.queries or 0) * sum(len(f.x) for f in fronts)
+    setup.advance(max(before_us + budget - setup.done, 0))  # what nobody needed
     sides = {f.sign: _side(setup, f) for f in fronts}
     used = [prey.surrogate for prey in plan.values() if prey.surrogate and prey.judge is None]
     return Outcome(

@@ -66,8 +66,7 @@ class Setup:
     keeper: Keeper
     label: str = ""
     subjects: dict[str, Subject] = field(default_factory=dict)
-    _followed: dict[str, Latent | None] = field(default_factory=dict)
-    _classes: dict[str, Latent | None] = field(default_factory=dict)
+    _followed: dict[tuple[str, str], Latent | None] = field(default_factory=dict)
     _smooth: dict[Latent, bool] = field(default_factory=dict)
     _on_id: dict[Latent, Tensor] = field(default_factory=dict)
     done: int = 0
@@ -98,14 +97,10 @@ class Setup:
             Unfit: nothing that the threat model asks for.
         """
         detector, stand_in = self.detectors[name], self.subjects[name].stand_in
-        if limits.objective == "latent" and name not in self._followed:
-            self._followed[name] = followed_latent(detector, stand_in, self.id[:1])
-        if limits.objective == "class-logits" and name not in self._classes:
-            self._classes[name] = followed_classes(detector, self.id[:2])
+        followed = self._follow(name, limits.objective)
         if is_blind(limits):
-            return quarry(detector, limits, stand_in=None, classes=self._classes.get(name)), limits
-        followed = {"latent": self._followed.get(name), "classes": self._classes.get(name)}
-        prey = quarry(detector, limits, stand_in=stand_in, **followed)
+            return quarry(detector, limits, stand_in=None, followed=followed), limits
+        prey = quarry(detector, limits, stand_in=stand_in, followed=followed)
         if prey.f not in self._smooth:
             self._smooth[prey.f] = reaches(prey.f, self.id[:1])
         if self._smooth[prey.f]:
@@ -113,6 +108,19 @@ class Setup:
         if prey.judge is not None or limits.objective == "misclassify":
             raise Unfit("the network's logits have no gradient")
         return quarry(detector, limits, stand_in=None), blinded(limits)
+
+    def _follow(self, name: str, objective: str | None) -> Latent | None:
+        """What a detector has for the objectives "latent" and "class-logits", looked over once."""
+        if objective not in ("latent", "class-logits"):
+            return None
+        key, detector = (name, objective), self.detectors[name]
+        if key not in self._followed:
+            stand_in = self.subjects[name].stand_in
+            latent = objective == "latent"
+            self._followed[key] = (
+                followed_latent(detector, stand_in, self.id[:1]) if latent else followed_classes(detector, self.id[:2])
+            )
+        return self._followed[key]
 
     def values(self, f: Latent, x: Tensor) -> Tensor:
         """f over all rows; what it says of the ID images is kept."""

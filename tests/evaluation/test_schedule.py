@@ -59,6 +59,22 @@ def test_rows_that_have_passed_everything_cost_no_more():
     assert most_easy.attacked.auroc < 0.1  # 18 of 20 rows below every ID score
 
 
+def test_progress_is_a_suites_budget_once_it_is_over_however_early_rows_were_finished():
+    told = {}
+    first = suite(member("a"), member("b"), queries=40)
+    then = Suite(name="then", members=(member("then/c"),), queries=20, source="test")
+    evaluate(
+        brightness,
+        id=images(*[0.3 + 0.01 * i for i in range(8)]),
+        ood={"near": images(*[0.35] * 18, 0.45, 0.45)},
+        threats=[first, then],
+        seed=0,
+        progress=lambda label, done, total: told.update({label[:4]: (done, total)}),
+    )
+    assert told["then"] == (60 * 20, 60 * 20)
+    assert max(done for label, (done, _) in told.items() if label != "then") == 40 * 20
+
+
 def test_the_budget_is_kept_and_rows_without_hope_are_dropped():
     result = run(
         brightness, [suite(member("a"), member("b"), member("c"), member("d"), queries=25)], images(*[0.9] * 6)
