@@ -32,8 +32,8 @@ class Attack(NamedTuple):
     start(x, threat, random, steps) -> (x_adv, state): the first point and what the step remembers; `steps` is the
     number of points this restart may send. step(seen, x, threat, random, state) -> (x_adv, state): the next point.
     Points may leave the threat model: the loop projects them. A state is a NamedTuple whose tensors have one entry a
-    row; anything else in it is shared by all rows. Where a state's `stopped` (B,) is not 0 the row is finished, and
-    the number says why, see `STOPPED`.
+    row; anything else in it is shared by all rows. Where a state's `stopped` (B,) is not 0 the row is finished once the
+    point beside it was seen, and the number says why, see `STOPPED`.
     """
 
     start: Callable[[Tensor, ThreatModel, RowRandom, int], tuple[Tensor, Any]]
@@ -158,7 +158,12 @@ class _Search:
         self.clean_best.fill_(True)
 
     def note(self, seen: Seen, rows: Tensor, *, replace: bool = False) -> None:
-        """Book a query: keep each row's better point (or, with `replace`, the newer one)."""
+        """Book a query, see `_keep`."""
+        self._keep(seen, rows, replace=replace)
+        self._spend(rows)
+
+    def _keep(self, seen: Seen, rows: Tensor, *, replace: bool = False) -> None:
+        """Keep each row's better point (or, with `replace`, the newer one)."""
         value = seen.value.to(self.value.dtype)
         merit = self._merit(seen.x_adv, value, rows) if self.crossing else value
         better = torch.ones_like(merit, dtype=torch.bool) if replace else merit > self.merit[rows]
@@ -167,7 +172,6 @@ class _Search:
         self.clean_best[rows] &= ~better
         self.refused[rows] &= ~better
         self.now[rows] = torch.maximum(self.now[rows], merit)
-        self._spend(rows)
 
     def _merit(self, x_adv: Tensor, value: Tensor, rows: Tensor) -> Tensor:
         """Larger is better: the nearest point beyond the threshold, or else the one that came closest to it."""
@@ -205,7 +209,10 @@ class _Search:
                 self.note(self._count(query(judge, seen.x_adv, rows, needs_grad=False), rows), rows)
                 continue
             self._finish(rows, check=i % CHECK == 1)
-            kept = self._kept(rows, state, steps - i)
+            stopped = getattr(state, "stopped", None)
+            if stopped is not None and stopped.any():
+                self._part(seen, rows, stopped > 0, judge, first=first)
+            kept = self._kept(rows, stopped, steps - i)
             if kept is not None:
                 if not len(kept):
                     return
@@ -224,11 +231,23 @@ class _Search:
             self._spend(rows)
         return seen
 
-    def _kept(self, rows: Tensor, state: Any, left: int) -> Tensor | None:
+    def _part(self, seen: Seen, rows: Tensor, stopped: Tensor, judge: Loss | None, *, first: bool) -> None:
+        """The last point of rows that their step has ended: to be returned as such, or for the judge to see."""
+        ask = (
+            stopped & ~self.done[rows] & (~self._spent(self.queries[rows]) if judge else self.threat.iterate == "last")
+        )
+        if not ask.any():
+            return
+        seen, rows = _take(seen, ask), rows[ask]
+        if judge:
+            seen = self._count(query(judge, seen.x_adv, rows, needs_grad=False), rows)
+            self.queries[rows] += self.draws
+        self._keep(seen, rows, replace=first and self.threat.iterate == "last")
+
+    def _kept(self, rows: Tensor, stopped: Tensor | None, left: int) -> Tensor | None:
         """Which of the rows go on, as indices; None where all do."""
         spent = self._spent(self.queries[rows])  # confirmations are paid for too
         out = self.done[rows] | spent
-        stopped = getattr(state, "stopped", None)
         if stopped is not None:
             self.stopped[rows] = stopped.where(~out, self.stopped[rows])
             out = out | (stopped > 0)

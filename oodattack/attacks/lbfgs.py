@@ -90,6 +90,7 @@ def lbfgs(*, memory: int = 30, stretch: float = 3.0, patience: int = 2) -> Attac
         cone = tangent_cone(at, centre, grad.where(moving, s.grad), eps=threat.eps, norm=threat.norm)
         velocity = MASS * s.velocity + (1 - MASS) * cone.down / _norm(cone.down)
         x_next = (at + burst_length(s) * velocity).where((s.burst > 0)[:, None], newton)
+        x_next = s.base.where((s.stopped > 0)[:, None], x_next)  # the last word of a row that stops is its best
         return x_next.view_as(x), s._replace(velocity=velocity.where((s.burst > 0)[:, None], 0))
 
     return Attack(start, step)

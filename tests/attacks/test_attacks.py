@@ -1,6 +1,7 @@
 """Every attack, against a linear score whose best perturbation is known in closed form."""
 
 import itertools
+from typing import NamedTuple
 
 import pytest
 import torch
@@ -260,6 +261,33 @@ def test_an_attack_is_told_how_many_points_it_sends(judged, queries):
     assert (found.queries == queries).all() and len(sent) + len(asked) == queries
     points = {tuple(z.flatten().tolist()) for z in sent[1 - int(judged) :] + asked[1:]}  # without the clean query
     assert planned == [len(points)]
+
+
+class Halting(NamedTuple):
+    stopped: Tensor
+    sent: int
+
+
+@pytest.mark.parametrize("iterate", ["best", "last"])
+@pytest.mark.parametrize("judged", [False, True])
+def test_a_row_that_its_step_stops_keeps_its_last_point(judged, iterate):
+    # a step adds 4 * 0.01 to the sum, 2 at the start; the second row stops beside its fourth point, the first does not
+    ends = torch.tensor([99, 4])
+    attack = Attack(
+        lambda x, t, r, steps: (x + 0.01, Halting(torch.zeros(len(x), dtype=torch.long), 1)),
+        lambda seen, x, t, r, s: (seen.x_adv + 0.01, Halting(2 * (s.sent + 1 >= ends[: len(x)]), s.sent + 1)),
+        white_box=False,
+    )
+    x, random = torch.full((2, 1, 2, 2), 0.5, dtype=torch.float64), row_random(0, "t", range(2), "cpu", torch.float64)
+    total = lambda z, _rows: z.flatten(1).sum(1)
+    threat, spent = limits("pgd", queries=8, iterate=iterate), []
+    options = {"judge": total} if judged else {}
+    found = maximise(total, x, threat, attack, random, keep_clean=True, progress=spent.append, **options)
+    assert found.value[1].item() == pytest.approx(2.16)
+    assert found.stopped.tolist() == [0, 2]
+    # the clean query, four points and, of a search for the judge's best, what the judge says of the fourth
+    assert found.queries.tolist() == [8, 6 if judged and iterate == "best" else 5]
+    assert sum(spent) == 2 * 8
 
 
 def test_inputs_outside_the_unit_box_are_named():
