@@ -105,14 +105,17 @@ def mape(z_in: Tensor, z_out: Tensor) -> Tensor:
         z_out: latent of the attacked images, same shape.
 
     Returns:
-        Shape (N,), >= 0 and finite: the largest number there is where a target that is zero throughout was missed.
+        Shape (N,), >= 0 and finite: the largest number there is where a target that is zero throughout was missed, or
+        `z_out` is no number.
     """
-    return ((z_out - z_in).abs().mean(dim=1) / size(z_in)).clamp(max=torch.finfo(z_in.dtype).max)
+    largest = torch.finfo(z_in.dtype).max
+    return ((z_out - z_in).abs().mean(dim=1) / size(z_in)).nan_to_num(nan=largest).clamp(max=largest)
 
 
 def real(score: Tensor) -> Tensor:
-    """Counts and flags as floating-point numbers."""
-    return score if score.is_floating_point() else score.float()
+    """Counts, flags and numbers of half precision as ones of float32 at least."""
+    whole = not score.is_floating_point() or torch.finfo(score.dtype).bits < 32
+    return score.float() if whole else score
 
 
 def rows_of(z: Tensor) -> Tensor:

@@ -624,6 +624,7 @@ WRONG = {
     "threat of no kind": ({"threats": [1]}, r"`threats` must be names, paths or threat models, got \[1\]. Name some"),
     "no threats at all": ({"threats": 1}, "`threats` must be names, paths or threat models, got 1. Name some"),
     "batch in words": ({"batch_size": "8"}, "`batch_size` must be a whole number, got '8'. Leave it out"),
+    "batch of True": ({"batch_size": True}, "`batch_size` must be a whole number, got True. Leave it out"),
     "half a batch": ({"batch_size": 2.5}, "`batch_size` must be a whole number, got 2.5. Leave it out"),
     "large seed": ({"seed": 2**64}, r"`seed` must be in \[0, 2\^63\), got 18446744073709551616. Write 0"),
     "negative seed": ({"seed": -1}, r"`seed` must be in \[0, 2\^63\), got -1. Write 0"),
@@ -854,6 +855,94 @@ def test_what_a_composed_attack_spends_first_is_on_its_axis_and_in_its_total():
     assert points["then"][30] == pytest.approx(left["then"])
     assert {t for _, t in told} == {len(OOD) * (10 + 10 + 20)}
     assert [d for d, _ in told] == sorted(d for d, _ in told) and told[-1] == (len(OOD) * 40, len(OOD) * 40)
+
+
+@pytest.mark.parametrize(
+    "first",
+    [match(queries=40), match(queries=40, paired=False), threat(aim="quantile", quantile=0.5, objective=None)],
+    ids=["paired", "unpaired", "quantile"],
+)
+def test_what_comes_first_may_have_targets(first):
+    composed = one(Linear(), [threat("then", after=first)])
+    alone = one(Linear(), [first])
+    assert composed.attacked.auroc < alone.attacked.auroc
+    assert composed.attacked.n_id == alone.attacked.n_id  # targets are split off for both
+
+
+def test_what_comes_first_must_suit_the_detector_too():
+    first = threat("first", objective="logits")
+    report = run({"plain": brightness, "linear": Linear()}, [threat(), threat("then", after=first)])
+    assert [(s.detector, s.threat) for s in report.skipped] == [("plain", "then"), ("linear", "then")]
+    assert "no `net` whose logits to follow" in report.skipped[0].reason
+
+
+def test_inference_mode_is_refused():
+    with torch.inference_mode(), pytest.raises(ValueError, match=r"got torch.inference_mode\(\). Call it outside."):
+        run()
+
+
+def declaring(**declared):
+    score = lambda x: brightness(x)
+    for name, what in declared.items():
+        setattr(score, name, what)
+    return score
+
+
+def boom(_x):
+    raise RuntimeError("boom")
+
+
+UNSOUND = {
+    "fails": (boom, "got RuntimeError: boom. Correct it."),
+    "tuple": (lambda x: (brightness(x),), "got tuple. Change it."),
+    "array": (lambda x: brightness(x).detach().numpy(), "got ndarray. Change it."),
+    "one number": (lambda x: x.sum(), r"got shape \(\) for 2 images."),
+    "too few rows": (lambda x: brightness(x)[:1], r"got shape \(1,\) for 2 images."),
+    "NaN": (lambda x: brightness(x) * torch.nan, "got NaN or infinite ones on ID images. Correct it."),
+    "nothing": (0.5, "got float. Drop it, or make it a method."),
+}
+
+
+@pytest.mark.parametrize(("latent", "words"), UNSOUND.values(), ids=UNSOUND)
+def test_a_latent_that_is_none_is_refused_in_one_line(latent, words):
+    for limits in (match(), match(attack="lbfgs", step_size=None), threat(objective="latent")):
+        with pytest.raises(ValueError, match=f"`latent` must be a function of images .*, {words}") as caught:
+            run(declaring(latent=latent), [limits])
+        assert "\n" not in str(caught.value)
+    assert one(declaring(latent=latent)).attacked.auroc < 1  # where nothing follows it, nothing is amiss
+
+
+@pytest.mark.parametrize(("stand_in", "words"), UNSOUND.values(), ids=UNSOUND)
+def test_a_surrogate_that_is_none_is_refused_in_one_line(stand_in, words):
+    with pytest.raises(ValueError, match=f"`surrogate` must have a `score` of images .*, {words}") as caught:
+        run(declaring(surrogate=Surrogate("stand-in", stand_in)))
+    assert "\n" not in str(caught.value)
+    with pytest.raises(ValueError, match=r"`surrogate` must have .*, got function\. Make it"):
+        run(declaring(surrogate=boom))
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_a_detector_and_images_of_half_precision(dtype):
+    class Half(Linear):
+        def latent(self, x):
+            return super().latent(x.double()).to(dtype)
+
+        def forward(self, x):
+            return super().forward(x.double()).to(dtype)
+
+    threats = [
+        threat("quantile", aim="quantile", quantile=0.5, objective=None),
+        threat("latent", objective="latent", restarts=2),
+        match(name="match", attack="lbfgs", step_size=None, queries=40),
+        threat("jump", aim="cross", attack="hop-skip-jump", objective=None, init="clean", queries=60),
+        threat("elastic", norm="linf", eps=1.0, attack="corruptions", severity=5, queries=20),
+    ]
+    for kind in (torch.float64, dtype):
+        report = run(Half(), threats, id=ID.to(kind), ood=OOD.to(kind))
+        assert [r.threat for r in report.results] == [t.name for t in threats]
+        moved = {r.threat: r for r in report.results}
+        assert moved["latent"].attacked.auroc < moved["latent"].clean.auroc
+        assert moved["match"].mape.median < 0.3
 
 
 def test_a_report_says_how_the_searches_were_cut_not_what_memory_left():

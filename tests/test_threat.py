@@ -406,6 +406,23 @@ def test_after_names_another_threat_model(write):
         read_threat(write(LINF + '\nafter = "nothing"', "then.toml"))
 
 
+def test_after_has_no_after_of_its_own():
+    first = read_threat("linf-8-255")
+    then = first.model_copy(update={"after": first})
+    with pytest.raises(ValueError, match=r"`after` must have no `after` of its own, got 'linf-8-255' with one\. Drop"):
+        ThreatModel(**first.model_dump() | {"after": then})
+
+
+@pytest.mark.parametrize("attack", ["pgd-decay", "apgd", "lbfgs"])
+def test_restarts_that_would_all_be_the_same_are_refused(write, attack):
+    again = changed(LINF, attack=f'"{attack}"', init='"clean"', restarts=2)
+    with pytest.raises(ValueError, match=f"`restarts` must be 1 for {attack} from `init` clean, got 2. .* write ball"):
+        read_threat(write(again))
+    read_threat(write(changed(again, objective='"latent"')))  # each has a target of its own
+    read_threat(write(changed(again, init='"ball"')))
+    read_threat(write(again + "\ndraws = 2"))  # of a score that is random
+
+
 def test_after_in_a_circle_is_refused_in_one_line(write):
     write(LINF + '\nafter = "b.toml"', "a.toml")
     for text, name in (('\nafter = "a.toml"', "b.toml"), ('\nafter = "itself.toml"', "itself.toml")):

@@ -120,6 +120,7 @@ __all__ = [
     "nes",
     "outside",
     "pgd",
+    "pgd_decay",
     "random_search",
     "rays",
     "recolor",

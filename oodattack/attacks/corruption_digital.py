@@ -12,7 +12,7 @@ from torch.nn.functional import affine_grid, grid_sample, interpolate
 from oodattack.attacks.colour import hsv, rgb
 from oodattack.attacks.filters import blur
 from oodattack.attacks.stadv import warp
-from oodattack.geometry import RowRandom
+from oodattack.geometry import RowRandom, widest
 
 
 def contrast(x: Tensor, _random: RowRandom, s: int) -> Tensor:
@@ -41,7 +41,7 @@ def elastic(x: Tensor, random: RowRandom, s: int) -> Tensor:
     )[s]
     corners = x.new_tensor([[2, 2, 3], [2, -2, 3], [-2, -2, 3]]) / 3  # a third of the side off the centre; grid spans 2
     moved = corners[:, :2] + 2 * jitter * (2 * random.uniform((3, 2)).to(x) - 1)
-    theta = (torch.linalg.inv(corners) @ moved).mT
+    theta = (torch.linalg.inv(widest(corners)).to(x) @ moved).mT
     x = grid_sample(
         x, affine_grid(theta, list(x.shape), align_corners=False), padding_mode="reflection", align_corners=False
     )

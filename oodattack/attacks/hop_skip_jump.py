@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from oodattack.attack import Attack, Seen
-from oodattack.geometry import STEEPEST, RowRandom, norm_of, steepest_l2, wide
+from oodattack.geometry import STEEPEST, RowRandom, norm_of, steepest_l2, wide, widest
 from oodattack.threat import ThreatModel
 
 FIND, BISECT, ESTIMATE, JUMP = range(4)  # what a row's last query was for
@@ -64,7 +64,7 @@ def hop_skip_jump(*, samples: int = 100, images: Tensor | None = None) -> Attack
         none, flat = x.new_zeros(len(x)), torch.zeros_like(x)
         near = none.long()[:, None][:, :0]
         if images is not None:
-            near = torch.cdist(x.flatten(1), images.to(x).flatten(1)).argsort(dim=1)
+            near = torch.cdist(widest(x.flatten(1)), widest(images.to(x.device).flatten(1))).argsort(dim=1)
         state = State(
             phase=none.long() + FIND,
             asked=none.long(),
@@ -113,7 +113,7 @@ def _estimated(s: State, rows: Tensor, crossed: Tensor, x_adv: Tensor, x: Tensor
     normal = s.signed - wide(mean, x) * s.total
     normal = (wide(mean, x) * s.total).where(wide(mean.abs() == 1, x), normal)
     up = STEEPEST[norm](normal).where(wide(done, x), s.up)
-    length = (norm_of(s.edge - x, norm) / s.turn.sqrt()).where(done, s.length)
+    length = (norm_of(s.edge - x, norm) / s.turn.to(x).sqrt()).where(done, s.length)
     return _enter(s._replace(up=up, length=length, turn=s.turn + done), done, JUMP)
 
 

@@ -27,6 +27,10 @@ def quasi_newton(down: Tensor, s: Tensor, y: Tensor, known: Tensor, *, stretch: 
     Returns:
         Direction (B, D), and whether any pair was of use (B,); where none was, the direction is `down`.
     """
+    dtype = down.dtype
+    down, s, y = (
+        v.to(torch.promote_types(dtype, torch.float32)) for v in (down, s, y)
+    )  # of half precision no triangles
     tiny = torch.finfo(s.dtype).tiny
     inner = (s * y).sum(dim=2)
     lengths = torch.linalg.vector_norm(s, dim=2) * torch.linalg.vector_norm(y, dim=2)
@@ -42,4 +46,5 @@ def quasi_newton(down: Tensor, s: Tensor, y: Tensor, known: Tensor, *, stretch: 
     sp, yp = s @ down[:, :, None], y @ down[:, :, None]
     a = torch.linalg.solve_triangular(r, sp, upper=True)
     b = torch.linalg.solve_triangular(r.mT, use[:, :, None] * a + g * (yy @ a) - g * yp, upper=False)
-    return g[:, :, 0] * down + (s.mT @ b)[:, :, 0] - g[:, :, 0] * (y.mT @ a)[:, :, 0], any_use
+    move = g[:, :, 0] * down + (s.mT @ b)[:, :, 0] - g[:, :, 0] * (y.mT @ a)[:, :, 0]
+    return move.to(dtype), any_use

@@ -86,6 +86,8 @@ def evaluate(
         ValueError: images out of range or of another shape, an empty set, NaN scores, a detector in training mode, an
             unknown threat.
     """
+    if torch.is_inference_mode_enabled():
+        raise ValueError("`evaluate` must be able to differentiate, got torch.inference_mode(). Call it outside.")
     seed = checked_seed(seed)
     if precision not in get_args(Precision):
         raise ValueError(

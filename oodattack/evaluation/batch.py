@@ -36,7 +36,7 @@ class Batch:
         Raises:
             ValueError: fewer than one row.
         """
-        if not isinstance(self.size, Integral):
+        if not isinstance(self.size, Integral) or isinstance(self.size, bool):
             raise ValueError(f"`batch_size` must be a whole number, got {self.size!r}. Leave it out to have it chosen.")
         if self.size < 1:
             raise ValueError(f"`batch_size` must be >= 1, got {self.size}. Leave it out to have it chosen.")

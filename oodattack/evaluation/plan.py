@@ -3,7 +3,6 @@
 from collections.abc import Callable
 from typing import NamedTuple
 
-import torch
 from torch import Tensor
 
 from oodattack.attack import Attack, Whole
@@ -47,7 +46,7 @@ def quarry(
         detector: the one under attack.
         threat: says what to follow or match.
         stand_in: what is differentiated in place of its score; None for nothing else, and for blind attacks.
-        followed: for the objectives "latent" and "class-logits", see `followed_latent` and `followed_classes`.
+        followed: for the objectives "latent" and "class-logits", see `followed_latent` and `sound_class_scores`.
 
     Raises:
         Unfit: a latent or logits are to be followed that the detector does not have.
@@ -83,31 +82,6 @@ def on_logits(detector: Detector, threat: ThreatModel, classes: Latent | None) -
     if by_class:
         return Quarry(logits, None, exact=False, judge=detector)
     return Quarry(LogOdds(logits, 1.0), "log-odds of the network's logits", exact=False, judge=detector)
-
-
-def followed_classes(detector: Detector, x: Tensor) -> Latent | None:
-    """The detector's own scores of classes, looked over on `x`, shape (2, C, H, W); None where it has none of use.
-
-    Without a gradient they are of no use: the network's logits are followed then, if there is a network.
-
-    Raises:
-        ValueError: they are not a number for each image and class.
-    """
-    own: Latent | None = getattr(detector, "class_scores", None)
-    if own is None:
-        return None
-    rule = "`class_scores` must be a function of images that gives a tensor of floats, shape (rows, classes)"
-    if not callable(own):
-        raise ValueError(f"{rule}, got {type(own).__name__}. Drop it, or make it a method.")
-    with torch.no_grad():
-        found = own(x)
-    if not isinstance(found, Tensor) or not found.is_floating_point():
-        raise ValueError(
-            f"{rule}, got {found.dtype if isinstance(found, Tensor) else type(found).__name__}. Change it."
-        )
-    if found.ndim != 2 or len(found) != len(x) or not found.shape[1]:
-        raise ValueError(f"{rule}, got shape {tuple(found.shape)} for {len(x)} images. Give each image a row.")
-    return own if reaches(own, x[:1]) else None
 
 
 def followed_latent(detector: Detector, stand_in: Surrogate | None, x: Tensor) -> Latent | None:

@@ -138,6 +138,8 @@ class Searches:
         unfit: dict[str, str] = {}
         for name in self.setup.detectors:
             try:
+                if limits.after is not None:
+                    self.setup.plan(name, limits.after)
                 groups.setdefault(self.setup.plan(name, limits), []).append(name)
             except Unfit as reason:
                 unfit[name] = str(reason)

@@ -9,8 +9,9 @@ from torch import Tensor
 
 from oodattack.detector import Detector, Latent, Score, Surrogate
 from oodattack.evaluation.batch import Batch, values, with_room
+from oodattack.evaluation.declared import check_latent, sound_class_scores, sound_surrogate
 from oodattack.evaluation.keeper import Keeper
-from oodattack.evaluation.plan import Quarry, Unfit, blinded, followed_classes, followed_latent, is_blind, quarry
+from oodattack.evaluation.plan import Quarry, Unfit, blinded, followed_latent, is_blind, quarry
 from oodattack.evaluation.score import score
 from oodattack.geometry import row_random
 from oodattack.keep_graph import keeping_graph, reaches
@@ -67,6 +68,7 @@ class Setup:
     label: str = ""
     subjects: dict[str, Subject] = field(default_factory=dict)
     _followed: dict[tuple[str, str], Latent | None] = field(default_factory=dict)
+    _latents: set[Latent] = field(default_factory=set)
     _smooth: dict[Latent, bool] = field(default_factory=dict)
     _on_id: dict[Latent, Tensor] = field(default_factory=dict)
     done: int = 0
@@ -97,6 +99,8 @@ class Setup:
             Unfit: nothing that the threat model asks for.
         """
         detector, stand_in = self.detectors[name], self.subjects[name].stand_in
+        if limits.match in ("latent", "logits") or limits.objective == "latent":
+            self._look_over_latents(name)
         followed = self._follow(name, limits.objective)
         if is_blind(limits):
             return quarry(detector, limits, stand_in=None, followed=followed), limits
@@ -118,9 +122,19 @@ class Setup:
             stand_in = self.subjects[name].stand_in
             latent = objective == "latent"
             self._followed[key] = (
-                followed_latent(detector, stand_in, self.id[:1]) if latent else followed_classes(detector, self.id[:2])
+                followed_latent(detector, stand_in, self.id[:1])
+                if latent
+                else sound_class_scores(detector, self.id[:2])
             )
         return self._followed[key]
+
+    def _look_over_latents(self, name: str) -> None:
+        """See that the latents that a detector and its surrogate declare are some."""
+        for owner in (self.detectors[name], self.subjects[name].stand_in):
+            own: Latent | None = getattr(owner, "latent", None)
+            if own is not None and own not in self._latents:
+                check_latent(own, self.id[:2])
+                self._latents.add(own)
 
     def values(self, f: Latent, x: Tensor) -> Tensor:
         """f over all rows; what it says of the ID images is kept."""
@@ -150,7 +164,7 @@ class Setup:
 
         A graph is kept where one set needs it, and if finite differences confirm its gradient on all of them.
         """
-        if declared := self._declared(detector):
+        if declared := sound_surrogate(detector, self.id[:2]):
             return declared, dict.fromkeys(sets)  # which answers for itself
         return with_room(ROWS, self.batch, lambda rows: self._probed(detector, sets, max(rows // 2, 1)))
 
@@ -168,16 +182,6 @@ class Setup:
     def _paired(self, of: Callable[[Score, Tensor, Tensor], float | None], f: Score, x: Tensor) -> float | None:
         """What `of` says of a score between the ID images and another set, from a few pairs."""
         return with_room(ROWS, self.batch, lambda rows: of(f, *pairs(self.id, x, rows)))
-
-    def _declared(self, detector: Detector) -> Surrogate | None:
-        """The surrogate that a detector declares, if that works on its network."""
-        stand_in: Surrogate | None = getattr(detector, "surrogate", None)
-        if stand_in is not None:
-            try:
-                stand_in.score(self.id[:1])
-            except ValueError:  # such as a network whose non-linearities it does not know
-                return None
-        return stand_in
 
     def target_rows(self, limits: ThreatModel, ood_name: str, n: int) -> Tensor | None:
         """The ID image that each of n rows is to match, or None for other aims; the same for every detector."""

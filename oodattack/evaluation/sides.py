@@ -31,7 +31,8 @@ def attack_twice(setup: Setup, prey: Quarry, limits: ThreatModel, name: str, row
     """
     assert limits.after is not None
     followed, first = setup.plan(name, limits.after)
-    found = attack_ood(setup, followed, first, [name], rows)[name]
+    before = rows._replace(target=setup.target_rows(first, rows.name, len(rows.x)))
+    found = attack_ood(setup, followed, first, [name], before)[name]
     then = rows._replace(x=found.x_adv, clean={name: found.side.scores})
     again = attack_ood(setup, prey, limits, [name], then)[name]
     spent = ("queries", "gradients", "zero_gradients", "non_finite", "seconds")

@@ -18,6 +18,7 @@ STARTS = ("ood", "id", "noise", "colour-spiral", "grey-spiral", "checkerboard-2"
 STEP_SIZED = ("pgd", "adamax")
 CROSSING = ("fmn", "ddn", "rays", "hop-skip-jump")  # minimum-norm searches
 LIMITED = ("affine", "colour", "stadv", "recolor")  # distortions with a unit of their own
+REPEATING = ("pgd", "apgd", "pgd-decay", "adamax", "lbfgs", "fmn", "ddn", "stadv", "recolor")  # from the same start
 ATTACK_NAMES = (
     *("pgd", "apgd", "pgd-decay", "adamax", "lbfgs", "random-search", "square", "nes", "spsa"),
     *CROSSING,
@@ -48,7 +49,8 @@ Number = Annotated[float, BeforeValidator(_fraction), Field(allow_inf_nan=False)
 
 
 class ThreatModel(BaseModel):
-    """Limits on one attacker, and how it searches. No field has a default: the choice is the point of the evaluation.
+    """Limits on one attacker, and how it searches. No field that applies has a default: the choice is the point
+    of the evaluation.
 
     Attributes:
         name: file stem, e.g. "linf-8-255".
@@ -73,13 +75,14 @@ class ThreatModel(BaseModel):
         attack: name of the search.
         step_size: share of eps (for a patch: of the range of a pixel), in (0, 2]; for pgd (length of a step) and adamax
             (learning rate) only.
-        after: another threat model, by name or file: its results are the images that this one starts from and is
-            measured from. For OOD inputs only.
+        after: another threat model of the same `start`, by name or file, without an `after` of its own: its results are
+            the images that this one starts from and is measured from. For "hide" only.
         draws: calls averaged into one value and gradient, for detectors that use random numbers.
         severity: of corruptions, 1 to 5.
         limit: largest distortion in the attack's own unit; for affine, colour, stadv and recolor only.
         queries: detector calls per input, forward or forward plus backward, all restarts, draws and the clean call
-            included.
+            included. What the search is set up with is not: the latent of the clean input and of those of the other
+            side, and which classes it is likeliest to be.
         restarts: independent searches that share the queries; each row keeps its best.
         iterate: "best" point seen per row, or the "last" one of a restart, as some papers' code returns; of several
             restarts each row keeps the better.
@@ -157,10 +160,18 @@ class ThreatModel(BaseModel):
         ):
             got = f"{self.aim!r} from {self.start!r} after {self.after.aim!r} from {self.after.start!r}"
             raise ValueError(f"`after` needs aim = hide, and a first one that attacks the same OOD inputs, got {got}.")
+        if self.after is not None and self.after.after is not None:
+            raise ValueError(f"`after` must have no `after` of its own, got {self.after.name!r} with one. Drop that.")
         if self.objective == "misclassify" and self.aim != "hide":
             raise ValueError(f"`objective` misclassify needs aim = hide, got {self.aim!r}. Change one of them.")
         if self.attack == "affine" and self.restarts > 1:
             raise ValueError(f"`restarts` must be 1 for affine, got {self.restarts}. Its grid is the same in each.")
+        targets = self.objective in ("latent", "class-logits")  # each restart has its own
+        if self.attack in REPEATING and self.init == "clean" and self.restarts > 1 and not (targets or self.draws):
+            raise ValueError(
+                f"`restarts` must be 1 for {self.attack} from `init` clean, got {self.restarts}. "
+                "Each would be the same: write ball."
+            )
         if self.queries < 2 * self.restarts * (self.draws or 1):
             got = f"{self.queries} for {self.restarts}" + (f" of {self.draws} draws" if self.draws else "")
             raise ValueError(f"`queries` must be >= 2 a restart, got {got}. Raise it.")
@@ -185,7 +196,8 @@ class ThreatModel(BaseModel):
     def needs_targets(self) -> bool:
         """Whether ID images beside the evaluated ones are needed."""
         unpaired = self.aim == "match" and not self.paired
-        return self.aim == "quantile" or unpaired or self.start == "id"
+        before = self.after is not None and self.after.needs_targets
+        return self.aim == "quantile" or unpaired or before or self.start == "id"
 
     @property
     def reach(self) -> float:

@@ -1,0 +1,88 @@
+"""What a detector declares beside its score, looked over before a search follows it."""
+
+import torch
+from torch import Tensor
+
+from oodattack.aims import real
+from oodattack.detector import Detector, Latent, Surrogate
+from oodattack.evaluation.batch import out_of_memory
+from oodattack.keep_graph import reaches
+from oodattack.lookup import summary
+
+
+def sound_surrogate(detector: Detector, x: Tensor) -> Surrogate | None:
+    """The surrogate that a detector declares; None where it has none, or none that works on its network.
+
+    Raises:
+        ValueError: it gives no finite score for each image of `x`, shape (2, C, H, W).
+    """
+    own: Surrogate | None = getattr(detector, "surrogate", None)
+    if own is None:
+        return None
+    rule = "`surrogate` must have a `score` of images that gives a tensor of finite numbers, shape (rows,)"
+    if not isinstance(own, Surrogate):
+        raise ValueError(f"{rule}, got {type(own).__name__}. Make it a `Surrogate`.")
+    try:
+        found = _value(own.score, rule, x, passing=ValueError)
+    except _Passed:  # such as a network whose non-linearities it does not know
+        return None
+    if found.shape != x.shape[:1]:
+        raise ValueError(f"{rule}, got shape {tuple(found.shape)} for {len(x)} images. Return a flat tensor.")
+    _finite(found, rule)
+    return own
+
+
+def check_latent(own: object, x: Tensor) -> None:
+    """Raise ValueError unless a declared `latent` gives finite numbers for each image of `x`, shape (2, C, H, W)."""
+    rule = "`latent` must be a function of images that gives a tensor of finite numbers, a row an image"
+    found = _value(own, rule, x)
+    if not found.ndim or len(found) != len(x):
+        raise ValueError(f"{rule}, got shape {tuple(found.shape)} for {len(x)} images. Give each image a row.")
+    _finite(found, rule)
+
+
+def sound_class_scores(detector: Detector, x: Tensor) -> Latent | None:
+    """The detector's own scores of classes; None where it has none of use.
+
+    Without a gradient they are of no use: the network's logits are followed then, if there is a network.
+
+    Raises:
+        ValueError: they are not a number for each image of `x`, shape (2, C, H, W), and class.
+    """
+    own: Latent | None = getattr(detector, "class_scores", None)
+    if own is None:
+        return None
+    rule = "`class_scores` must be a function of images that gives a tensor of floats, shape (rows, classes)"
+    found = _value(own, rule, x)
+    if not found.is_floating_point():
+        raise ValueError(f"{rule}, got {found.dtype}. Change it.")
+    if found.ndim != 2 or len(found) != len(x) or not found.shape[1]:
+        raise ValueError(f"{rule}, got shape {tuple(found.shape)} for {len(x)} images. Give each image a row.")
+    return own if reaches(own, x[:1]) else None
+
+
+class _Passed(Exception):
+    """An error that means something to the caller."""
+
+
+def _value(f: object, rule: str, x: Tensor, *, passing: type[Exception] | None = None) -> Tensor:
+    """f(x), a tensor; a ValueError that names the rule where there is none."""
+    if not callable(f):
+        raise ValueError(f"{rule}, got {type(f).__name__}. Drop it, or make it a method.")
+    try:
+        with torch.no_grad():
+            found = f(x.clone())  # nobody's images but its own
+    except Exception as error:  # whatever a user's code does
+        if passing and isinstance(error, passing):
+            raise _Passed from error
+        if out_of_memory(error):
+            raise
+        raise ValueError(f"{rule}, got {summary(error)}. Correct it.") from error
+    if not isinstance(found, Tensor):
+        raise ValueError(f"{rule}, got {type(found).__name__}. Change it.")
+    return found
+
+
+def _finite(found: Tensor, rule: str) -> None:
+    if not real(found).isfinite().all():
+        raise ValueError(f"{rule}, got NaN or infinite ones on ID images. Correct it.")
