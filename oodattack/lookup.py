@@ -5,8 +5,12 @@ import importlib
 import os
 import re
 import sys
+import sysconfig
+import traceback
 from collections.abc import Callable, Sequence
 from typing import Any
+
+INSTALLED = ("<", os.path.dirname(__file__), *sysconfig.get_paths().values())  # beginnings of files nobody here wrote
 
 
 def unknown(argument: str, name: str, names: Sequence[str]) -> ValueError:
@@ -44,13 +48,19 @@ def user_callable(source: str) -> Callable[..., Any]:
     except ModuleNotFoundError as error:
         raise ValueError(f"`{source}` must name an importable module, got: {error}. Check name and folder.") from error
     except (Exception, SystemExit) as error:  # whatever the user's module does
-        raise ValueError(f"`{source}` must import, got {summary(error)}. Correct the module.") from error
+        raise ValueError(f"`{source}` must import, got {fault(error)}. Correct the module.") from error
     if not hasattr(module, attribute):
         raise ValueError(f"`{source}` must name something in {module_name}, got no such name. Check the spelling.")
     found = getattr(module, attribute)
     if not callable(found):
         raise ValueError(f"`{source}` must be callable, got {type(found).__name__}. Wrap it in a function.")
     return found  # type: ignore[no-any-return]
+
+
+def fault(error: BaseException) -> str:
+    """What a user's own code raised, in one line, and where: " (mine.py, line 19)", in no installed package."""
+    own = [frame for frame in traceback.extract_tb(error.__traceback__) if not frame.filename.startswith(INSTALLED)]
+    return summary(error) + (f" ({os.path.basename(own[-1].filename)}, line {own[-1].lineno})" if own else "")
 
 
 def summary(error: BaseException, most: int = 200) -> str:

@@ -645,6 +645,22 @@ def test_wrong_use(options, message):
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize("fails_at", [1, 5, 9, 15, 30, 60, 100, 150])
+def test_a_detector_that_fails_at_any_time_is_told_in_one_line(fails_at):
+    class Flaky(Linear):
+        calls = 0
+
+        def forward(self, x):
+            Flaky.calls += 1
+            if Flaky.calls >= fails_at:
+                raise RuntimeError("third time\nunlucky")
+            return super().forward(x)
+
+    with pytest.raises(ValueError, match=r"got RuntimeError: third time unlucky \(test_evaluate.py, line \d+\)\. Corr"):
+        run(Flaky(), ["ood-aa", match(queries=40)])
+    assert Flaky.calls in (fails_at, fails_at + 1)  # whatever fails in the search for a gradient has none
+
+
 @pytest.mark.parametrize("batch_size", [None, 4])
 def test_images_survive_a_detector_that_works_in_place(batch_size):
     """The changes begin with the second batch of four."""
@@ -893,7 +909,7 @@ def boom(_x):
 
 
 UNSOUND = {
-    "fails": (boom, "got RuntimeError: boom. Correct it."),
+    "fails": (boom, r"got RuntimeError: boom \(test_evaluate.py, line \d+\). Correct it."),
     "tuple": (lambda x: (brightness(x),), "got tuple. Change it."),
     "array": (lambda x: brightness(x).detach().numpy(), "got ndarray. Change it."),
     "one number": (lambda x: x.sum(), r"got shape \(\) for 2 images."),

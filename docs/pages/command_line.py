@@ -56,5 +56,5 @@ def value(option: click.Option) -> str:
 def exit_codes() -> list[tuple[str, str]]:
     """Number and meaning, from the docstring of `main`."""
     listed = (inspect.getdoc(main) or "").partition("Exit codes: ")[2].rstrip(".")
-    pairs = [part.split(" ", 1) for part in listed.split(", ")]
+    pairs = [part.split(" ", 1) for part in " ".join(listed.split()).split(", ")]
     return [(number, prose(what)) for number, what in pairs]

@@ -12,6 +12,7 @@ import click
 from oodattack.cli.commands import cli
 from oodattack.cli.completion import VARIABLE
 
+BUG = 70  # EX_SOFTWARE of sysexits.h; not 1, which Python takes for what nobody catches, and CI for a regression
 GONE = 128 + 13  # of a tool that SIGPIPE ends, as the reader of its output has left
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)  # of a write, which knows no file name
 
@@ -19,7 +20,8 @@ FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)  # of a write, which
 def main(argv: list[str] | None = None) -> int:
     """Run a command.
 
-    Exit codes: 0 done, 1 a regression or failed verification, 2 wrong use, 130 interrupted, 141 nobody reads on.
+    Exit codes: 0 done, 1 a regression or failed verification, 2 wrong use, 70 a bug of this package, 130 interrupted,
+    141 nobody reads on.
     """
     if "OMP_WAIT_POLICY" not in os.environ:
         # Threads that wait for one another by spinning make a run up to 50 times slower when something else shares
@@ -53,10 +55,18 @@ def main(argv: list[str] | None = None) -> int:
         return _say(" ".join(str(error).split()), 2)
     except OSError as error:
         if error.filename is None and error.errno not in FULL:
-            raise  # no path that the user named
+            return _bug()  # no path that the user named
         where = "output" if error.filename is None else error.filename
         return _say(f"{where}: must be readable and writable, got {error.strerror}. Check path, rights and space.", 2)
+    except Exception:  # what nobody foresaw
+        return _bug()
     return done if isinstance(done, int) else 0
+
+
+def _bug() -> int:
+    """The exception that is being handled, with all that a report of it needs."""
+    traceback.print_exc()
+    return _say("this is a bug of oodattack. Please report it with the lines above.", BUG)
 
 
 def _say(message: str, code: int) -> int:

@@ -9,7 +9,7 @@ from oodattack.data.dataset import Dataset, Opened, Request, opened
 from oodattack.data.folders import classes, open_picture
 from oodattack.data.gather import Pictures, unread
 from oodattack.data.images import Images
-from oodattack.lookup import summary, user_callable
+from oodattack.lookup import fault, user_callable
 
 
 def open_folder(ask: Request) -> Opened:
@@ -37,7 +37,7 @@ def call(source: str) -> Images:
     except ValueError:
         raise
     except (Exception, SystemExit) as error:  # whatever the user's code does
-        raise ValueError(f"`{source}` must return images, got {summary(error)}. Correct it.") from error
+        raise ValueError(f"`{source}` must return images, got {fault(error)}. Correct it.") from error
     if isinstance(found, Images):
         found = (found.x, found.y)
     if isinstance(found, tuple) and len(found) != 2:

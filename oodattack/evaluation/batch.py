@@ -8,8 +8,10 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 
+from oodattack.adapters.http_wire import ScorerError
 from oodattack.aims import real
 from oodattack.data.disk import forget_pages, placed
+from oodattack.lookup import fault
 
 CPU_PIXELS = 256 * 3 * 32 * 32  # of a batch on the CPU, where larger ones bring nothing: 256 CIFAR images
 MOST = 4096  # rows
@@ -124,7 +126,19 @@ def by_rows(n: int, batch: Batch, work: Callable[[slice], Tensor]) -> Tensor:
 def values(f: Callable[[Tensor], Tensor], x: Tensor, batch: Batch) -> Tensor:
     """f over all rows without a gradient, block by block, on the device of `x`."""
     with torch.no_grad():
-        return real(by_rows(len(x), batch, lambda rows: f(x[rows]).detach()))
+        return real(by_rows(len(x), batch, lambda rows: answered(f, x[rows]).detach()))
+
+
+def answered(f: Callable[..., Tensor], *given: Tensor) -> Tensor:
+    """f(*given); a ValueError in one line where a user's code fails."""
+    try:
+        return f(*given)
+    except ScorerError:
+        raise  # says itself what to do
+    except Exception as error:
+        if out_of_memory(error):
+            raise  # the block is done again in halves
+        raise ValueError(f"the detector must score any images in [0, 1], got {fault(error)}. Correct it.") from error
 
 
 def out_of_memory(error: BaseException) -> bool:

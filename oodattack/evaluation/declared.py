@@ -7,7 +7,7 @@ from oodattack.aims import real
 from oodattack.detector import Detector, Latent, Surrogate
 from oodattack.evaluation.batch import out_of_memory
 from oodattack.keep_graph import reaches
-from oodattack.lookup import summary
+from oodattack.lookup import fault
 
 
 def sound_surrogate(detector: Detector, x: Tensor) -> Surrogate | None:
@@ -77,7 +77,7 @@ def _value(f: object, rule: str, x: Tensor, *, passing: type[Exception] | None =
             raise _Passed from error
         if out_of_memory(error):
             raise
-        raise ValueError(f"{rule}, got {summary(error)}. Correct it.") from error
+        raise ValueError(f"{rule}, got {fault(error)}. Correct it.") from error
     if not isinstance(found, Tensor):
         raise ValueError(f"{rule}, got {type(found).__name__}. Change it.")
     return found

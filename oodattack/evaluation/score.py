@@ -6,7 +6,7 @@ from torch import Tensor
 from oodattack.adapters.http_wire import ScorerError
 from oodattack.detector import Detector
 from oodattack.evaluation.batch import Batch, by_rows, out_of_memory
-from oodattack.lookup import summary
+from oodattack.lookup import fault
 
 
 def score(
@@ -39,7 +39,7 @@ def score(
                 raise  # the block is done again in halves
             shape = tuple(x.shape[1:])
             raise ValueError(
-                f"detector {name!r} must score images {shape}, got {summary(error)}. Correct detector or images."
+                f"detector {name!r} must score images {shape}, got {fault(error)}. Correct detector or images."
             ) from error
         if not isinstance(part, Tensor) or part.shape != block.shape[:1]:
             got = tuple(part.shape) if isinstance(part, Tensor) else type(part).__name__

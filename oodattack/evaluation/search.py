@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
+from functools import partial
 from typing import NamedTuple
 
 import torch
@@ -11,7 +12,7 @@ from oodattack.attack import COUNTS, Found, Loss, Whole, maximise
 from oodattack.attacks import find_attack, hop_skip_jump
 from oodattack.classifier import searching
 from oodattack.data.disk import forget_pages, placed
-from oodattack.evaluation.batch import in_blocks
+from oodattack.evaluation.batch import answered, in_blocks
 from oodattack.evaluation.block_key import block_key, block_seed
 from oodattack.evaluation.goal import Goal, Objective, objective
 from oodattack.evaluation.plan import Quarry
@@ -60,7 +61,7 @@ def search(setup: Setup, prey: Quarry, threat: ThreatModel, hunted: Hunted, goal
 
     Raises:
         RuntimeError: a returned image leaves the threat model, which would be a bug.
-        ValueError: one image alone does not fit in memory.
+        ValueError: one image alone does not fit in memory, or the detector fails.
     """
     x, numbers, batch = hunted.x, hunted.numbers, setup.batch
     key = f"{hunted.name}/{threat.name}" + (f"/{hunted.round}" if hunted.round else "")
@@ -121,6 +122,8 @@ def _block(
     progress: Callable[[int], None],
 ) -> Found:
     """One block: a call of `maximise` for each loss, on the rows that are not finished yet."""
+    judge = None if prey.judge is None else partial(answered, prey.judge)
+    prey = prey._replace(f=partial(answered, prey.f), judge=judge)
     asked, everybody = objective(prey, threat, goal, x, rows), torch.arange(len(x), device=x.device)
     if len(asked.losses) == 1:
         return _once(asked, 0, threat, x, goal, everybody, random, precision, progress)

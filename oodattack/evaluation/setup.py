@@ -2,13 +2,14 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor
 
 from oodattack.detector import Detector, Latent, Score, Surrogate
-from oodattack.evaluation.batch import Batch, values, with_room
+from oodattack.evaluation.batch import Batch, answered, values, with_room
 from oodattack.evaluation.declared import check_latent, sound_class_scores, sound_surrogate
 from oodattack.evaluation.keeper import Keeper
 from oodattack.evaluation.plan import Quarry, Unfit, blinded, followed_latent, is_blind, quarry
@@ -173,7 +174,8 @@ class Setup:
     ) -> tuple[Surrogate | None, dict[str, str | None]]:
         """The same for a detector that declares no surrogate, from so many rows of each set."""
         some = {which: torch.cat([a_few(self.id, rows), a_few(x, rows)]) for which, x in sets.items()}
-        found = {which: trouble(probe(detector, x, seed=self.seed)) for which, x in some.items()}
+        asked = partial(answered, detector)
+        found = {which: trouble(probe(asked, x, seed=self.seed)) for which, x in some.items()}
         if not any(found.values()):
             return None, found
         kept = [keeping_graph(detector, x, seed=self.seed) for x in some.values()]
@@ -181,7 +183,7 @@ class Setup:
 
     def _paired(self, of: Callable[[Score, Tensor, Tensor], float | None], f: Score, x: Tensor) -> float | None:
         """What `of` says of a score between the ID images and another set, from a few pairs."""
-        return with_room(ROWS, self.batch, lambda rows: of(f, *pairs(self.id, x, rows)))
+        return with_room(ROWS, self.batch, lambda rows: of(partial(answered, f), *pairs(self.id, x, rows)))
 
     def target_rows(self, limits: ThreatModel, ood_name: str, n: int) -> Tensor | None:
         """The ID image that each of n rows is to match, or None for other aims; the same for every detector."""

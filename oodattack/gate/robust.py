@@ -17,9 +17,10 @@ from oodattack.gate.formats import text
 from oodattack.gate.measured import from_report, read_baseline
 from oodattack.gate.scores import Scores
 from oodattack.report import Report
+from oodattack.report.page_words import WHOLE_BOX
 from oodattack.threat import Suite, Sweep, Threat, ThreatModel, read_threat
 
-SANITY = "sanity-full-box"  # without it, nobody knows whether a search that finds nothing works at all
+SANITY = WHOLE_BOX[0]  # without it, nobody knows whether a search that finds nothing works at all
 Pictures = Tensor | str
 
 

@@ -14,7 +14,7 @@ from oodattack.detector import Detector
 from oodattack.detectors import DETECTORS, Fit
 from oodattack.job.ask import Job
 from oodattack.job.networks import model_names
-from oodattack.lookup import summary, unknown, user_callable
+from oodattack.lookup import fault, unknown, user_callable
 from oodattack.train import RECIPES
 
 OWN = (nn.Module, PytorchOOD, OpenOOD)  # what can be moved to a device, and is a detector as it is
@@ -81,7 +81,7 @@ def build_detector(
     try:
         return row.build(base, fit or Fit(empty, empty)).to(device, dtype)
     except RuntimeError as error:  # such as images that the network does not take
-        why = summary(error)
+        why = fault(error)
         raise ValueError(f"detector {name!r} must fit the network, got {why}. Check --model and --fit.") from error
 
 
@@ -102,7 +102,7 @@ def user_detector(source: str, device: torch.device, dtype: torch.dtype = torch.
         try:
             found = adapted(found() if makes else found)
         except (Exception, SystemExit) as error:  # whatever the user's code does
-            raise ValueError(f"`{source}` must make a detector, got {summary(error)}. Correct it.") from error
+            raise ValueError(f"`{source}` must make a detector, got {fault(error)}. Correct it.") from error
     if not callable(found):
         raise ValueError(f"`{source}` must give a detector, got {type(found).__name__}. Return a callable x -> scores.")
     return found.to(device, dtype) if isinstance(found, OWN) else found

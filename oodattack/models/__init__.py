@@ -4,7 +4,7 @@ import inspect
 
 from torch import nn
 
-from oodattack.lookup import summary, unknown, user_callable
+from oodattack.lookup import fault, unknown, user_callable
 from oodattack.models.published_input import Preprocessing
 from oodattack.models.table import MODELS, Model
 from oodattack.models.timm_models import from_timm, timm_preprocessing
@@ -76,7 +76,7 @@ def from_user(source: str, channels: int, classes: int) -> nn.Module:
         wanted = inspect.signature(make).parameters
         network = make(**{key: value for key, value in offered.items() if key in wanted})
     except (Exception, SystemExit) as error:  # whatever the user's code does
-        raise ValueError(f"`{source}` must make a network, got {summary(error)}. Correct it.") from error
+        raise ValueError(f"`{source}` must make a network, got {fault(error)}. Correct it.") from error
     if not isinstance(network, nn.Module):
         raise ValueError(f"`{source}` must return an nn.Module, got {type(network).__name__}. Return the network.")
     return network

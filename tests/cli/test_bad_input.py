@@ -20,6 +20,7 @@ def fine(x): return x.flatten(1).mean(1)
 def column(x): return x.flatten(1).mean(1)[:, None]
 def nans(x): return fine(x) * float("nan")
 def raises(x): raise RuntimeError("out of\\nsorts")
+def raises_in_a_search(x, calls=[]): return raises(x) if calls.append(1) or len(calls) > 50 else fine(x)
 def leaves(x): raise SystemExit(3)
 def leaves_a_search(x): return leaves(x) if x.requires_grad else fine(x)
 def make_leaves(): raise SystemExit(3)
@@ -199,7 +200,11 @@ BAD = {
     "list": (given(detector="mine:listed"), ["'mine:listed' must return one score a row", "got list", "flat tensor"]),
     "raises": (
         given(detector="mine:raises"),
-        ["'mine:raises' must score images (1, 8, 8)", "RuntimeError: out of sorts", "Correct"],
+        ["'mine:raises' must score images (1, 8, 8)", "RuntimeError: out of sorts (mine.py, line 8)", "Correct"],
+    ),
+    "raises in a search": (
+        given(detector="mine:raises_in_a_search"),
+        ["must score any images in [0, 1]", "RuntimeError: out of sorts (mine.py, line 8)", "Correct"],
     ),
     "training": (
         given(detector="mine:Training"),

@@ -236,13 +236,15 @@ def test_a_run_interrupted_before_it_has_a_plan_leaves_no_empty_folder(workplace
     assert not (workplace / "out").exists()
 
 
-def test_bugs_of_ours_are_not_dressed_up(workplace, monkeypatch):
+def test_bugs_of_ours_are_not_dressed_up_and_no_regression(workplace, capsys, monkeypatch):
     def bug(*_args, **_options):
         raise RuntimeError("attack left the ball. This is a bug.")
 
     monkeypatch.setattr(job, "run", bug)
-    with pytest.raises(RuntimeError, match="This is a bug"):
-        main(RUN)
+    assert main(RUN) == 70
+    out, err = capsys.readouterr()
+    assert out == "" and err.startswith("Traceback") and "RuntimeError: attack left the ball. This is a bug." in err
+    assert err.splitlines()[-1].startswith("oodattack: this is a bug of oodattack. Please report it")
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="no such device")

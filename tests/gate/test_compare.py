@@ -60,6 +60,14 @@ def test_a_rise_passes(made, drawn):
     assert not compare(made(id_, clean, {"x": attacked + 1}), made(id_, clean, {"x": attacked}), **AT).regressions
 
 
+def test_what_the_whole_box_leaves_is_no_regression_when_it_falls(made, drawn):
+    id_, clean, attacked = drawn
+    old = made(id_, clean, {"linf": attacked, "sanity-full-box": attacked + 5})
+    found = compare(made(id_, clean, {"linf": attacked, "sanity-full-box": attacked - 5}), old, **AT)
+    assert not found.failed
+    assert [c.threat for c in found.checks] == [CLEAN, "linf"]
+
+
 def test_a_small_fall_passes_however_certain_it_is(made, drawn):
     id_, clean, attacked = drawn
     new, old = made(id_, clean, {"x": attacked - 0.03}), made(id_, clean, {"x": attacked})
