@@ -150,16 +150,17 @@ def _of_the_box(found: Indicators) -> Iterator[str]:
     if found.full_box_auroc is None:
         yield "no sanity-full-box run on the same sides shows that the search works (add it, or sanity-full-box-both)"
     elif found.full_box_auroc > 0.5:
-        yield f"with the whole box the search still left AUROC {found.full_box_auroc:.3f}"
+        left = f"AUROC {found.full_box_auroc:.3f}"
+        yield f"with the whole box the search still left {left}: it fails, or needs more queries"
 
 
 def verdict(clean: float, attacked: float, found: Indicators) -> tuple[Verdict, str]:
     """What the numbers allow one to say.
 
-    Broken: a quarter of the clean advantage over chance is gone, attacked <= 0.5 + 0.75 (clean - 0.5), or the threshold
-    that the search was after rejects a quarter fewer of the OOD inputs that it rejected before. Holds: more is
-    left and no indicator says that the search failed. Inconclusive: more is left, but an indicator does; or there was
-    nothing to lose.
+    Broken: a quarter of the clean advantage over chance is gone, attacked <= 0.5 + 0.75 (clean - 0.5), or there was
+    none to begin with, or the threshold that the search was after rejects a quarter fewer of the OOD inputs that it
+    rejected before. Holds: more is left and no indicator says that the search failed. Inconclusive: more is left, but
+    an indicator does; or that threshold accepted every OOD input before, or the search began at ID images.
 
     Args:
         clean: AUROC before the attack.

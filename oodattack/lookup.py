@@ -15,7 +15,8 @@ INSTALLED = ("<", os.path.dirname(__file__), *sysconfig.get_paths().values())  #
 
 def unknown(argument: str, name: str, names: Sequence[str]) -> ValueError:
     """The error for a name that is not among `names`: it lists them and suggests the closest, or a file."""
-    close = difflib.get_close_matches(name, names, n=1)
+    same = [known for known in names if known.lower() == name.lower()]
+    close = same or difflib.get_close_matches(name, names, n=1)
     remedy = f"Did you mean {meant!r}?" if (meant := on_disk(name, names) or "".join(close)) else "Pick one of them."
     return ValueError(f"`{argument}` must be one of {', '.join(names)}, got {name!r}. {remedy}")
 
@@ -50,7 +51,9 @@ def user_callable(source: str) -> Callable[..., Any]:
     except (Exception, SystemExit) as error:  # whatever the user's module does
         raise ValueError(f"`{source}` must import, got {fault(error)}. Correct the module.") from error
     if not hasattr(module, attribute):
-        raise ValueError(f"`{source}` must name something in {module_name}, got no such name. Check the spelling.")
+        close = difflib.get_close_matches(attribute, [name for name in vars(module) if not name.startswith("_")], n=1)
+        remedy = f"Did you mean {close[0]!r}?" if close else "Check the spelling."
+        raise ValueError(f"`{source}` must name something in {module_name}, got no such name. {remedy}")
     found = getattr(module, attribute)
     if not callable(found):
         raise ValueError(f"`{source}` must be callable, got {type(found).__name__}. Wrap it in a function.")
@@ -66,5 +69,6 @@ def fault(error: BaseException) -> str:
 def summary(error: BaseException, most: int = 200) -> str:
     """An exception in one line: its kind and the beginning of its message, without what steers a terminal."""
     plain = re.sub(r"\x1b\[[0-9;]*[A-Za-z]", "", str(error))  # as torch underlines
-    message = " ".join(re.sub(r"[\x00-\x1f\x7f-\x9f]", " ", plain).split())[:most].rstrip(". ")
+    message = " ".join(re.sub(r"[\x00-\x1f\x7f-\x9f]", " ", plain).split()).rstrip(". ")
+    message = message if len(message) <= most else f"{message[:most].rpartition(' ')[0] or message[:most]} ..."
     return f"{type(error).__name__}: {message}" if message else type(error).__name__

@@ -70,6 +70,13 @@ def test_mean_and_std_are_checked():
     with pytest.raises(ValueError, match=r"`x` must have 3 channels as `mean` has, got 1"):
         net(images(2, 1, 2, 2))  # would be spread over three channels
     assert Classifier(flat(inputs=12), mean=[0.5], std=[0.5])(images(2, 3, 2, 2)).shape == (2, 3)  # one for all
+    with pytest.raises(
+        ValueError, match=r"`mean` must be in \[0, 1\], as images are, got \[123\.0\]\. Divide it by 255"
+    ):
+        Classifier(flat(), mean=[123.0], std=[58.0])
+    with pytest.raises(ValueError, match=r"`mean` must be in \[0, 1\].* Take that of the training images"):
+        Classifier(flat(), mean=[-0.5], std=[0.5])
+    Classifier(flat(), mean=[0.0], std=[1 / 255])  # for a network that sees bytes
 
 
 def test_mode_follows_the_network():

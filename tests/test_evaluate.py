@@ -616,9 +616,10 @@ WRONG = {
     "array": ({"ood": OOD.numpy()}, "`near` must be a tensor of images .*, got ndarray"),
     "id list": ({"id": ID.tolist()}, "`id` must be a tensor of images .*, got list"),
     "one image": ({"ood": OOD[0]}, r"`near` must have shape \(N, C, H, W\), got \(1, 4, 4\)"),
-    "no set": ({"ood": {}}, "must name at least one each, got none of one"),
-    "no threat": ({"threats": []}, "must name at least one each"),
-    "no detector": ({"detector": {}}, "must name at least one each"),
+    "no set": ({"ood": {}}, "must name at least one each, got no ood. Add it"),
+    "no threat": ({"threats": []}, "must name at least one each, got no threats. Add it"),
+    "no detector": ({"detector": {}}, "must name at least one each, got no detector. Add it"),
+    "list of detectors": ({"detector": [brightness]}, "'list' must be callable, images -> scores, got a list. Write"),
     "threat": ({"threats": ["linf"]}, "`threat` must be one of .*, got 'linf'"),
     "targets": ({"targets": torch.rand(3, 1, 5, 4)}, "`targets` must have the shape of the ID images"),
     "threat of no kind": ({"threats": [1]}, r"`threats` must be names, paths or threat models, got \[1\]. Name some"),
@@ -823,7 +824,7 @@ def test_sets_must_be_disjoint():
 
 
 def test_a_report_without_a_cell_is_refused():
-    with pytest.raises(ValueError, match=r"`threats` must apply to a detector.*gives no `latent` to match"):
+    with pytest.raises(ValueError, match=r"`threats` must apply to a detector.*gives no logits to match"):
         evaluate(brightness, id=ID, ood={"o": OOD}, threats=["liang-logit"], seed=0)
 
 
@@ -883,6 +884,13 @@ def test_what_comes_first_may_have_targets(first):
     alone = one(Linear(), [first])
     assert composed.attacked.auroc < alone.attacked.auroc
     assert composed.attacked.n_id == alone.attacked.n_id  # targets are split off for both
+
+
+def test_a_patch_that_covers_the_image_is_no_attack():
+    patch = {"norm": "patch", "attack": "pgd", "step_size": 0.25}
+    report = run(threats=[threat(), threat("whole", eps=4, **patch), threat("part", eps=3, **patch)])
+    assert [(s.threat, s.reason) for s in report.skipped] == [("whole", "a patch of 4 x 4 covers images of 4 pixels")]
+    assert [r.threat for r in report.results] == ["t", "part"]
 
 
 def test_what_comes_first_must_suit_the_detector_too():

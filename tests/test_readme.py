@@ -13,7 +13,7 @@ import pytest
 import torch
 import yaml
 
-from oodattack.attacks import ATTACKS
+from oodattack.attacks import ATTACKS, outside
 from oodattack.cli import cli, main
 from oodattack.data import DATASETS
 from oodattack.detectors import DETECTORS
@@ -173,3 +173,7 @@ def test_tables_name_everything_built_in():
         assert f"`{name}`" in README, name
     mentioned = set(re.findall(r"\*\*([a-z0-9-]+)\*\*:", README)) - {"clean", "verdict"}
     assert mentioned <= set(presets())
+
+
+def test_how_many_attacks_of_torchattacks_there_are():
+    assert f"| {len(outside())} of that library's |" in README

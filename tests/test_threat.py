@@ -406,6 +406,23 @@ def test_after_names_another_threat_model(write):
         read_threat(write(LINF + '\nafter = "nothing"', "then.toml"))
 
 
+def test_wrong_fields_are_told_in_one_line_from_python_too():
+    fields = read_threat("linf-8-255").model_dump()
+    for wrong, words in (
+        ({"queries": -5}, "`queries` must be greater than or equal to 1, got -5. Correct the field."),
+        ({"eps": 8}, "`eps` must be in (0, 1] for linf, got 8. Write 8/255, not 8."),
+        ({"radius": 1}, "`radius` must be a known field (norm, eps, "),
+    ):
+        with pytest.raises(ValueError) as caught:
+            ThreatModel(**fields | wrong)
+        assert str(caught.value).startswith(words) and "\n" not in str(caught.value)
+    del fields["norm"]
+    with pytest.raises(ValueError, match=r"^`norm` must be given, got nothing\. Add it"):
+        ThreatModel(**fields)
+    with pytest.raises(ValueError, match=r"^`members` must differ in name, got .*Rename one\.$"):
+        Suite(name="twice", members=(read_threat("linf-8-255"),) * 2, source="test")
+
+
 def test_after_has_no_after_of_its_own():
     first = read_threat("linf-8-255")
     then = first.model_copy(update={"after": first})

@@ -86,7 +86,11 @@ def outside() -> list[dict[str, str]]:
     from oodattack.attacks.torchattacks_adapter import names, remark
 
     return [
-        {"name": f"{OUTSIDE}{name}", "description": remark(name) or "on the score itself", "source": "torchattacks"}
+        {
+            "name": f"{OUTSIDE}{name}",
+            "description": "; ".join(filter(None, ("on the score itself", remark(name)))),
+            "source": "torchattacks",
+        }
         for name in names()
     ]
 

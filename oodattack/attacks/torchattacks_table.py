@@ -5,6 +5,7 @@ from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from oodattack.lookup import unknown
+from oodattack.threat import OUTSIDE
 
 BATCH = "its random numbers depend on the batch size"
 NEAREST = "stops at the threshold: looks for the nearest input that gains what eps promises to first order"
@@ -105,5 +106,5 @@ def find_foreign(name: str) -> Foreign:
             f"`attack` must fit a score within a ball, got torchattacks:{name}, which {REFUSED[name]}. Pick another."
         )
     if name not in ATTACKS:
-        raise unknown("attack", name, list(ATTACKS))
+        raise unknown("attack", OUTSIDE + name, [OUTSIDE + known for known in ATTACKS])
     return ATTACKS[name]

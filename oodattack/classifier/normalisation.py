@@ -10,7 +10,8 @@ def normalisation(mean: Sequence[float] | None, std: Sequence[float] | None) -> 
     """Mean and std of channels as tensors of shape (1, C, 1, 1); 0 and 1 for None.
 
     Raises:
-        ValueError: one without the other, numbers of channels that differ, or a std that is not positive.
+        ValueError: one without the other, numbers of channels that differ, a mean outside [0, 1], or a std that is not
+            positive.
     """
     try:
         shift, scale = (None if part is None else torch.as_tensor(part, dtype=torch.float32) for part in (mean, std))
@@ -30,6 +31,9 @@ def normalisation(mean: Sequence[float] | None, std: Sequence[float] | None) -> 
         raise ValueError(f"`std` must be > 0, got {std}. Take that of the training images.")
     if not shift.isfinite().all():
         raise ValueError(f"`mean` must be finite, got {mean}. Take that of the training images.")
+    if shift.min() < 0 or shift.max() > 1:
+        remedy = "Divide it by 255, and `std` too" if shift.max() > 1 else "Take that of the training images"
+        raise ValueError(f"`mean` must be in [0, 1], as images are, got {mean}. {remedy}.")
     return shift.view(1, -1, 1, 1), scale.view(1, -1, 1, 1)
 
 

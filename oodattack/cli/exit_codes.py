@@ -43,7 +43,8 @@ def main(argv: list[str] | None = None) -> int:
             click.echo(error.format_message())
             return 2
         command = error.ctx.command_path if isinstance(error, click.UsageError) and error.ctx else "oodattack"
-        return _say(f"{error.format_message().rstrip('.')}. See `{command} --help`.", 2)
+        said = error.format_message().rstrip(".")
+        return _say(f"{said}{'' if said.endswith('?') else '.'} See `{command} --help`.", 2)
     except SystemExit as stop:
         if VARIABLE in os.environ:
             raise  # click's own: completion is done

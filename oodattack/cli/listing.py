@@ -1,5 +1,6 @@
 """`oodattack list`."""
 
+from pathlib import Path
 from typing import Any
 
 import click
@@ -22,21 +23,36 @@ def list_(what: str, as_json: bool) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    table = Table(title=what, title_justify="left")
+    caption = None
+    if what == "threats":
+        caption = f"files to start one of your own from: {Path(rows[0]['file']).parent}"
+        said = "{direction}, {limits}: {attack}, {queries} queries"
+        rows = [{"name": row["name"], "threat": said.format(**row), "source": row["source"]} for row in rows]
+    table = Table(title=what, title_justify="left", caption=caption, caption_justify="left")
     for column in rows[0]:
-        table.add_column(column, overflow="fold")
+        table.add_column(column, overflow="fold", no_wrap=column == "name")
     for row in rows:
         table.add_row(*row.values())
     Console().print(table)
 
 
 def rows_of(what: str) -> list[dict[str, str]]:
-    """name, source and description of everything of a kind."""
+    """name, source and description of everything of a kind; what threats are, in place of the latter."""
     if what == "threats":
-        from oodattack.threat import direction, presets, read_threat
+        from oodattack.threat import direction, in_short, preset_folder, presets, read_threat
 
         read = [read_threat(name) for name in presets()]
-        return [{"name": t.name, "direction": direction(t), "source": t.source} for t in read]
+        folder = preset_folder()
+        return [
+            {
+                "name": t.name,
+                "direction": direction(t),
+                **in_short(t),
+                "source": t.source,
+                "file": f"{folder / t.name}.toml",
+            }
+            for t in read
+        ]
     if what == "recipes":
         from oodattack.job.training import recipes
 

@@ -98,6 +98,11 @@ def open_picture(path: Path, *, upright: bool) -> "Image":
     """A picture from disk, its pixels decoded and the file closed again."""
     from PIL import Image, ImageOps
 
-    with Image.open(path) as file:
-        file.load()
-        return ImageOps.exif_transpose(file) if upright else file.copy()
+    try:
+        with Image.open(path) as file:
+            file.load()
+            return ImageOps.exif_transpose(file) if upright else file.copy()
+    except (OSError, SyntaxError, EOFError) as error:
+        if str(path) in str(error):
+            raise
+        raise OSError(f"{' '.join(str(error).split())} in {path}") from error

@@ -63,8 +63,8 @@ def members(name: str, id_name: str) -> list[str]:
     if group not in GROUP_SOURCES or (wanted not in GROUPS and group not in ("near", "far")):
         return [name]
     if wanted not in GROUPS:
-        known = ", ".join(GROUPS)
-        raise ValueError(f"`{name}` must go with one of the ID sets {known}, got {wanted!r}. Name the sets one by one.")
+        known, first = ", ".join(GROUPS), next(of for of, groups in GROUPS.items() if group in groups)
+        raise ValueError(f"`{name}` must go with one of the ID sets {known}, got {wanted!r}. Write {group}:{first}.")
     if group not in GROUPS[wanted]:
         known = ", ".join(GROUPS[wanted])
         raise ValueError(

@@ -155,8 +155,9 @@ def checked(
         ValueError: what `evaluate` was given does not fit together.
     """
     needs_ood = any(limits_of(t).start == "ood" for t in threats)
-    if not detectors or not threats or (needs_ood and not ood):
-        raise ValueError("`detector`, `ood` and `threats` must name at least one each, got none of one. Add it.")
+    for what, given in (("detector", detectors), ("threats", threats), ("ood", ood if needs_ood else [1])):
+        if not given:
+            raise ValueError(f"`detector`, `ood` and `threats` must name at least one each, got no {what}. Add it.")
     check_images(id, "id", like=id)
     if targets is None and any(m.needs_targets for t in threats for m in members_of(t)):
         if len(id) < 2:

@@ -55,7 +55,12 @@ def exact_digests(x: Tensor) -> Iterator[bytes]:
 
 
 def check_detector(detector: Detector, name: str) -> None:
-    """Raise ValueError if the detector has no hash, or any module inside it is in training mode."""
+    """Raise ValueError if it cannot be called, has no hash, or holds a module in training mode."""
+    if not callable(detector):
+        raise ValueError(
+            f"detector {name!r} must be callable, images -> scores, got a {type(detector).__name__}. "
+            "Write a function; for several, a dict of them by name."
+        )
     try:
         hash(detector)
     except TypeError:

@@ -60,10 +60,12 @@ def quarry(
     if threat.match in (None, "score"):
         return Quarry(stand_in.score, stand_in.name, stand_in.exact) if stand_in else Quarry(detector, None, True)
     own: Latent | None = getattr(detector, "latent", None)
+    if threat.match == "logits" and not getattr(detector, "of_logits", False):
+        raise Unfit(
+            "the detector gives no logits to match" if own is None else "its score is not a function of the logits"
+        )
     if own is None:
         raise Unfit("the detector gives no `latent` to match")
-    if threat.match == "logits" and not getattr(detector, "of_logits", False):
-        raise Unfit("its score is not a function of the logits")
     if stand_in is not None and stand_in.latent is not None:
         return Quarry(stand_in.latent, stand_in.name, False)
     return Quarry(own, None, True)

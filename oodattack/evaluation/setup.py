@@ -99,6 +99,8 @@ class Setup:
         Raises:
             Unfit: nothing that the threat model asks for.
         """
+        if limits.norm == "patch" and limits.eps >= (side := min(self.id.shape[2:])):
+            raise Unfit(f"a patch of {limits.eps:.0f} x {limits.eps:.0f} covers images of {side} pixels")
         detector, stand_in = self.detectors[name], self.subjects[name].stand_in
         if limits.match in ("latent", "logits") or limits.objective == "latent":
             self._look_over_latents(name)

@@ -1,7 +1,6 @@
 """The run directory: made before any work, filled cell by cell."""
 
 import re
-import shlex
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from datetime import datetime
@@ -11,8 +10,8 @@ from shutil import rmtree
 from oodattack.data.disk import PREFIX
 from oodattack.report.sheet import Shown, contact_sheet, sheet_path
 from oodattack.runs.evidence import INDEX
+from oodattack.runs.go_on import PLAN, how_to_go_on
 from oodattack.runs.manifest import MANIFEST
-from oodattack.runs.plan import PLAN
 
 PASSING = re.compile(rf".+\.\d+\.partial|{PREFIX}.*")  # files; see `replace_file` and `room_on_disk`
 
@@ -24,11 +23,6 @@ class Interrupted(KeyboardInterrupt):
         on = (folder / PLAN).exists()
         kept = f"interrupted, what was finished is kept. Go on with: {how_to_go_on(folder)}"
         super().__init__(kept if on else "interrupted")
-
-
-def how_to_go_on(folder: Path) -> str:
-    """The command that goes on with a run."""
-    return shlex.join(["oodattack", "run", "--resume", str(folder)])
 
 
 @contextmanager

@@ -20,11 +20,12 @@ from oodattack.gallery.run_page import write_page
 from oodattack.job.ask import DEFAULT_DETECTORS, DEFAULT_THREATS, ON_A_MODEL, Job
 from oodattack.job.detectors import Wanted, build_detector, split_name
 from oodattack.job.device import checked_device
-from oodattack.job.folder import Interrupted, forget, how_to_go_on, run_directory, tidy, write_sheet
+from oodattack.job.folder import Interrupted, forget, run_directory, tidy, write_sheet
 from oodattack.job.images import Loaded, fit_images, fit_moved, load_images
 from oodattack.job.networks import Network, learnt_by, load_networks
 from oodattack.job.planned import checked_before, checked_now, job_of, plan_of
 from oodattack.report import Report, read_report
+from oodattack.runs.go_on import how_to_go_on
 from oodattack.runs.images import dtype_of
 from oodattack.runs.keeper import RunKeeper
 from oodattack.runs.manifest import MANIFEST, write_manifest

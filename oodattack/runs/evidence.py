@@ -7,6 +7,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from oodattack.lookup import summary
 from oodattack.report.record import Key
+from oodattack.runs import go_on
 
 AT_ONCE = 1024  # rows a file
 INDEX = "evidence.json"
@@ -69,8 +70,8 @@ def read_evidence(folder: Path) -> Evidence:
     try:
         return Evidence.model_validate_json(path.read_bytes())
     except OSError as error:
-        remedy = "Finish the run." if folder.is_dir() else "Check the path."
-        raise ValueError(f"{path}: a finished run must have evidence, got {error.strerror}. {remedy}") from None
+        remedy = go_on.remedy(folder)
+        raise ValueError(f"{path}: a finished run must have evidence, got {error.strerror}. {remedy}.") from None
     except ValidationError as error:
         raise ValueError(f"{path}: must be as it was written, got {summary(error)}. Run again.") from None
 

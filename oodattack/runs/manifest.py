@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 from oodattack.lookup import summary
+from oodattack.runs import go_on
 from oodattack.runs.plan import files_sha256
 from oodattack.whole_file import write_file
 
@@ -33,8 +34,8 @@ def read_manifest(folder: Path) -> dict[str, str]:
     try:
         files = json.loads(path.read_bytes())["files"]
     except OSError as error:
-        remedy = "Finish it." if folder.is_dir() else "Check the path."
-        raise ValueError(f"{path}: a finished run must have a manifest, got {error.strerror}. {remedy}") from None
+        remedy = go_on.remedy(folder)
+        raise ValueError(f"{path}: a finished run must have a manifest, got {error.strerror}. {remedy}.") from None
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise ValueError(f"{path}: must be as it was written, got {summary(error)}. Run again.") from None
     if not isinstance(files, dict) or not all(isinstance(v, str) for v in files.values()):

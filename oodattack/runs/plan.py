@@ -11,10 +11,11 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from oodattack.identity import sha256_of_file
 from oodattack.lookup import summary
 from oodattack.runs.evidence import inside
+from oodattack.runs.go_on import PLAN
 from oodattack.threat import Suite, Sweep, Threat, ThreatModel, file_hash
+from oodattack.threat.strict import Misfit
 from oodattack.whole_file import write_file
 
-PLAN = "plan.json"
 KINDS: dict[str, type[ThreatModel] | type[Suite] | type[Sweep]] = {
     "threat model": ThreatModel,
     "suite": Suite,
@@ -39,7 +40,7 @@ class Dump(BaseModel):
         """
         try:
             found = KINDS[self.kind].model_validate_json(json.dumps(self.content))
-        except ValidationError as error:
+        except (ValidationError, Misfit) as error:
             raise ValueError(
                 f"`threats` must hold what a threat file does, got {summary(error)}. Start a new run."
             ) from None

@@ -4,6 +4,7 @@ Started by torchrun, which says in the environment who is who; without it there 
 results on the CPU, so gloo carries it, whatever the device.
 """
 
+import atexit
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -92,4 +93,5 @@ def join() -> Ranks:
     ranks = Ranks(int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"]), int(os.environ["LOCAL_RANK"]))
     if ranks.world > 1 and not torch.distributed.is_initialized():
         torch.distributed.init_process_group("gloo", timeout=PATIENCE)
+        atexit.register(torch.distributed.destroy_process_group)  # joins its threads, which may abort an exit
     return ranks

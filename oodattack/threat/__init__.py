@@ -3,7 +3,7 @@
 from oodattack.threat.files import preset_folder, presets, read_threat
 from oodattack.threat.group import Suite, Sweep, Threat, each_radius, file_hash, limits_of, members_of, shares_queries
 from oodattack.threat.model import ON_A_SCORE, OUTSIDE, STARTS, ThreatModel
-from oodattack.threat.wanted import direction, other_goal
+from oodattack.threat.wanted import direction, in_short, other_goal
 
 __all__ = [
     "ON_A_SCORE",
@@ -16,6 +16,7 @@ __all__ = [
     "direction",
     "each_radius",
     "file_hash",
+    "in_short",
     "limits_of",
     "members_of",
     "other_goal",

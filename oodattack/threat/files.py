@@ -4,11 +4,10 @@ import tomllib
 from pathlib import Path
 from typing import Any
 
-from pydantic import ValidationError
-
 from oodattack.lookup import summary, unknown
 from oodattack.threat.group import Suite, Sweep, Threat, members_of
 from oodattack.threat.model import ThreatModel
+from oodattack.threat.strict import Misfit
 
 LONGEST = 1_000_000  # bytes of a file
 DOTS = 1000  # in a line
@@ -74,8 +73,8 @@ def _read(path: Path, *, inside: Path | None = None, before: Path | None = None)
         if isinstance(raw.get("eps"), list):
             return _sweep(raw, path)
         return ThreatModel(name=path.stem, **raw)
-    except ValidationError as error:
-        raise ValueError(f"{path}: {explain(error)}") from None
+    except Misfit as error:
+        raise ValueError(f"{path}: {error}") from None
 
 
 def _text(path: Path) -> str:
@@ -133,8 +132,8 @@ def _member(table: dict[str, Any], shared: dict[str, Any], raw: dict[str, Any], 
     try:
         fields: dict[str, Any] = {"source": raw.get("source")} | shared | _composed(table, path)
         return ThreatModel(**fields | {"name": f"{path.stem}/{table['name']}"})
-    except ValidationError as error:
-        raise ValueError(f"{path}: member {table['name']!r}: {explain(error)}") from None
+    except Misfit as error:
+        raise ValueError(f"{path}: member {table['name']!r}: {error}") from None
 
 
 def _members(names: Any, path: Path) -> tuple[ThreatModel, ...]:
@@ -147,20 +146,3 @@ def _members(names: Any, path: Path) -> tuple[ThreatModel, ...]:
         raise ValueError(f"{path}: `members` must not name the suite itself, got {path.stem!r}. Drop it.")
     read = (_read(_beside(name, path), inside=path) for name in names)
     return tuple(m for t in read for m in members_of(t))
-
-
-def explain(error: ValidationError) -> str:
-    """The first complaint of a validation as one line: field, rule, value, remedy."""
-    first = error.errors()[0]
-    field = ".".join(str(part) for part in first["loc"])
-    if first["type"] == "missing":
-        return f"`{field}` must be given, got nothing. Add it: no field of a threat model has a default."
-    if first["type"] == "extra_forbidden":
-        known = ", ".join(n for n in ThreatModel.model_fields if n != "name")
-        return f"`{field}` must be a known field ({known}), got an unknown one. Correct or drop it."
-    message = str(first["msg"]).removeprefix("Value error, ")
-    if not field:
-        return message
-    _, should, rest = message.partition(" should ")  # pydantic: "Input should be greater than 0"
-    rule = f"must {rest}" if should else message if message.startswith("must") else f"must be right: {message}"
-    return f"`{field}` {rule}, got {first['input']!r}. Correct the field."

@@ -4,12 +4,13 @@ import hashlib
 from itertools import pairwise
 from typing import Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
 from oodattack.threat.model import ON_A_SCORE, ThreatModel
+from oodattack.threat.strict import Strict
 
 
-class Suite(BaseModel):
+class Suite(Strict):
     """Several searches within one ball; its number takes each row at its worst over them.
 
     Attributes:
@@ -22,8 +23,6 @@ class Suite(BaseModel):
             spends its own on every row.
         source: paper or document.
     """
-
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
     name: str
     members: tuple[ThreatModel, ...] = Field(min_length=1, strict=False)
@@ -60,7 +59,7 @@ class Suite(BaseModel):
         return self
 
 
-class Sweep(BaseModel):
+class Sweep(Strict):
     """One threat model at several radii: AUROC against eps, and eps50, the radius that leaves AUROC 0.5.
 
     Attributes:
@@ -68,8 +67,6 @@ class Sweep(BaseModel):
         members: the threat model at each radius, in rising order.
         source: paper or document.
     """
-
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
     name: str
     members: tuple[ThreatModel, ...] = Field(min_length=2, strict=False)
@@ -79,7 +76,8 @@ class Sweep(BaseModel):
     def _radii_rise(self) -> Self:
         radii = [m.eps for m in self.members]
         if any(b <= a for a, b in pairwise(radii)):
-            raise ValueError(f"`eps` must rise from radius to radius, got {radii}. Sort them.")
+            remedy = "Sort them" if len(set(radii)) == len(radii) else "Write each once"
+            raise ValueError(f"`eps` must rise from radius to radius, got {radii}. {remedy}.")
         return self
 
 

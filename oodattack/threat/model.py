@@ -5,10 +5,11 @@ from fractions import Fraction
 from typing import Annotated, Literal, Self
 
 import torch
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
+from pydantic import BeforeValidator, Field, field_validator, model_validator
 from torch import Tensor
 
 from oodattack.geometry import norm_of, patch_side, project_patch_then_clamp, project_roughly, project_then_clamp
+from oodattack.threat.strict import Strict
 
 Norm = Literal["linf", "l2", "l1", "patch"]
 Aim = Literal["hide", "raise", "both", "match", "quantile", "cross"]
@@ -48,7 +49,7 @@ def _fraction(value: object) -> object:
 Number = Annotated[float, BeforeValidator(_fraction), Field(allow_inf_nan=False)]
 
 
-class ThreatModel(BaseModel):
+class ThreatModel(Strict):
     """Limits on one attacker, and how it searches. No field that applies has a default: the choice is the point
     of the evaluation.
 
@@ -88,8 +89,6 @@ class ThreatModel(BaseModel):
             restarts each row keeps the better.
         source: paper or document the numbers come from.
     """
-
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
     name: str
     norm: Norm

@@ -1,8 +1,8 @@
-"""What a report says that a threat wants."""
+"""What reports and lists say of a threat."""
 
 from typing import Literal
 
-from oodattack.threat.group import Threat, limits_of, members_of
+from oodattack.threat.group import Suite, Threat, limits_of, members_of
 from oodattack.threat.model import Aim, ThreatModel
 
 
@@ -14,6 +14,26 @@ def direction(threat: Threat) -> Aim | Literal["misclassify"]:
     if len(aims) == 1:
         return aims.pop()
     return "hide" if not limits.attacks_id else "both" if limits.attacks_ood else "raise"
+
+
+def in_short(threat: Threat) -> dict[str, str]:
+    """Limits, searches and queries of an input, in words: the queries of all members, or those that they share."""
+    one, members = limits_of(threat), members_of(threat)
+    radii = [in_255ths(m.eps) if one.norm == "linf" else f"{m.eps:g}" for m in (members[0], members[-1])]
+    limits = f"{one.norm} {' to '.join(dict.fromkeys(radii))}"
+    limits += "" if one.limit is None else f", limit {one.limit:g}"
+    limits += "" if one.severity is None else f", severity {one.severity}"
+    limits += "" if one.after is None else f", after {one.after.name}"
+    radius = 1 if isinstance(threat, Suite) else len(members)  # of a sweep each has the same queries
+    queries = threat.queries if isinstance(threat, Suite) else None
+    total = queries or sum(m.queries for m in members) // radius
+    return {"limits": limits, "attack": ", ".join(dict.fromkeys(m.attack for m in members)), "queries": str(total)}
+
+
+def in_255ths(eps: float) -> str:
+    """8/255 where that is what a number is, else the number."""
+    steps = round(255 * eps)
+    return f"{steps}/255" if steps < 255 and abs(255 * eps - steps) < 1e-9 else f"{eps:g}"
 
 
 def other_goal(threat: Threat) -> str | None:

@@ -58,6 +58,7 @@ THREATS = {
     "match.toml": changed(match='"latent"'),
     "step.toml": changed(step_size='"1/4"'),
     "disagree.toml": 'members = ["linf-8-255", "l2-1"]\nsource = "s"',
+    "lower.toml": changed(attack='"torchattacks:pgd"'),
     "itself.toml": 'members = ["itself.toml"]\nsource = "s"',
     "picture.toml": changed(start='"picture:broken.png"'),
     "no-picture.toml": changed(start='"picture:nowhere.png"'),
@@ -224,6 +225,7 @@ BAD = {
         ["`mine:number` must be callable", "got int", "Wrap it in a function"],
     ),
     "no such name": (given(detector="mine:score"), ["`mine:score` must name something in mine", "Check the spelling"]),
+    "near a name": (given(detector="mine:raise"), ["something in mine", "Did you mean 'raises'?"]),
     "no such module": (
         given(detector="nowhere.mod:f"),
         ["`nowhere.mod:f` must name an importable module", "Check name"],
@@ -358,6 +360,12 @@ BAD = {
     "option": ([*USER, "--detecter", "energy"], ["--detecter", "--detector", "oodattack run --help"]),
     "option without value": (["run", "--threat"], ["--threat", "requires an argument"]),
     "command": (["rum"], ["No such command", "rum"]),
+    "command near one": (["lst"], ["No such command", "Did you mean 'list'? See `oodattack --help`."]),
+    "bytes": (
+        given(model="mine:net", detector="energy", mean="123", std="58"),
+        ["`mean` must be in [0, 1]", "(123.0,)", "Divide it by 255"],
+    ),
+    "outside attack in lower case": (given(threat="lower.toml"), ["'torchattacks:pgd'", "mean 'torchattacks:PGD'?"]),
     "device absent": (given(device="cuda:7"), ["`--device` must be there", "got 'cuda:7'", "Try cpu"]),
     "device unknown": (given(device="abacus"), ["`--device` must be there", "got 'abacus'", "Try cpu"]),
     "device without numbers": (given(device="meta"), ["`--device` must be there", "got 'meta'", "Try cpu"]),

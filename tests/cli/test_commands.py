@@ -14,6 +14,7 @@ import oodattack
 from oodattack import job
 from oodattack.cli import cli, main
 from oodattack.report import read_report
+from oodattack.threat import read_threat
 
 KINDS = ["detectors", "threats", "attacks", "datasets", "objectives", "recipes", "models", "protocols"]
 CODE = """
@@ -113,6 +114,23 @@ def test_list_as_a_table(kind, capsys):
     assert err == ""
     for name in NAMES[kind]:
         assert name in out
+
+
+def test_the_list_of_threats_says_what_each_of_them_is(capsys):
+    assert main(["list", "threats", "--json"]) == 0
+    rows = {row["name"]: row for row in json.loads(capsys.readouterr().out)}
+    short = {name: [row[key] for key in ("limits", "attack", "queries")] for name, row in rows.items()}
+    assert short["linf-8-255"] == ["linf 8/255", "apgd", "50"]
+    assert short["atom-comp"] == ["linf 8/255, after corruptions-5", "pgd", "42"]
+    assert short["semantic-stadv"] == ["linf 1, limit 0.025", "stadv", "102"]
+    assert short["ood-aa"] == ["linf 8/255", "pgd-decay, pgd, lbfgs, fmn, square", "500"]
+    assert short["patch-60"][0] == "patch 60" and short["corruptions-3"][0] == "linf 1, severity 3"
+    assert short["flagship"][2] == str(sum(m.queries for m in read_threat("flagship").members))
+    sweep = read_threat(rows["fort-linf"]["file"])
+    assert short["fort-linf"][0] == f"linf {sweep.members[0].eps:g} to {sweep.members[-1].eps:g}"
+    assert short["fort-linf"][2] == str(sweep.members[0].queries)
+    for row in rows.values():
+        assert read_threat(row["file"]) == read_threat(row["name"])
 
 
 # --- run ---

@@ -124,7 +124,7 @@ WRONG = {
     "missing": (os.rmdir, "must name a folder, got none at"),
     "empty": (lambda path: None, r"must hold pictures \(.jpg, .*\), got none in"),
     "text": (broken, "must hold readable pictures, got: cannot identify"),
-    "cut off": (half, "must hold readable pictures, got:"),
+    "cut off": (half, r"must hold readable pictures, got: .* in \S*a\.png\. Restore that file"),
     "flat and classes": (both, "must be flat or have a sub-folder a class, got both. Move the 1 pictures"),
 }
 

@@ -40,7 +40,7 @@ def test_the_table_cannot_be_changed_through_what_comes_back():
 
 def test_errors():
     with pytest.raises(
-        ValueError, match=r"`near` must go with one of the ID sets digits, .*got 'npz:a'\. Name the sets"
+        ValueError, match=r"`near` must go with one of the ID sets digits, .*got 'npz:a'\. Write near:digits\."
     ):
         expand(["near"], id_name="npz:a")
     with pytest.raises(ValueError, match=r"`far:svhn` must go with one of the ID sets .*got 'svhn'"):

@@ -516,7 +516,11 @@ def test_what_cannot_be_read_fails_in_one_line(run, capsys, name, text):
 def test_an_unfinished_run_cannot_be_verified(place, capsys):
     (place / "out").mkdir()
     assert main(["verify", "out"]) == 2
-    assert "a finished run must have a manifest" in capsys.readouterr().err
+    assert "a finished run must have a manifest" in (err := capsys.readouterr().err) and "Check the path." in err
+    (place / "out" / "plan.json").write_text("{}")
+    for command in ("verify", "gallery"):
+        assert main([command, "out"]) == 2
+        assert "Finish it: oodattack run --resume out." in capsys.readouterr().err
 
 
 def test_verification_loads_none_of_the_attacks(finished):

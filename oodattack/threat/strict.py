@@ -1,0 +1,37 @@
+"""Records that refuse wrong fields in one line, from Python as from a file."""
+
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+
+class Misfit(ValueError):
+    """Fields that do not fit: the first complaint, with field, rule, value and remedy."""
+
+
+class Strict(BaseModel):
+    """A frozen record of fields that are all known and of the right type."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+    def __init__(self, **fields: Any) -> None:
+        try:
+            super().__init__(**fields)
+        except ValidationError as error:
+            raise Misfit(self._first_complaint(error)) from None
+
+    @classmethod
+    def _first_complaint(cls, error: ValidationError) -> str:
+        first = error.errors()[0]
+        field = ".".join(str(part) for part in first["loc"])
+        if first["type"] == "missing":
+            return f"`{field}` must be given, got nothing. Add it: no field of a threat model has a default."
+        if first["type"] == "extra_forbidden":
+            known = ", ".join(n for n in cls.model_fields if n != "name")
+            return f"`{field}` must be a known field ({known}), got an unknown one. Correct or drop it."
+        message = str(first["msg"]).removeprefix("Value error, ")
+        if not field:
+            return message
+        _, should, rest = message.partition(" should ")  # pydantic: "Input should be greater than 0"
+        rule = f"must {rest}" if should else message if message.startswith("must") else f"must be right: {message}"
+        return f"`{field}` {rule}, got {first['input']!r}. Correct the field."
