@@ -235,7 +235,7 @@ def _compare(f: Score, x: Tensor, grad: Tensor, seed: int, found: Probe) -> Prob
     if not judged.any():
         return found
     agree = torch.stack([_alike(measured, expected) for measured, expected in along]).any(dim=0)
-    likeness = [_likeness(pairs)[judged].mean().item() for pairs in across]
+    likeness = [_likeness(changes)[judged].mean().item() for changes in across]
     return found._replace(along=_share(agree[judged]), uphill=_share(along[-1][0][judged] > 0), across=max(likeness))
 
 
@@ -251,9 +251,9 @@ def _alike(measured: Tensor, expected: Tensor) -> Tensor:
     return (ratio >= 1 / FACTOR) & (ratio <= FACTOR)
 
 
-def _likeness(pairs: list[tuple[Tensor, Tensor]]) -> Tensor:
+def _likeness(changes: list[tuple[Tensor, Tensor]]) -> Tensor:
     """2 <p, q> / (|p|^2 + |q|^2) of each row's predicted and measured changes; 0 if both are 0 or one is not finite."""
-    measured, expected = torch.stack([m for m, _ in pairs]), torch.stack([e for _, e in pairs])
+    measured, expected = torch.stack([m for m, _ in changes]), torch.stack([e for _, e in changes])
     size = measured.square().sum(0) + expected.square().sum(0)
     return (2 * (measured * expected).sum(0) / size.clamp(min=1e-300)).nan_to_num(0.0, 0.0, 0.0)
 

@@ -34,7 +34,7 @@ class State(NamedTuple):
 
 
 Draw = Callable[[RowRandom, Tensor], Tensor]
-Ascend = Callable[[Tensor, ThreatModel, State], tuple[Tensor, State]]  # estimate -> what to add, in units of eps
+Ascend = Callable[[Tensor, ThreatModel, State], tuple[Tensor, State]]  # estimate -> what to add, in units of `reach`
 
 
 def nes(*, samples: int = 10, sigma: float = 0.001, step_size: float = 0.5, momentum: float = 0.9) -> Attack:
@@ -76,7 +76,7 @@ def probing(draw: Draw, ascend: Ascend, *, samples: int, sigma: float, step_size
         ascend: what to make of an estimate of the gradient.
         samples: pairs for one step, >= 1.
         sigma: length of a probe, > 0, input units.
-        step_size: first step as a share of eps, in (0, 2].
+        step_size: first step as a share of eps (for a patch: of the range of a pixel), in (0, 2].
 
     Raises:
         ValueError: a number is out of range.

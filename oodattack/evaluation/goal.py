@@ -28,14 +28,14 @@ class Goal(NamedTuple):
         beaten: scores that the attacked rows want to pass, in the scale of the quarry or, where it has one, of its
             judge: ID scores for side "ood", OOD scores for side "id".
         targets: shape (N, R, D), for objectives on a latent: what each row is to match, R choices of it.
-        confirm: images -> (B,), whether the detectors themselves let each pass; for quarries that are not exact.
+        confirm: see `maximise`: whether the detectors themselves let each pass; for quarries that are not exact.
         beyond: images of the other side, for decision-only searches, which begin with one that is accepted.
     """
 
     side: str
     beaten: Tensor | None = None
     targets: Tensor | None = None
-    confirm: Callable[[Tensor], Tensor] | None = None
+    confirm: Loss | None = None
     beyond: Tensor | None = None
 
 

@@ -27,7 +27,6 @@ FEW, MANY = 2, 32  # rows that a trial takes: of few open ones not all, and of m
 WORTH = 1e-3  # AUROC that a turn on all rows must have brought, in proportion on fewer, to earn another one,
 SHARE = 0.02  # or this share of what was left, where that is less
 LEAST = 1e-9  # more than rounding
-PATIENCE = 1  # turns on all open rows that may bring nothing
 PARTS = 4  # of a member's queries, in which longer turns are measured: rows of one length are searched together
 DOUBLINGS = 2  # of a member's queries, from turn to turn,
 QUICK = 0.3  # while a turn finishes so many of its rows; where it finishes fewer, longer searches are what they need
@@ -47,7 +46,7 @@ class Standing:
     """How a member has done so far."""
 
     took: Took  # in its last turn or trial
-    patience: int
+    going: bool  # until a turn on all open rows brings nothing; members for the threshold have one turn, on every row
     turns: int  # on all open rows
 
 
@@ -91,11 +90,11 @@ def scheduled(setup: Setup, suite: Suite, name: str, fronts: Sequence[Front], ag
     first = next(iter(plan))
     for limits in plan:
         took = take(limits, trial=limits != first)
-        standings[limits] = Standing(took, patience=PATIENCE * (limits.aim != "cross"), turns=int(limits == first))
+        standings[limits] = Standing(took, going=limits.aim != "cross", turns=int(limits == first))
         members[turn(limits)] = curve[-1][1]
         if limits == first:
             started, blind = [f.best.scores.clone() for f in fronts], 0.0
-    if standings[first].patience and len(plan) > 1:  # what it took from clean rows says nothing of another turn
+    if standings[first].going and len(plan) > 1:  # what it took from clean rows says nothing of another turn
         standings[first].took = take(first, trial=True, times=2)
     _go_on(standings, fronts, take)
     budget = (suite.queries or 0) * sum(len(f.x) for f in fronts)
@@ -123,7 +122,7 @@ def _go_on(standings: dict[ThreatModel, Standing], fronts: Sequence[Front], take
     """Turns after the trials, until none brings anything; see `scheduled`."""
     had: set[ThreatModel] = set()  # a long search, in this round
     compared = False
-    while going := [m for m in standings if standings[m].patience]:
+    while going := [m for m in standings if standings[m].going]:
         if had >= set(going):
             had.clear()
         going = [m for m in going if m not in had]
@@ -144,7 +143,7 @@ def _go_on(standings: dict[ThreatModel, Standing], fronts: Sequence[Front], take
             had.add(limits)
             standing.took = take(limits, share=share)
         standing.turns += 1
-        standing.patience = PATIENCE if standing.took.worth else standing.patience - 1
+        standing.going = standing.took.worth > 0
 
 
 def _rivals(standings: dict[ThreatModel, Standing], going: Sequence[ThreatModel]) -> list[ThreatModel]:

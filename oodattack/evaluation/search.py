@@ -127,7 +127,7 @@ def _block(
     asked, everybody = objective(prey, threat, goal, x, rows), torch.arange(len(x), device=x.device)
     if len(asked.losses) == 1:
         return _once(asked, 0, threat, x, goal, everybody, random, precision, progress)
-    asked, left, spent = _chosen(asked, threat, x, random, precision, progress)
+    asked, left, spent = _raced(asked, threat, x, random, precision, progress)
     best: Found | None = None
     for i, queries in enumerate(shares(left, len(asked.losses))):
         share, still = threat.model_copy(update={"queries": queries, "restarts": 1}), everybody
@@ -142,7 +142,7 @@ def _block(
     return best._replace(history=None, restarts=None)  # which are of one loss, and not of every row
 
 
-def _chosen(
+def _raced(
     asked: Objective,
     threat: ThreatModel,
     x: Tensor,
@@ -188,7 +188,7 @@ def _once(
     options = {
         "keep_clean": threat.by_score,
         "enough": asked.enough[still] if asked.enough is not None and threat.iterate == "best" else None,
-        "confirm": None if goal.confirm is None else lambda images, _rows: goal.confirm(images),  # type: ignore[misc]
+        "confirm": goal.confirm,
         "judge": None if judge is None else averaged(lambda z, rows: judge(z, still[rows]), threat.draws or 1),
         "crossing": asked.crossing,
         "progress": progress,

@@ -1,12 +1,13 @@
 """One search on one attacked side, OOD or ID, and what each detector of its group says of the result."""
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
 from oodattack.aims import rows_of
+from oodattack.attack import Loss
 from oodattack.evaluation.goal import Goal, nearest
 from oodattack.evaluation.outcome import Scored, Side
 from oodattack.evaluation.plan import Quarry
@@ -90,14 +91,12 @@ def _choices(setup: Setup, prey: Quarry, limits: ThreatModel, rows: Hunted, othe
     return nearest(prey.f, rows.x, others, count=limits.restarts, batch=setup.batch)
 
 
-def _confirm(
-    setup: Setup, prey: Quarry, limits: ThreatModel, bounds: dict[str, Tensor], *, sign: int
-) -> Callable[[Tensor], Tensor] | None:
+def _confirm(setup: Setup, prey: Quarry, limits: ThreatModel, bounds: dict[str, Tensor], *, sign: int) -> Loss | None:
     """Whether images pass every bound on the detectors' own scores; None where the search's order is theirs."""
     if not needs_confirming(setup, prey, limits):
         return None
 
-    def passes(images: Tensor) -> Tensor:
+    def passes(images: Tensor, _rows: Tensor) -> Tensor:
         scores = {n: setup.score(n, images, "images", finite=False) for n in bounds}
         passed = [sign * scores[n] > sign * bound for n, bound in bounds.items()]  # NaN passes nothing
         return torch.stack(passed).all(dim=0).to(images.device)
