@@ -26,7 +26,7 @@ from benchmarks import cifar_data, cifar_networks, json_lines
 from benchmarks.json_lines import Line
 from oodattack.aims import close_enough, mape, match
 from oodattack.attack import STOPPED, Attack, Found, maximise
-from oodattack.attacks import adamax, apgd, lbfgs
+from oodattack.attacks import adamax, apgd, lbfgs, pgd_decay
 from oodattack.geometry import row_random
 from oodattack.threat import read_threat
 
@@ -38,6 +38,7 @@ SOLVERS: dict[str, Callable[[], Attack]] = {
     "adamax eps/1000": lambda: adamax(step_size=1 / 1000),
     "apgd": apgd,
     "lbfgs": lbfgs,
+    "pgd-decay": pgd_decay,
 }
 MARKS = 25, 50, 100, 200, 500, 1000
 POOL = 500  # ID images among which the nearest target is looked for
