@@ -29,7 +29,7 @@ def verify(folder: Path) -> Iterator[Line]:
         run = opened(folder)
         job = job_of(run.plan)
         for name, digest in files_of(job).items():
-            yield told(f"file {name}", run.plan.files.get(name), digest)
+            yield told(f"{name}, a file of yours outside the directory", run.plan.files.get(name), digest)
         detectors = load_detectors(run, job)
         yield from of_run(run, detectors, {name: store.fingerprint(d) for name, d in detectors.items()})
     except (LookupError, TypeError, AttributeError, RuntimeError) as error:  # whatever a forged file leads to

@@ -442,7 +442,9 @@ def test_files_beside_or_missing_are_caught(run, capsys):
 def test_another_detector_is_caught(run, place, capsys):
     (place / "mine.py").write_text(CODE.replace("mean(1)", "amax(1)"))
     assert main(["verify", "out"]) == 1
-    assert "mine:bright" in capsys.readouterr().out.splitlines()[-1]
+    out, err = capsys.readouterr()
+    assert "mine:bright" in out.splitlines()[-1]
+    assert err == "oodattack: out is not what it claims: mine:bright, a file of yours outside the directory\n"
 
 
 def widened(run: Path, entry: str) -> None:
