@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from oodattack.faults import fault, out_of_memory
 from oodattack.geometry import RowRandom, wide, widest
 from oodattack.threat import ThreatModel
 
@@ -211,7 +212,7 @@ class _Search:
             self._finish(rows, check=i % CHECK == 1)
             stopped = getattr(state, "stopped", None)
             if stopped is not None and stopped.any():
-                self._part(seen, rows, stopped > 0, judge, first=first)
+                self._part(seen, rows, stopped > 0, first=first)
             kept = self._kept(rows, stopped, steps - i)
             if kept is not None:
                 if not len(kept):
@@ -231,18 +232,21 @@ class _Search:
             self._spend(rows)
         return seen
 
-    def _part(self, seen: Seen, rows: Tensor, stopped: Tensor, judge: Loss | None, *, first: bool) -> None:
+    def _part(self, seen: Seen, rows: Tensor, stopped: Tensor, *, first: bool) -> None:
         """The last point of rows that their step has ended: to be returned as such, or for the judge to see."""
-        ask = (
-            stopped & ~self.done[rows] & (~self._spent(self.queries[rows]) if judge else self.threat.iterate == "last")
-        )
-        if not ask.any():
+        last = self.threat.iterate == "last"
+        if self.judge is None and not last:
+            return  # noted already
+        leaving = stopped & ~self.done[rows]
+        if self.judge is not None:
+            leaving &= ~self._spent(self.queries[rows])
+        if not leaving.any():
             return
-        seen, rows = _take(seen, ask), rows[ask]
-        if judge:
-            seen = self._count(query(judge, seen.x_adv, rows, needs_grad=False), rows)
+        seen, rows = _take(seen, leaving), rows[leaving]
+        if self.judge is not None:
+            seen = self._count(query(self.judge, seen.x_adv, rows, needs_grad=False), rows)
             self.queries[rows] += self.draws
-        self._keep(seen, rows, replace=first and self.threat.iterate == "last")
+        self._keep(seen, rows, replace=first and last)
 
     def _kept(self, rows: Tensor, stopped: Tensor | None, left: int) -> Tensor | None:
         """Which of the rows go on, as indices; None where all do."""
@@ -347,8 +351,21 @@ def query(loss: Loss, x: Tensor, rows: Tensor, *, needs_grad: bool) -> Seen:
         if needs_grad:
             if not value.requires_grad:
                 raise ValueError("a white-box attack must have a gradient of the score, got none. Use random-search.")
-            (grad,) = torch.autograd.grad(value.sum(), x)
+            grad = _gradient(value, x)
     return Seen(x.detach(), value.detach(), grad)
+
+
+def _gradient(value: Tensor, x: Tensor) -> Tensor:
+    """Of the sum of values; a ValueError in one line where a user's own backward fails."""
+    try:
+        (grad,) = torch.autograd.grad(value.sum(), x)
+    except Exception as error:
+        if out_of_memory(error):
+            raise
+        raise ValueError(
+            f"the gradient of a score must be computable, got {fault(error)}. Correct the score."
+        ) from error
+    return grad
 
 
 def _take(state: Any, rows: Tensor) -> Any:

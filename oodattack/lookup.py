@@ -5,12 +5,8 @@ import importlib
 import os
 import re
 import sys
-import sysconfig
-import traceback
 from collections.abc import Callable, Sequence
 from typing import Any
-
-INSTALLED = ("<", os.path.dirname(__file__), *sysconfig.get_paths().values())  # beginnings of files nobody here wrote
 
 
 def unknown(argument: str, name: str, names: Sequence[str]) -> ValueError:
@@ -49,7 +45,7 @@ def user_callable(source: str) -> Callable[..., Any]:
     except ModuleNotFoundError as error:
         raise ValueError(f"`{source}` must name an importable module, got: {error}. Check name and folder.") from error
     except (Exception, SystemExit) as error:  # whatever the user's module does
-        raise ValueError(f"`{source}` must import, got {fault(error)}. Correct the module.") from error
+        raise ValueError(f"`{source}` must import, got {summary(error)}. Correct the module.") from error
     if not hasattr(module, attribute):
         close = difflib.get_close_matches(attribute, [name for name in vars(module) if not name.startswith("_")], n=1)
         remedy = f"Did you mean {close[0]!r}?" if close else "Check the spelling."
@@ -60,15 +56,9 @@ def user_callable(source: str) -> Callable[..., Any]:
     return found  # type: ignore[no-any-return]
 
 
-def fault(error: BaseException) -> str:
-    """What a user's own code raised, in one line, and where: " (mine.py, line 19)", in no installed package."""
-    own = [frame for frame in traceback.extract_tb(error.__traceback__) if not frame.filename.startswith(INSTALLED)]
-    return summary(error) + (f" ({os.path.basename(own[-1].filename)}, line {own[-1].lineno})" if own else "")
-
-
 def summary(error: BaseException, most: int = 200) -> str:
     """An exception in one line: its kind and the beginning of its message, without what steers a terminal."""
     plain = re.sub(r"\x1b\[[0-9;]*[A-Za-z]", "", str(error))  # as torch underlines
     message = " ".join(re.sub(r"[\x00-\x1f\x7f-\x9f]", " ", plain).split()).rstrip(". ")
-    message = message if len(message) <= most else f"{message[:most].rpartition(' ')[0] or message[:most]} ..."
+    message = message if len(message) <= most else f"{message[:most].rpartition(' ')[0] or message[:most]} [...]"
     return f"{type(error).__name__}: {message}" if message else type(error).__name__

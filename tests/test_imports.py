@@ -20,6 +20,7 @@ BELOW = {
     "geometry": set(),
     "metrics": set(),
     "lookup": set(),
+    "faults": {"lookup"},
     "detector": set(),
     "classifier": set(),
     "probe": {"detector", "geometry"},
@@ -29,10 +30,10 @@ BELOW = {
     "whole_file": set(),
     "detectors": {"classifier", "detector", "identity", "keep_graph", "lookup", "metrics", "whole_file"},
     "objectives": set(),
-    "models": {"lookup"},
-    "data": {"lookup"},
+    "models": {"faults", "lookup"},
+    "data": {"faults", "lookup"},
     "threat": {"geometry", "lookup"},
-    "attack": {"geometry", "threat"},
+    "attack": {"faults", "geometry", "threat"},
     "attacks": {"attack", "geometry", "lookup", "threat"},
     "aims": {"attack", "detector"},
     "bounds": {"classifier", "detector", "detectors", "geometry", "lookup", "metrics"},
@@ -43,8 +44,8 @@ BELOW = {
     "certificates": {"bounds", "data", "metrics", "report", "threat"},
     "evaluation": {
         "adapters", "aims", "attack", "attacks", "certificates", "classifier", "data", "detector", "detectors",
-        "diagnose", "full_precision", "geometry", "identity", "keep_graph", "lookup", "metrics", "numbers", "probe",
-        "report", "threat",
+        "diagnose", "faults", "full_precision", "geometry", "identity", "keep_graph", "lookup", "metrics", "numbers",
+        "probe", "report", "threat",
     },
     "train": {"classifier", "identity", "lookup", "models", "objectives", "whole_file"},
     "runs": {
@@ -53,12 +54,12 @@ BELOW = {
     },
     "gallery": {"detectors", "lookup", "report", "runs", "threat", "whole_file"},
     "job": {
-        "adapters", "classifier", "data", "detector", "detectors", "evaluation", "full_precision", "gallery",
+        "adapters", "classifier", "data", "detector", "detectors", "evaluation", "faults", "full_precision", "gallery",
         "identity", "lookup", "models", "report", "runs", "threat", "train", "whole_file",
     },
     "gate": {"data", "detector", "evaluation", "lookup", "report", "runs", "threat", "whole_file"},
     "pytest_plugin": {"gate", "report"},
-    "cli": {"attacks", "data", "detectors", "evaluation", "gate", "job", "models", "objectives", "threat"},
+    "cli": {"attacks", "data", "detectors", "evaluation", "faults", "gate", "job", "models", "objectives", "threat"},
     "__main__": {"cli"},
 }  # fmt: skip
 HEAVY = ("sklearn", "torchvision", "PIL", "torchattacks", "matplotlib", "pytorch_ood")

@@ -78,7 +78,7 @@ def test_what_the_presets_say():
     linf, box, suite = read_threat("linf-8-255"), read_threat("sanity-full-box"), read_threat("flagship")
     assert (linf.norm, linf.aim, linf.attack, linf.iterate) == ("linf", "hide", "apgd", "best")
     assert linf.eps == 8 / 255
-    assert (box.norm, box.eps) == ("linf", 1)
+    assert {(m.norm, m.eps, m.attack) for m in box.members} == {("linf", 1, "apgd"), ("linf", 1, "pgd-decay")}
     assert isinstance(suite, Suite)
     assert [read_threat(f"atd-{side}").aim for side in ("in", "out", "both")] == ["raise", "hide", "both"]
     assert [read_threat(f"liang-{z}").match for z in ("latent", "logit", "score")] == ["latent", "logits", "score"]
@@ -214,7 +214,7 @@ FILES = {
         "`members` must agree in `norm`, got linf in linf-8-255, l2",
     ),
     "sides": ('members = ["linf-8-255", "atd-in"]\nsource = "s"', "`members` must agree in `attacks_id`, got"),
-    "eps": ('members = ["linf-8-255", "sanity-full-box"]\nsource = "s"', "`members` must agree in `eps`, got 0.03"),
+    "eps": ('members = ["linf-8-255", "aloe"]\nsource = "s"', "`members` must agree in `eps`, got 0.03"),
     "no source": ('members = ["linf-8-255"]', "`source` must be given, got nothing"),
 }
 
@@ -419,6 +419,11 @@ def test_wrong_fields_are_told_in_one_line_from_python_too():
     del fields["norm"]
     with pytest.raises(ValueError, match=r"^`norm` must be given, got nothing\. Add it"):
         ThreatModel(**fields)
+    bad = fields | {"norm": "linf", "eps": 2.0}
+    with pytest.raises(
+        ValueError, match=r"^members\.0: `eps` must be in \(0, 1\] for linf, got 2\. Write 8/255, not 8\.$"
+    ):
+        Suite(name="one", members=(bad,), source="test")
     with pytest.raises(ValueError, match=r"^`members` must differ in name, got .*Rename one\.$"):
         Suite(name="twice", members=(read_threat("linf-8-255"),) * 2, source="test")
 
@@ -433,8 +438,10 @@ def test_after_has_no_after_of_its_own():
 @pytest.mark.parametrize("attack", ["pgd-decay", "apgd", "lbfgs"])
 def test_restarts_that_would_all_be_the_same_are_refused(write, attack):
     again = changed(LINF, attack=f'"{attack}"', init='"clean"', restarts=2)
-    with pytest.raises(ValueError, match=f"`restarts` must be 1 for {attack} from `init` clean, got 2. .* write ball"):
+    with pytest.raises(ValueError, match=f"`restarts` must be 1 for {attack} from `init` clean, got 2. Write ball"):
         read_threat(write(again))
+    kept = ThreatModel(name="kept", **tomllib.loads(again))
+    assert ThreatModel.model_validate_json(kept.model_dump_json()) == kept  # as an older run may have written it
     read_threat(write(changed(again, objective='"latent"')))  # each has a target of its own
     read_threat(write(changed(again, init='"ball"')))
     read_threat(write(again + "\ndraws = 2"))  # of a score that is random

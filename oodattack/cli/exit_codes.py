@@ -11,6 +11,7 @@ import click
 
 from oodattack.cli.commands import cli
 from oodattack.cli.completion import VARIABLE
+from oodattack.faults import out_of_memory
 
 BUG = 70  # EX_SOFTWARE of sysexits.h; not 1, which Python takes for what nobody catches, and CI for a regression
 GONE = 128 + 13  # of a tool that SIGPIPE ends, as the reader of its output has left
@@ -59,7 +60,9 @@ def main(argv: list[str] | None = None) -> int:
             return _bug()  # no path that the user named
         where = "output" if error.filename is None else error.filename
         return _say(f"{where}: must be readable and writable, got {error.strerror}. Check path, rights and space.", 2)
-    except Exception:  # what nobody foresaw
+    except Exception as error:  # what nobody foresaw
+        if out_of_memory(error):
+            return _say("memory must be enough, got too little. Use another --device, or fewer --samples.", 2)
         return _bug()
     return done if isinstance(done, int) else 0
 

@@ -9,7 +9,8 @@ from oodattack.data.dataset import Dataset, Opened, Request, opened
 from oodattack.data.folders import classes, open_picture
 from oodattack.data.gather import Pictures, unread
 from oodattack.data.images import Images
-from oodattack.lookup import fault, user_callable
+from oodattack.faults import fault
+from oodattack.lookup import user_callable
 
 
 def open_folder(ask: Request) -> Opened:

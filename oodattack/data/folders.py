@@ -103,6 +103,6 @@ def open_picture(path: Path, *, upright: bool) -> "Image":
             file.load()
             return ImageOps.exif_transpose(file) if upright else file.copy()
     except (OSError, SyntaxError, EOFError) as error:
-        if str(path) in str(error):
+        if getattr(error, "filename", None) or repr(str(path)) in str(error):
             raise
         raise OSError(f"{' '.join(str(error).split())} in {path}") from error

@@ -16,6 +16,7 @@ from oodattack.evaluation.batch import Batch, automatic
 from oodattack.evaluation.check import check_detector, check_disjoint, check_images, check_named, checked_seed
 from oodattack.evaluation.keeper import Attacked, Keeper
 from oodattack.evaluation.outcome import to_8_bits
+from oodattack.evaluation.plan import is_blind
 from oodattack.evaluation.provenance import Provenance
 from oodattack.evaluation.run import Run
 from oodattack.evaluation.setup import Precision, Progress, Setup
@@ -23,7 +24,17 @@ from oodattack.full_precision import full_precision
 from oodattack.identity import sha256_of_networks, versions
 from oodattack.report import Report, Spec
 from oodattack.report.sheet import Shown
-from oodattack.threat import Suite, Sweep, Threat, ThreatModel, file_hash, limits_of, members_of, read_threat
+from oodattack.threat import (
+    Suite,
+    Sweep,
+    Threat,
+    ThreatModel,
+    check_restarts,
+    file_hash,
+    limits_of,
+    members_of,
+    read_threat,
+)
 
 __all__ = [
     "Attacked",
@@ -86,8 +97,6 @@ def evaluate(
         ValueError: images out of range or of another shape, an empty set, NaN scores, a detector in training mode, an
             unknown threat.
     """
-    if torch.is_inference_mode_enabled():
-        raise ValueError("`evaluate` must be able to differentiate, got torch.inference_mode(). Call it outside.")
     seed = checked_seed(seed)
     if precision not in get_args(Precision):
         raise ValueError(
@@ -99,6 +108,8 @@ def evaluate(
     check_named("detector", "detectors", given)
     detectors: dict[str, Detector] = {name: adapted(d) for name, d in given.items()}
     read = distinct(each_read(threats))
+    if torch.is_inference_mode_enabled() and not all(is_blind(m) for t in read for m in members_of(t)):
+        raise ValueError("`evaluate` must be able to differentiate, got torch.inference_mode(). Call it outside.")
     id, targets = checked(detectors, read, id, ood, targets)
     batch = automatic(next(iter(detectors.values())), id) if batch_size is None else Batch(batch_size)
     setup = Setup(
@@ -139,7 +150,7 @@ def each_read(threats: str | Path | Threat | Sequence[str | Path | Threat]) -> l
     several = [threats] if isinstance(threats, kinds) else threats
     if not isinstance(several, Iterable) or not all(isinstance(t, kinds) for t in several):
         raise ValueError(f"`threats` must be names, paths or threat models, got {threats!r}. Name some.")
-    return [read_threat(t) if isinstance(t, str | Path) else t for t in several]
+    return [read_threat(t) if isinstance(t, str | Path) else check_restarts(t) for t in several]
 
 
 def checked(

@@ -11,7 +11,7 @@ from torch import Tensor
 from oodattack.adapters.http_wire import ScorerError
 from oodattack.aims import real
 from oodattack.data.disk import forget_pages, placed
-from oodattack.lookup import fault
+from oodattack.faults import fault, out_of_memory
 
 CPU_PIXELS = 256 * 3 * 32 * 32  # of a batch on the CPU, where larger ones bring nothing: 256 CIFAR images
 MOST = 4096  # rows
@@ -139,9 +139,3 @@ def answered(f: Callable[..., Tensor], *given: Tensor) -> Tensor:
         if out_of_memory(error):
             raise  # the block is done again in halves
         raise ValueError(f"the detector must score any images in [0, 1], got {fault(error)}. Correct it.") from error
-
-
-def out_of_memory(error: BaseException) -> bool:
-    """Whether an error says that memory ran out, on a GPU or a CPU."""
-    told = str(error)
-    return isinstance(error, torch.OutOfMemoryError | MemoryError) or "can't allocate memory" in told

@@ -5,9 +5,8 @@ from torch import Tensor
 
 from oodattack.aims import real
 from oodattack.detector import Detector, Latent, Surrogate
-from oodattack.evaluation.batch import out_of_memory
+from oodattack.faults import fault, out_of_memory
 from oodattack.keep_graph import reaches
-from oodattack.lookup import fault
 
 
 def sound_surrogate(detector: Detector, x: Tensor) -> Surrogate | None:
@@ -20,11 +19,9 @@ def sound_surrogate(detector: Detector, x: Tensor) -> Surrogate | None:
     if own is None:
         return None
     rule = "`surrogate` must have a `score` of images that gives a tensor of finite numbers, shape (rows,)"
-    if not isinstance(own, Surrogate):
-        raise ValueError(f"{rule}, got {type(own).__name__}. Make it a `Surrogate`.")
-    try:
-        found = _value(own.score, rule, x, passing=ValueError)
-    except _Passed:  # such as a network whose non-linearities it does not know
+    score = getattr(own, "score", None)
+    found = _value(score, rule, x, unfit=ValueError)  # such as of a network whose non-linearities it does not know
+    if found is None:
         return None
     if found.shape != x.shape[:1]:
         raise ValueError(f"{rule}, got shape {tuple(found.shape)} for {len(x)} images. Return a flat tensor.")
@@ -35,7 +32,12 @@ def sound_surrogate(detector: Detector, x: Tensor) -> Surrogate | None:
 def check_latent(own: object, x: Tensor) -> None:
     """Raise ValueError unless a declared `latent` gives finite numbers for each image of `x`, shape (2, C, H, W)."""
     rule = "`latent` must be a function of images that gives a tensor of finite numbers, a row an image"
+    try:
+        hash(own)
+    except TypeError:
+        raise ValueError(f"{rule}, got {type(own).__name__}, which has no hash. Make it a method.") from None
     found = _value(own, rule, x)
+    assert found is not None
     if not found.ndim or len(found) != len(x):
         raise ValueError(f"{rule}, got shape {tuple(found.shape)} for {len(x)} images. Give each image a row.")
     _finite(found, rule)
@@ -54,6 +56,7 @@ def sound_class_scores(detector: Detector, x: Tensor) -> Latent | None:
         return None
     rule = "`class_scores` must be a function of images that gives a tensor of floats, shape (rows, classes)"
     found = _value(own, rule, x)
+    assert found is not None
     if not found.is_floating_point():
         raise ValueError(f"{rule}, got {found.dtype}. Change it.")
     if found.ndim != 2 or len(found) != len(x) or not found.shape[1]:
@@ -61,20 +64,16 @@ def sound_class_scores(detector: Detector, x: Tensor) -> Latent | None:
     return own if reaches(own, x[:1]) else None
 
 
-class _Passed(Exception):
-    """An error that means something to the caller."""
-
-
-def _value(f: object, rule: str, x: Tensor, *, passing: type[Exception] | None = None) -> Tensor:
-    """f(x), a tensor; a ValueError that names the rule where there is none."""
+def _value(f: object, rule: str, x: Tensor, *, unfit: type[Exception] | None = None) -> Tensor | None:
+    """f(x), or None where it says by an error of that kind that it does not suit; else a ValueError with the rule."""
     if not callable(f):
         raise ValueError(f"{rule}, got {type(f).__name__}. Drop it, or make it a method.")
     try:
         with torch.no_grad():
             found = f(x.clone())  # nobody's images but its own
     except Exception as error:  # whatever a user's code does
-        if passing and isinstance(error, passing):
-            raise _Passed from error
+        if unfit and isinstance(error, unfit):
+            return None
         if out_of_memory(error):
             raise
         raise ValueError(f"{rule}, got {fault(error)}. Correct it.") from error

@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 from oodattack.evaluation.outcome import Clean, Outcome, left_auroc
 from oodattack.evaluation.plan import is_blind
-from oodattack.threat import ON_A_SCORE, Suite, Threat, ThreatModel, limits_of
+from oodattack.threat import ON_A_SCORE, Suite, Threat, ThreatModel, limits_of, members_of
 
 
 class Floors(NamedTuple):
@@ -53,8 +53,7 @@ def floors(
     within = {m: a for m, a in on_score.items() if bounds(m) == bounds(limits)}
     others = {m: a for m, a in within.items() if m != threat}
     smaller = [a for m, a in on_score.items() if bounds(m) == (*bounds(limits)[:-1], m.eps) and m.eps < limits.eps]
-    boxes = [a for m, a in like.items() if bounds(m)[:3] == ("linf", None, None) and m.eps == 1 and m.aim in ON_A_SCORE]
-
+    boxes = [a for m, a in like.items() if whole_box(m)] + [a for s, a in suites.items() if whole_box(s)]
     rivals = [a for s, a in suites.items() if s != threat and {bounds(m) for m in s.members} == {bounds(limits)}]
 
     def least(chosen: list[float]) -> float | None:
@@ -69,6 +68,11 @@ def floors(
         smaller_eps=least(smaller),
         full_box=least(boxes),
     )
+
+
+def whole_box(threat: Threat) -> bool:
+    """Whether an attacker on a score may use the whole box, in every search."""
+    return all(bounds(m)[:3] == ("linf", None, None) and m.eps == 1 and m.aim in ON_A_SCORE for m in members_of(threat))
 
 
 def bounds(limits: ThreatModel) -> tuple[str, float | None, int | None, str, float]:

@@ -5,8 +5,8 @@ from torch import Tensor
 
 from oodattack.adapters.http_wire import ScorerError
 from oodattack.detector import Detector
-from oodattack.evaluation.batch import Batch, by_rows, out_of_memory
-from oodattack.lookup import fault
+from oodattack.evaluation.batch import Batch, by_rows
+from oodattack.faults import fault, out_of_memory
 
 
 def score(

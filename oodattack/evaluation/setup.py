@@ -12,7 +12,7 @@ from oodattack.detector import Detector, Latent, Score, Surrogate
 from oodattack.evaluation.batch import Batch, answered, values, with_room
 from oodattack.evaluation.declared import check_latent, sound_class_scores, sound_surrogate
 from oodattack.evaluation.keeper import Keeper
-from oodattack.evaluation.plan import Quarry, Unfit, blinded, followed_latent, is_blind, quarry
+from oodattack.evaluation.plan import Quarry, Unfit, blinded, followed_latent, is_blind, measured, quarry
 from oodattack.evaluation.score import score
 from oodattack.geometry import row_random
 from oodattack.keep_graph import keeping_graph, reaches
@@ -69,7 +69,7 @@ class Setup:
     label: str = ""
     subjects: dict[str, Subject] = field(default_factory=dict)
     _followed: dict[tuple[str, str], Latent | None] = field(default_factory=dict)
-    _latents: set[Latent] = field(default_factory=set)
+    _sound: set[tuple[str, str | None]] = field(default_factory=set)
     _smooth: dict[Latent, bool] = field(default_factory=dict)
     _on_id: dict[Latent, Tensor] = field(default_factory=dict)
     done: int = 0
@@ -99,22 +99,35 @@ class Setup:
         Raises:
             Unfit: nothing that the threat model asks for.
         """
-        if limits.norm == "patch" and limits.eps >= (side := min(self.id.shape[2:])):
-            raise Unfit(f"a patch of {limits.eps:.0f} x {limits.eps:.0f} covers images of {side} pixels")
-        detector, stand_in = self.detectors[name], self.subjects[name].stand_in
-        if limits.match in ("latent", "logits") or limits.objective == "latent":
-            self._look_over_latents(name)
-        followed = self._follow(name, limits.objective)
+        height, width = self.id.shape[2:]
+        if limits.norm == "patch" and limits.eps >= max(height, width):
+            raise Unfit(f"a patch of {limits.eps:.0f} x {limits.eps:.0f} covers an image of {height} x {width}")
+        stand_in = None if is_blind(limits) else self.subjects[name].stand_in
+        prey = self._quarry(name, limits, stand_in)
         if is_blind(limits):
-            return quarry(detector, limits, stand_in=None, followed=followed), limits
-        prey = quarry(detector, limits, stand_in=stand_in, followed=followed)
+            return prey, limits
         if prey.f not in self._smooth:
             self._smooth[prey.f] = reaches(prey.f, self.id[:1])
         if self._smooth[prey.f]:
             return prey, limits
         if prey.judge is not None or limits.objective == "misclassify":
             raise Unfit("the network's logits have no gradient")
-        return quarry(detector, limits, stand_in=None), blinded(limits)
+        return quarry(self.detectors[name], limits, stand_in=None), blinded(limits)
+
+    def _quarry(self, name: str, limits: ThreatModel, stand_in: Surrogate | None) -> Quarry:
+        """See `quarry`; latents are looked over, once, where they are followed or measured."""
+        detector, followed = self.detectors[name], self._follow(name, limits.objective)
+        prey = quarry(detector, limits, stand_in=stand_in, followed=followed)
+        key, latents = (name, limits.match or limits.objective), tuple[Latent, ...]()
+        if limits.match in ("latent", "logits"):
+            latents = (prey.f, measured(detector, limits))
+        elif limits.objective == "latent":
+            latents = (prey.f,)
+        if key not in self._sound:
+            for f in latents:
+                with_room(2, self.batch, lambda rows, f=f: check_latent(f, self.id[:rows]))  # type: ignore[misc]
+            self._sound.add(key)
+        return prey
 
     def _follow(self, name: str, objective: str | None) -> Latent | None:
         """What a detector has for the objectives "latent" and "class-logits", looked over once."""
@@ -122,22 +135,12 @@ class Setup:
             return None
         key, detector = (name, objective), self.detectors[name]
         if key not in self._followed:
-            stand_in = self.subjects[name].stand_in
-            latent = objective == "latent"
-            self._followed[key] = (
-                followed_latent(detector, stand_in, self.id[:1])
-                if latent
-                else sound_class_scores(detector, self.id[:2])
-            )
+            if objective == "latent":
+                found = followed_latent(detector, self.subjects[name].stand_in, self.id[:1])
+            else:
+                found = with_room(2, self.batch, lambda rows: sound_class_scores(detector, self.id[:rows]))
+            self._followed[key] = found
         return self._followed[key]
-
-    def _look_over_latents(self, name: str) -> None:
-        """See that the latents that a detector and its surrogate declare are some."""
-        for owner in (self.detectors[name], self.subjects[name].stand_in):
-            own: Latent | None = getattr(owner, "latent", None)
-            if own is not None and own not in self._latents:
-                check_latent(own, self.id[:2])
-                self._latents.add(own)
 
     def values(self, f: Latent, x: Tensor) -> Tensor:
         """f over all rows; what it says of the ID images is kept."""
@@ -167,7 +170,7 @@ class Setup:
 
         A graph is kept where one set needs it, and if finite differences confirm its gradient on all of them.
         """
-        if declared := sound_surrogate(detector, self.id[:2]):
+        if declared := with_room(2, self.batch, lambda rows: sound_surrogate(detector, self.id[:rows])):
             return declared, dict.fromkeys(sets)  # which answers for itself
         return with_room(ROWS, self.batch, lambda rows: self._probed(detector, sets, max(rows // 2, 1)))
 

@@ -12,9 +12,10 @@ from oodattack.adapters.http_scorer import is_address, scorer_at
 from oodattack.classifier import Classifier
 from oodattack.detector import Detector
 from oodattack.detectors import DETECTORS, Fit
+from oodattack.faults import fault
 from oodattack.job.ask import Job
 from oodattack.job.networks import model_names
-from oodattack.lookup import fault, unknown, user_callable
+from oodattack.lookup import unknown, user_callable
 from oodattack.train import RECIPES
 
 OWN = (nn.Module, PytorchOOD, OpenOOD)  # what can be moved to a device, and is a detector as it is

@@ -4,7 +4,8 @@ import inspect
 
 from torch import nn
 
-from oodattack.lookup import fault, unknown, user_callable
+from oodattack.faults import fault
+from oodattack.lookup import unknown, user_callable
 from oodattack.models.published_input import Preprocessing
 from oodattack.models.table import MODELS, Model
 from oodattack.models.timm_models import from_timm, timm_preprocessing

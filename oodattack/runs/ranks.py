@@ -21,7 +21,7 @@ T = TypeVar("T")
 class Failed(NamedTuple):
     """What went wrong in a process, for the others."""
 
-    kind: str
+    wrong_use: bool
     message: str
 
 
@@ -67,12 +67,12 @@ class Ranks(NamedTuple):
         try:
             mine: Any = work()
         except Exception as error:
-            self.exchange(Failed(type(error).__name__, str(error)))
+            self.exchange(Failed(isinstance(error, ValueError | FloatingPointError), str(error)))
             raise
         found = self.exchange(mine)
         for rank, item in enumerate(found):
             if isinstance(item, Failed):
-                kind = ValueError if item.kind in ("ValueError", "FloatingPointError") else RuntimeError
+                kind = ValueError if item.wrong_use else RuntimeError
                 raise kind(f"{item.message} (in process {rank})")
         return found
 
@@ -86,6 +86,12 @@ class Ranks(NamedTuple):
             self.exchange(None)
 
 
+def leave() -> None:
+    """Join the threads that carry what is exchanged: those still running may abort an exit."""
+    if torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()
+
+
 def join() -> Ranks:
     """Meet the other processes that torchrun has started, if it has."""
     if any(name not in os.environ for name in NAMES):
@@ -93,5 +99,5 @@ def join() -> Ranks:
     ranks = Ranks(int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"]), int(os.environ["LOCAL_RANK"]))
     if ranks.world > 1 and not torch.distributed.is_initialized():
         torch.distributed.init_process_group("gloo", timeout=PATIENCE)
-        atexit.register(torch.distributed.destroy_process_group)  # joins its threads, which may abort an exit
+        atexit.register(leave)
     return ranks

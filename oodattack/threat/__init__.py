@@ -1,7 +1,17 @@
 """What the attacker may do, as data. Every run reads it from `threat_models/`."""
 
 from oodattack.threat.files import preset_folder, presets, read_threat
-from oodattack.threat.group import Suite, Sweep, Threat, each_radius, file_hash, limits_of, members_of, shares_queries
+from oodattack.threat.group import (
+    Suite,
+    Sweep,
+    Threat,
+    check_restarts,
+    each_radius,
+    file_hash,
+    limits_of,
+    members_of,
+    shares_queries,
+)
 from oodattack.threat.model import ON_A_SCORE, OUTSIDE, STARTS, ThreatModel
 from oodattack.threat.wanted import direction, in_short, other_goal
 
@@ -13,6 +23,7 @@ __all__ = [
     "Sweep",
     "Threat",
     "ThreatModel",
+    "check_restarts",
     "direction",
     "each_radius",
     "file_hash",

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from oodattack.lookup import summary, unknown
-from oodattack.threat.group import Suite, Sweep, Threat, members_of
+from oodattack.threat.group import Suite, Sweep, Threat, check_restarts, members_of
 from oodattack.threat.model import ThreatModel
 from oodattack.threat.strict import Misfit
 
@@ -68,11 +68,11 @@ def _read(path: Path, *, inside: Path | None = None, before: Path | None = None)
         )
     try:
         if "members" in raw:
-            return _suite(raw, path)
+            return check_restarts(_suite(raw, path))
         raw = _composed(raw, path)
         if isinstance(raw.get("eps"), list):
-            return _sweep(raw, path)
-        return ThreatModel(name=path.stem, **raw)
+            return check_restarts(_sweep(raw, path))
+        return check_restarts(ThreatModel(name=path.stem, **raw))
     except Misfit as error:
         raise ValueError(f"{path}: {error}") from None
 

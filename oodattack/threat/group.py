@@ -7,7 +7,7 @@ from typing import Self
 from pydantic import Field, model_validator
 
 from oodattack.threat.model import ON_A_SCORE, ThreatModel
-from oodattack.threat.strict import Strict
+from oodattack.threat.strict import Misfit, Strict
 
 
 class Suite(Strict):
@@ -82,6 +82,7 @@ class Sweep(Strict):
 
 
 Threat = ThreatModel | Suite | Sweep
+REPEATING = ("pgd", "apgd", "pgd-decay", "adamax", "lbfgs", "fmn", "ddn", "stadv", "recolor")  # from the same start
 
 
 def limits_of(threat: Threat) -> ThreatModel:
@@ -92,6 +93,22 @@ def limits_of(threat: Threat) -> ThreatModel:
 def members_of(threat: Threat) -> tuple[ThreatModel, ...]:
     """The single threat models behind a threat."""
     return (threat,) if isinstance(threat, ThreatModel) else threat.members
+
+
+def check_restarts(threat: Threat) -> Threat:
+    """The threat untouched. Asked before it is used, not where a record of an older version is read.
+
+    Raises:
+        ValueError: restarts that would all be the same.
+    """
+    for m in members_of(threat):
+        targets = m.objective in ("latent", "class-logits")  # each restart has its own
+        if m.attack in REPEATING and m.init == "clean" and m.restarts > 1 and not (targets or m.draws):
+            raise Misfit(
+                f"`restarts` must be 1 for {m.attack} from `init` clean, got {m.restarts}. Write ball: each would be "
+                "the same; or `draws` for a score that is random."
+            )
+    return threat
 
 
 def shares_queries(threat: Threat) -> bool:

@@ -19,7 +19,6 @@ STARTS = ("ood", "id", "noise", "colour-spiral", "grey-spiral", "checkerboard-2"
 STEP_SIZED = ("pgd", "adamax")
 CROSSING = ("fmn", "ddn", "rays", "hop-skip-jump")  # minimum-norm searches
 LIMITED = ("affine", "colour", "stadv", "recolor")  # distortions with a unit of their own
-REPEATING = ("pgd", "apgd", "pgd-decay", "adamax", "lbfgs", "fmn", "ddn", "stadv", "recolor")  # from the same start
 ATTACK_NAMES = (
     *("pgd", "apgd", "pgd-decay", "adamax", "lbfgs", "random-search", "square", "nes", "spsa"),
     *CROSSING,
@@ -165,12 +164,6 @@ class ThreatModel(Strict):
             raise ValueError(f"`objective` misclassify needs aim = hide, got {self.aim!r}. Change one of them.")
         if self.attack == "affine" and self.restarts > 1:
             raise ValueError(f"`restarts` must be 1 for affine, got {self.restarts}. Its grid is the same in each.")
-        targets = self.objective in ("latent", "class-logits")  # each restart has its own
-        if self.attack in REPEATING and self.init == "clean" and self.restarts > 1 and not (targets or self.draws):
-            raise ValueError(
-                f"`restarts` must be 1 for {self.attack} from `init` clean, got {self.restarts}. "
-                "Each would be the same: write ball."
-            )
         if self.queries < 2 * self.restarts * (self.draws or 1):
             got = f"{self.queries} for {self.restarts}" + (f" of {self.draws} draws" if self.draws else "")
             raise ValueError(f"`queries` must be >= 2 a restart, got {got}. Raise it.")

@@ -32,6 +32,8 @@ class Strict(BaseModel):
         message = str(first["msg"]).removeprefix("Value error, ")
         if not field:
             return message
+        if message.startswith("`"):  # a record in this one has said what is wrong with it
+            return f"{field}: {message}"
         _, should, rest = message.partition(" should ")  # pydantic: "Input should be greater than 0"
         rule = f"must {rest}" if should else message if message.startswith("must") else f"must be right: {message}"
         return f"`{field}` {rule}, got {first['input']!r}. Correct the field."

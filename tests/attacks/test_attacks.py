@@ -280,14 +280,32 @@ def test_a_row_that_its_step_stops_keeps_its_last_point(judged, iterate):
     )
     x, random = torch.full((2, 1, 2, 2), 0.5, dtype=torch.float64), row_random(0, "t", range(2), "cpu", torch.float64)
     total = lambda z, _rows: z.flatten(1).sum(1)
+    thrice = lambda z, rows: 3 * total(z, rows)
     threat, spent = limits("pgd", queries=8, iterate=iterate), []
-    options = {"judge": total} if judged else {}
+    options = {"judge": thrice} if judged else {}
     found = maximise(total, x, threat, attack, random, keep_clean=True, progress=spent.append, **options)
-    assert found.value[1].item() == pytest.approx(2.16)
+    assert torch.allclose(found.value, (thrice if judged else total)(found.x_adv, None))  # in the judge's scale
+    assert total(found.x_adv, None)[1].item() == pytest.approx(2.16)
     assert found.stopped.tolist() == [0, 2]
-    # the clean query, four points and, of a search for the judge's best, what the judge says of the fourth
-    assert found.queries.tolist() == [8, 6 if judged and iterate == "best" else 5]
+    # the clean query, four points and what the judge says of the fourth
+    assert found.queries.tolist() == [8, 6 if judged else 5]
     assert sum(spent) == 2 * 8
+
+
+def test_a_backward_that_fails_is_told_in_one_line():
+    class Broken(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx, z):
+            return z.flatten(1).sum(1)
+
+        @staticmethod
+        def backward(ctx, _grad):
+            raise KeyError("weights\nmissing")
+
+    with pytest.raises(
+        ValueError, match=r"^the gradient of a score must be computable, got KeyError: .* line \d+\)\. Corr"
+    ):
+        run(limits("pgd"), torch.full((2, 1, 2, 2), 0.5), lambda z, _rows: Broken.apply(z))
 
 
 def test_inputs_outside_the_unit_box_are_named():
