@@ -1,5 +1,6 @@
 """Two processes on one machine: the same report and evidence as one, also when one of them dies on the way."""
 
+import functools
 import os
 import signal
 import subprocess
@@ -10,6 +11,7 @@ from pathlib import Path
 import pytest
 from small_run import RUN, fill, result
 
+from oodattack.adapters.http_wire import ScorerError
 from oodattack.runs.ranks import Failed, Ranks
 
 PACKAGE = str(Path(__file__).parents[2])
@@ -52,11 +54,11 @@ def test_what_two_processes_left_one_goes_on_with(tmp_path, finished):
 
 def test_an_error_in_one_process_is_an_error_in_all(monkeypatch):
     here = Ranks(rank=0, world=2)
-    found = {"mine": None, "theirs": Failed("ValueError", "`x` must be right")}
+    found = {"mine": None, "theirs": Failed(True, "`x` must be right")}
     monkeypatch.setattr(Ranks, "exchange", lambda _, item: [item, found["theirs"]])
     with pytest.raises(ValueError, match=r"`x` must be right \(in process 1\)"):
         here.shared(lambda: 1)
-    found["theirs"] = Failed("KeyError", "'x'")
+    found["theirs"] = Failed(False, "'x'")
     with pytest.raises(RuntimeError, match="in process 1"):
         here.shared(lambda: 1)
     found["theirs"] = 2
@@ -67,6 +69,17 @@ def test_an_error_in_one_process_is_an_error_in_all(monkeypatch):
 
     with pytest.raises(KeyError, match="mine"):
         here.shared(fails)
+
+    told = []
+    monkeypatch.setattr(Ranks, "exchange", lambda _, item: told.append(item))
+    for error in (ScorerError("no answer"), FloatingPointError("NaN"), KeyError("mine")):
+        with pytest.raises(type(error)):
+            here.shared(functools.partial(throw, error))
+    assert [failed.wrong_use for failed in told] == [True, True, False]
+
+
+def throw(error: Exception) -> None:
+    raise error
 
 
 def test_without_torchrun_there_is_one_process(monkeypatch):
