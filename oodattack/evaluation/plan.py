@@ -102,6 +102,13 @@ def measured(detector: Detector, threat: ThreatModel) -> Callable[[Tensor], Tens
     return detector if threat.match == "score" else detector.latent  # type: ignore[attr-defined]
 
 
+def latents(prey: Quarry, detector: Detector, threat: ThreatModel) -> tuple[Latent, ...]:
+    """The latents that a search follows, and the one on which MAPE is measured; none where it is about scores."""
+    if threat.match in ("latent", "logits"):
+        return prey.f, measured(detector, threat)
+    return (prey.f,) if threat.objective == "latent" else ()
+
+
 def is_blind(limits: ThreatModel) -> bool:
     """Whether the search uses no gradient."""
     attack: Attack | Whole = find_attack(limits)

@@ -12,7 +12,7 @@ from oodattack.detector import Detector, Latent, Score, Surrogate
 from oodattack.evaluation.batch import Batch, answered, values, with_room
 from oodattack.evaluation.declared import check_latent, sound_class_scores, sound_surrogate
 from oodattack.evaluation.keeper import Keeper
-from oodattack.evaluation.plan import Quarry, Unfit, blinded, followed_latent, is_blind, measured, quarry
+from oodattack.evaluation.plan import Quarry, Unfit, blinded, followed_latent, is_blind, latents, quarry
 from oodattack.evaluation.score import score
 from oodattack.geometry import row_random
 from oodattack.keep_graph import keeping_graph, reaches
@@ -118,13 +118,9 @@ class Setup:
         """See `quarry`; latents are looked over, once, where they are followed or measured."""
         detector, followed = self.detectors[name], self._follow(name, limits.objective)
         prey = quarry(detector, limits, stand_in=stand_in, followed=followed)
-        key, latents = (name, limits.match or limits.objective), tuple[Latent, ...]()
-        if limits.match in ("latent", "logits"):
-            latents = (prey.f, measured(detector, limits))
-        elif limits.objective == "latent":
-            latents = (prey.f,)
+        key = (name, limits.match or limits.objective)
         if key not in self._sound:
-            for f in latents:
+            for f in latents(prey, detector, limits):
                 with_room(2, self.batch, lambda rows, f=f: check_latent(f, self.id[:rows]))  # type: ignore[misc]
             self._sound.add(key)
         return prey

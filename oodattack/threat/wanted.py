@@ -24,10 +24,10 @@ def in_short(threat: Threat) -> dict[str, str]:
     limits += "" if one.limit is None else f", limit {one.limit:g}"
     limits += "" if one.severity is None else f", severity {one.severity}"
     limits += "" if one.after is None else f", after {one.after.name}"
-    radius = 1 if isinstance(threat, Suite) else len(members)  # of a sweep each has the same queries
-    queries = threat.queries if isinstance(threat, Suite) else None
-    total = queries or sum(m.queries for m in members) // radius
-    return {"limits": limits, "attack": ", ".join(dict.fromkeys(m.attack for m in members)), "queries": str(total)}
+    queries = one.queries  # of a sweep each radius has as many
+    if isinstance(threat, Suite):
+        queries = threat.queries or sum(m.queries for m in members)
+    return {"limits": limits, "attack": ", ".join(dict.fromkeys(m.attack for m in members)), "queries": str(queries)}
 
 
 def in_255ths(eps: float) -> str:
