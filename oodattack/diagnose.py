@@ -16,8 +16,8 @@ RISING = 0.75  # share of rows that a working search improves; the rest may star
 RANK_CORRELATION = 0.9
 BEATEN = 0.01  # AUROC by which a rival must be stronger: less is luck of the random starts
 UNFINISHED = 0.01  # AUROC still lost in the second half of the queries: twice as many would find as much again
-EXPLAINED = 10.0  # honest scores: up to 2.2; plateaus with a slope of their own: 68 and more
-UNEXPLAINED = 0.3  # of the difference between the sets: honest scores up to 0.22, steps between plateaus 0.9 and more
+EXPLAINED = 10.0  # on a tenth of pairs; honest scores: up to 3.4; plateaus with a slope of their own: 150 and more
+UNEXPLAINED = 0.05  # of pairs: honest scores 0; where an eighth of the images lie beyond a step, 0.1 and more
 SPREAD = 0.05  # AUROC between restarts: more means that the result hangs on the start
 
 
@@ -35,9 +35,9 @@ class Indicators(NamedTuple):
         full_box_auroc: AUROC left when the attacker may use the whole box.
         repeatable: scoring the same ID inputs twice gave the same scores.
         row_independent: so did scoring one of them alone.
-        slope_ratio: see `probe.slope_ratio`, between the ID images and this set, of what the search follows; None for
+        slope_ratio: see `between.slope_ratio`, between the ID images and this set, of what the search follows; None for
             matching.
-        unexplained_share: see `probe.unexplained_share`, likewise; None for a declared surrogate too.
+        unexplained_share: see `between.unexplained_share`, likewise; None for a declared surrogate too.
         gradient_trouble: what `probe.trouble` says of its gradient there; None also where a surrogate stands in.
         rising_share: share of attacked rows whose search ended above the loss of its own first step (not of the clean
             input), rows that were finished there included.
@@ -100,7 +100,8 @@ def _of_the_score(found: Indicators) -> Iterator[str]:
     if (found.slope_ratio or 0) > EXPLAINED:
         yield f"the score differs between the sets {found.slope_ratio:.3g} times more than its gradient explains"
     if (found.unexplained_share or 0) > UNEXPLAINED:
-        yield f"its gradient leaves {found.unexplained_share:.0%} of the difference between the sets unexplained"
+        share = f"{found.unexplained_share:.0%} of pairs"
+        yield f"on the way between the sets it runs otherwise than its gradient says, for {share}"
     correlation = found.surrogate_rank_correlation
     if correlation is not None and correlation < RANK_CORRELATION:
         yield f"the surrogate orders inputs unlike the score (rank correlation {correlation:.2f})"

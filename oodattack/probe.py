@@ -21,8 +21,6 @@ FACTOR = 2.0  # a kink or curvature may halve or double the slope over a step
 SHARE = 0.75  # of rows: with 16 of them, a coin gets there in 4 of 100 cases
 ACROSS = 0.5  # kinks and sign steps inside a score leave > 0.7; a gradient without 2/3 of its squared length has 0.5
 ZERO = 0.1  # share of rows, as for the gradients of a search
-ON_THE_WAY = (16, 64)  # points between two images; the finer rule where the coarse one does not settle it
-ROUGH = 0.25
 MISSING = 0.5  # share of rows on which a gradient may be zero or not finite and still lead the others
 
 
@@ -76,12 +74,12 @@ def probe(f: Score, x: Tensor, *, seed: int) -> Probe:
         raise ValueError(f"`x` must be images in [0, 1], got {len(x)} rows. Move mean/std inside the detector.")
     picked = torch.linspace(0, len(x) - 1, min(len(x), ROWS)).round().long().to(x.device)
     points = STEPS[-1] + (1 - 2 * STEPS[-1]) * x[picked].detach()
-    value = _values(f, points)
-    half = _values(f, points[: (len(points) + 1) // 2])
+    value = values(f, points)
+    half = values(f, points[: (len(points) + 1) // 2])
     steady = Probe(len(points), False, row_independent=_same(half, value[: len(half)], value))
-    grad, with_grad = _gradient(f, points)
+    grad, with_grad = gradient(f, points)
     if grad is None or with_grad is None:
-        return steady._replace(repeatable=_same(_values(f, points), value, value))
+        return steady._replace(repeatable=_same(values(f, points), value, value))
     steady = steady._replace(exists=True, repeatable=_same(with_grad, value, value))
     return _compare(f, points, grad.double(), seed, steady)
 
@@ -114,84 +112,7 @@ def proven(found: Probe) -> bool:
     return trouble(found._replace(zero=0.0, non_finite=0.0)) is None
 
 
-def slope_ratio(f: Score, a: Tensor, b: Tensor) -> float | None:
-    """How much more a score differs between two sets than its gradient explains: a median over pairs of images.
-
-    |f(a) - f(b)| / (||a - b||_2 max(||grad f(a)||_2, ||grad f(b)||_2)). By the mean value theorem the gradient is that
-    many times as long somewhere on the way: where the ratio is far above 1, the score is decided where no search that
-    follows the gradient looks, such as at a step between two plateaus that are not quite flat.
-
-    Args:
-        f: (B, C, H, W) -> (B,).
-        a: images, shape (N, C, H, W).
-        b: images of the other set, shape (M, C, H, W); evenly spaced rows of both are paired.
-
-    Returns:
-        The median; None where there is no gradient, or one that is zero or not finite on half of the pairs: `trouble`
-        tells of these.
-    """
-    left, right = pairs(a, b)
-    found = [_gradient(f, x) for x in (left, right)]
-    lengths = [torch.linalg.vector_norm(grad.double().flatten(1), dim=1) for grad, _ in found if grad is not None]
-    if len(lengths) < 2:
-        return None
-    away = torch.linalg.vector_norm((left - right).double().flatten(1), dim=1)
-    ratio = (_values(f, left) - _values(f, right)).abs() / (away * torch.maximum(*lengths))
-    ratio = ratio[ratio.isfinite()]
-    return ratio.median().item() if 2 * len(ratio) > len(left) else None
-
-
-def unexplained_share(f: Score, a: Tensor, b: Tensor) -> float | None:
-    """Share of a score's difference between two sets that its gradient on the way from one to the other leaves open.
-
-    median |f(b) - f(a) - p| / median |f(b) - f(a)| over pairs of images, where p is the integral of the gradient along
-    the line between them, by the midpoint rule. By the fundamental theorem of calculus 0 but for the rule; where it is
-    not, the score jumps, as between two plateaus, and their slope, however long, leads elsewhere. A rule fine enough
-    for honest scores resolves steep but finite slopes too: of these `slope_ratio` tells where the plateaus are flat.
-
-    Args:
-        f: (B, C, H, W) -> (B,).
-        a: images, shape (N, C, H, W).
-        b: images of the other set, shape (M, C, H, W); evenly spaced rows of both are paired.
-
-    Returns:
-        The share, >= 0; None where there is no gradient, one that is not finite on half of the pairs, or no difference
-        in half of them.
-    """
-    left, right = pairs(a, b)
-    change = _values(f, right) - _values(f, left)
-    share = None
-    for points in ON_THE_WAY:
-        path = _path(f, left, right, points)
-        known = path.isfinite()
-        size = change.abs()[known].median()  # NaN of none
-        if 2 * int(known.sum()) <= len(left) or not size > 0:
-            return None
-        share = ((change - path).abs()[known].median() / size).item()
-        if share <= ROUGH:
-            break
-    return share
-
-
-def pairs(a: Tensor, b: Tensor, most: int = ROWS) -> tuple[Tensor, Tensor]:
-    """As many images of two sets as the smaller one has, at most 16, evenly spaced."""
-    n = min(len(a), len(b), most)
-    some = [x[torch.linspace(0, len(x) - 1, n).round().long().to(x.device)].detach() for x in (a, b)]
-    return some[0], some[1]
-
-
-def _path(f: Score, a: Tensor, b: Tensor, points: int) -> Tensor:
-    """Integral of the gradient along the lines from a to b, midpoint rule, shape (B,), float64; NaN without one."""
-    path = torch.zeros(len(a), dtype=torch.float64, device=a.device)
-    for k in range(points):
-        grad, _ = _gradient(f, a + (b - a) * ((k + 0.5) / points))
-        if grad is None:
-            return torch.full_like(path, float("nan"))
-        path += (grad.double() * (b - a).double()).flatten(1).sum(1) / points
-    return path
-
-
-def _values(f: Score, x: Tensor) -> Tensor:
+def values(f: Score, x: Tensor) -> Tensor:
     """Scores of a copy of `x` in float64, without autograd: what is deployed."""
     with torch.no_grad():
         value = f(x.clone())
@@ -200,7 +121,7 @@ def _values(f: Score, x: Tensor) -> Tensor:
     return value.double()
 
 
-def _gradient(f: Score, x: Tensor) -> tuple[Tensor | None, Tensor | None]:
+def gradient(f: Score, x: Tensor) -> tuple[Tensor | None, Tensor | None]:
     """Gradient of the sum of scores and the scores, or None where autograd finds no way."""
     leaf = x.clone().requires_grad_()
     try:
@@ -243,7 +164,7 @@ def _slopes(f: Score, x: Tensor, grad: Tensor, delta: Tensor) -> tuple[Tensor, T
     """f(x + delta) - f(x - delta) as measured and as the gradient has it, each of shape (B,)."""
     ahead, behind = ((x + way * delta.to(x.dtype)).clamp(0, 1) for way in (1, -1))
     expected = (grad * (ahead.double() - behind.double())).flatten(1).sum(1)
-    return _values(f, ahead) - _values(f, behind), expected
+    return values(f, ahead) - values(f, behind), expected
 
 
 def _alike(measured: Tensor, expected: Tensor) -> Tensor:

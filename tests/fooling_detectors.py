@@ -288,6 +288,67 @@ JUMPS = {"jump": jump, "jumping-gate": jumping_gate}
 PLATEAUS = {"plateau": plateau, "gate": gate, "clamped": clamped, "steep": steep, "votes": votes}
 
 
+# --- a part of the images, or of the ball, where the gradient is another one ---
+
+HALVES = torch.cat([torch.ones(SIZE, SIZE // 2), -torch.ones(SIZE, SIZE // 2)], dim=1)
+
+
+def tilt(x):
+    """0, and 0.1 on the tilted images of `mixed`."""
+    return (HALVES * x[:, 0]).flatten(1).mean(1)
+
+
+def mixed(n=61, every=4):
+    """As `sets`, but one OOD image in `every` is brighter to the left."""
+    plain = sets(n)
+    plain.ood[::every] = (plain.ood[::every] + 0.1 * HALVES).clamp(0, 1)
+    return plain
+
+
+def some_beyond_a_jump(x):
+    """Tilted images lie on a plateau with a slope of its own; the others are told by brightness, which holds."""
+    return torch.where(tilt(x) > 0.05, 0.7 * (checker(x) > 0) + 0.1 * tilt(x), brightness(x))
+
+
+def some_flipped(x):
+    return torch.where(tilt(x) > 0.05, 0.5 + 0.05 * checker(FlippedGradient.apply(x)), brightness(x))
+
+
+def some_random(x):
+    return torch.where(tilt(x) > 0.05, 0.5 + 0.05 * checker(RandomGradient.apply(x)), brightness(x))
+
+
+PARTLY = {
+    "some-beyond-a-jump": some_beyond_a_jump,
+    "some-flipped": some_flipped,
+    "some-random": some_random,
+}
+
+
+def rough(x):
+    """How much neighbours differ, the checkerboard apart: little on images, more with noise of 8/255 on them."""
+    flat = x - (CHECKER * x[:, 0]).mean((1, 2))[:, None, None, None] * CHECKER
+    return (flat - nn.functional.avg_pool2d(flat, 3, 1, 1, count_include_pad=False)).abs().flatten(1).mean(1)
+
+
+def smooth_sets(n=24):
+    """Images with hardly any noise on them, told apart by the checkerboard."""
+    made = []
+    for ood in (False, True):
+        generator = torch.Generator().manual_seed(20 + ood)
+        light = 0.5 + 0.05 * torch.randn(n, 1, 1, generator=generator)
+        noise = 0.002 * torch.randn(n, SIZE, SIZE, generator=generator)
+        made.append((light + (0.8 if ood else -0.8) * AMPLITUDE * CHECKER + noise).clamp(0, 1).unsqueeze(1))
+    return SimpleNamespace(id=made[0], ood=made[1])
+
+
+def true_on_images_only(x):
+    """Where an image is noisy its gradient is that of a pattern that tells nothing, and the rest goes through NumPy."""
+    hidden = torch.as_tensor(checker(x).detach().numpy())
+    pattern = torch.linspace(-1, 1, SIZE * SIZE).view(SIZE, SIZE).roll(3, 0)
+    return torch.where(rough(x).detach() > 0.006, hidden, checker(x)) + 0.05 * (pattern * x[:, 0]).flatten(1).mean(1)
+
+
 def sets(n=40):
     """ID and OOD images for an evaluation."""
     return SimpleNamespace(id=images(n, ood=False, seed=1)[0], ood=images(n, ood=True, seed=2)[0])

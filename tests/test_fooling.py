@@ -66,6 +66,29 @@ def test_a_jump_beside_a_long_slope_never_holds(name, threat):
     assert result.indicators["unexplained_share"] > 0.9
 
 
+@pytest.mark.parametrize("every", [4, 5, 7])
+@pytest.mark.parametrize("name", fooling.PARTLY)
+def test_images_on_which_the_gradient_is_right_do_not_vouch_for_the_others(name, every):
+    torch.manual_seed(0)
+    sets, detector = fooling.mixed(every=every), fooling.PARTLY[name]
+    beaten = (sets.ood - 8 / 255 * fooling.CHECKER).clamp(0, 1)
+    low = torch.minimum(detector(sets.ood), detector(beaten))
+    assert (low[::every, None] < detector(sets.id)).double().mean() > 0.9  # one image in `every` is lost
+    threats = ["linf-8-255", "flagship", "sanity-full-box"]
+    for result in evaluate(detector, id=sets.id, ood={"ood": sets.ood}, threats=threats, seed=0).results[:2]:
+        assert result.clean.auroc > 0.97
+        assert result.verdict in ("broken", "inconclusive"), result.reason
+
+
+def test_a_gradient_that_is_right_on_images_alone_never_holds():
+    sets, detector = fooling.smooth_sets(), fooling.true_on_images_only
+    assert trouble(probe(detector, torch.cat([sets.id, sets.ood]), seed=0)) is None
+    threats = ["linf-8-255", "sanity-full-box"]
+    (result, _) = evaluate(detector, id=sets.id, ood={"ood": sets.ood}, threats=threats, seed=0).results
+    assert result.clean.auroc > 0.97
+    assert result.verdict == "inconclusive" and "with noise of 8/255 on the images" in result.reason
+
+
 def contrasty():
     """ID images, three times as far from grey."""
     x = fooling.sets(12).id

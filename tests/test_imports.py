@@ -24,6 +24,7 @@ BELOW = {
     "detector": set(),
     "classifier": set(),
     "probe": {"detector", "geometry"},
+    "between": {"detector", "probe"},
     "keep_graph": {"detector", "probe"},
     "full_precision": set(),
     "identity": set(),
@@ -43,9 +44,9 @@ BELOW = {
     "numbers": {"metrics", "report", "threat"},
     "certificates": {"bounds", "data", "metrics", "report", "threat"},
     "evaluation": {
-        "adapters", "aims", "attack", "attacks", "certificates", "classifier", "data", "detector", "detectors",
-        "diagnose", "faults", "full_precision", "geometry", "identity", "keep_graph", "lookup", "metrics", "numbers",
-        "probe", "report", "threat",
+        "adapters", "aims", "attack", "attacks", "between", "certificates", "classifier", "data", "detector",
+        "detectors", "diagnose", "faults", "full_precision", "geometry", "identity", "keep_graph", "lookup", "metrics",
+        "numbers", "probe", "report", "threat",
     },
     "train": {"classifier", "identity", "lookup", "models", "objectives", "whole_file"},
     "runs": {

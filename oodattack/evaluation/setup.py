@@ -8,6 +8,7 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor
 
+from oodattack.between import pairs, slope_ratio, unexplained_share
 from oodattack.detector import Detector, Latent, Score, Surrogate
 from oodattack.evaluation.batch import Batch, answered, values, with_room
 from oodattack.evaluation.declared import check_latent, sound_class_scores, sound_surrogate
@@ -16,9 +17,12 @@ from oodattack.evaluation.plan import Quarry, Unfit, blinded, followed_latent, i
 from oodattack.evaluation.score import score
 from oodattack.geometry import row_random
 from oodattack.keep_graph import keeping_graph, reaches
-from oodattack.probe import ROWS, pairs, probe, slope_ratio, trouble, unexplained_share
+from oodattack.probe import ROWS, Probe, probe, trouble
 from oodattack.threat import ThreatModel
 
+BESIDE = 8 / 255  # noise on images at which a gradient is looked at too: searches that start in a ball see no other
+ALIKE = 0.9  # likeness of a gradient and differences, below which it may pay to keep the graph of a score,
+BETTER = 0.1  # if that is so much more like them
 Precision = Literal["full", "bfloat16"]
 Progress = Callable[[str, int, int], None]  # (what is running, row-queries done, row-queries in all)
 
@@ -35,9 +39,9 @@ class Subject(NamedTuple):
             the score with its graph kept; None for the score itself.
         trouble: by attacked set, what is wrong with the gradient of the score there, in words; None where nothing is
             or something stands in for it.
-        slope_ratio: by attacked set, see `probe.slope_ratio`, between the ID images and it, of what is differentiated;
-            None where its gradient is in trouble already.
-        unexplained: by attacked set, see `probe.unexplained_share`, likewise; not there where a declared surrogate is
+        slope_ratio: by attacked set, see `between.slope_ratio`, between the ID images and it, of what is
+            differentiated; None where its gradient is in trouble already.
+        unexplained: by attacked set, see `between.unexplained_share`, likewise; not there where a declared surrogate is
             differentiated, whose gradient may be that of another function.
     """
 
@@ -175,16 +179,35 @@ class Setup:
     ) -> tuple[Surrogate | None, dict[str, str | None]]:
         """The same for a detector that declares no surrogate, from so many rows of each set."""
         some = {which: torch.cat([a_few(self.id, rows), a_few(x, rows)]) for which, x in sets.items()}
-        asked = partial(answered, detector)
-        found = {which: trouble(probe(asked, x, seed=self.seed)) for which, x in some.items()}
-        if not any(found.values()):
+        looked = {which: self._twice(detector, x) for which, x in some.items()}
+        found = {which: trouble(there) or beside(trouble(near)) for which, (there, near) in looked.items()}
+        alike = min(likeness(probes) for probes in looked.values())
+        if not any(found.values()) and alike >= ALIKE:
             return None, found
-        kept = [keeping_graph(detector, x, seed=self.seed) for x in some.values()]
-        return (kept[0], dict.fromkeys(sets)) if all(kept) else (None, found)
+        kept = [keeping_graph(detector, at, seed=self.seed) for x in some.values() for at in (x, self._beside(x))]
+        if not all(kept):
+            return None, found
+        stand_in = kept[0]
+        assert stand_in is not None
+        if not any(found.values()):  # a graph that is whole already is not worth a word
+            looked = {which: self._twice(stand_in.score, x) for which, x in some.items()}
+            if min(likeness(probes) for probes in looked.values()) < alike + BETTER:
+                return None, found
+        return stand_in, dict.fromkeys(sets)
 
-    def _paired(self, of: Callable[[Score, Tensor, Tensor], float | None], f: Score, x: Tensor) -> float | None:
-        """What `of` says of a score between the ID images and another set, from a few pairs."""
-        return with_room(ROWS, self.batch, lambda rows: of(partial(answered, f), *pairs(self.id, x, rows)))
+    def _twice(self, f: Score, x: Tensor) -> tuple[Probe, Probe]:
+        """What a probe says at images, and beside them, where searches begin."""
+        asked = partial(answered, f)
+        return probe(asked, x, seed=self.seed), probe(asked, self._beside(x), seed=self.seed)
+
+    def _beside(self, x: Tensor) -> Tensor:
+        noise = row_random(self.seed, "beside", range(len(x)), x.device, x.dtype).uniform(x.shape[1:])
+        return (x + BESIDE * (2 * noise - 1)).clamp(0, 1)
+
+    def _paired(self, of: Callable[..., float | None], f: Score, x: Tensor) -> float | None:
+        """What `of` says of a score between the ID images and another set."""
+        some = pairs(self.id, x, seed=self.seed)
+        return with_room(len(some[0]), self.batch, lambda rows: of(partial(answered, f), *some, at_once=rows))
 
     def target_rows(self, limits: ThreatModel, ood_name: str, n: int) -> Tensor | None:
         """The ID image that each of n rows is to match, or None for other aims; the same for every detector."""
@@ -211,3 +234,13 @@ class Setup:
 def a_few(x: Tensor, most: int) -> Tensor:
     """At most so many images, evenly spaced."""
     return x[torch.linspace(0, len(x) - 1, min(len(x), most)).round().long().to(x.device)]
+
+
+def beside(trouble: str | None) -> str | None:
+    """Trouble that is found beside the images, where nothing is wrong at them."""
+    return trouble and f"{trouble}, with noise of 8/255 on the images"
+
+
+def likeness(probes: tuple[Probe, Probe]) -> float:
+    """The lower of two, of gradients and differences in random directions; 1 where there is none."""
+    return min(1.0 if found.across is None else found.across for found in probes)

@@ -1,0 +1,104 @@
+"""What the line between two sets says of a gradient: exact on polynomials, honest on kinks, deaf to no jump."""
+
+import pytest
+import torch
+
+from oodattack.between import PAIRS, pairs, slope_ratio, unexplained_share
+
+A, B = (torch.rand(40, 1, 4, 4, generator=torch.Generator().manual_seed(seed)) for seed in (0, 1))
+
+
+def mean(x):
+    return x.flatten(1).mean(1)
+
+
+def corner(x):
+    return x[:, 0, 0, 0]
+
+
+class Flipped(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x):
+        return x.clone()
+
+    @staticmethod
+    def backward(ctx, grad):
+        return -grad
+
+
+def away():
+    return A, (B + 2) / 3  # mean 0.83
+
+
+def test_pairs_are_drawn_at_random_and_the_smaller_set_is_used_again():
+    some, other = pairs(A, B[:5], seed=0)
+    assert len(some) == len(other) == 40
+    assert sorted(map(float, corner(some))) == sorted(map(float, corner(A)))
+    assert {float(v) for v in corner(other)} == {float(v) for v in corner(B[:5])}
+    assert not torch.equal(some, A) and torch.equal(some, pairs(A, B[:5], seed=0)[0])
+    assert not torch.equal(some, pairs(A, B[:5], seed=1)[0])
+    assert len(pairs(A.repeat(3, 1, 1, 1), B, seed=0)[0]) == PAIRS
+
+
+@pytest.mark.parametrize(
+    "f", [mean, lambda x: mean(x) ** 3, lambda x: (20 * mean(x)).sigmoid(), lambda x: x.flatten(1).amax(1)]
+)
+def test_an_honest_gradient_leaves_nothing_open(f):
+    assert unexplained_share(f, *away()) == 0
+
+
+@pytest.mark.parametrize(("share", "found"), [(0.25, 0.25), (0.125, 0.125), (0, 0)])
+def test_images_beyond_a_jump_are_counted(share, found):
+    a, b = away()
+    b = b.clone()
+    b[:, 0, 0, 0] = 0.2
+    b[: int(share * len(b)), 0, 0, 0] = 0.95
+    a = a.clone()
+    a[:, 0, 0, 0] = 0.2
+    assert unexplained_share(lambda x: mean(x) + (corner(x) > 0.5), a, b) == pytest.approx(found)
+
+
+def test_two_jumps_do_not_make_up_for_one_another():
+    a, b = away()
+    up_and_down = lambda x: mean(x) + 3.0 * ((mean(x) > 0.6) & (mean(x) < 0.7))
+    assert unexplained_share(up_and_down, a, b) > 0.9
+
+
+def test_the_gradient_of_another_function_is_told():
+    assert unexplained_share(lambda x: mean(Flipped.apply(x)), *away()) == 1
+
+
+def test_a_steep_slope_is_resolved_and_told_by_its_ratio():
+    steep = lambda x: (400 * (mean(x) - 0.65)).sigmoid() + 1e-3 * mean(x)
+    assert unexplained_share(steep, *away()) == 0
+    assert slope_ratio(steep, *away()) > 100
+
+
+def test_a_tenth_of_pairs_is_enough_for_the_ratio():
+    a, b = A.clone(), B.clone()
+    a[:, 0, 0, 0] = b[:, 0, 0, 0] = 0.2
+    b[:6, 0, 0, 0] = 0.95
+    steep = lambda x: mean(x) + 5 * (400 * (corner(x) - 0.5)).sigmoid()
+    assert slope_ratio(steep, a, b) > 10
+    assert slope_ratio(steep, a, b[6:].repeat(2, 1, 1, 1)[:40]) < 3
+
+
+def test_as_many_at_once_as_there_is_room_for():
+    sizes = []
+
+    def f(x):
+        sizes.append(len(x))
+        return mean(x) + (mean(x) > 0.6)
+
+    whole = unexplained_share(f, *away()), slope_ratio(f, *away())
+    sizes.clear()
+    assert (unexplained_share(f, *away(), at_once=7), slope_ratio(f, *away(), at_once=7)) == whole
+    assert max(sizes) == 7
+
+
+@pytest.mark.parametrize("gradient", [True, False])
+def test_nothing_is_said_of_what_does_not_differ_or_has_no_gradient(gradient):
+    x = torch.rand(8, 1, 4, 4, generator=torch.Generator().manual_seed(0))
+    score = lambda z: mean(z) if gradient else mean(z).detach()
+    assert unexplained_share(score, x, x if gradient else x / 2) is None
+    assert slope_ratio(score, x, x if gradient else x / 2) is None
