@@ -51,13 +51,65 @@ def bytes_of(t: Tensor) -> memoryview:
 
 def sha256_of(detector: object) -> str:
     """SHA-256 of the weights behind a detector: its network's where it has one; "" where nothing can be hashed."""
-    module = getattr(detector, "net", detector)
+    return sha256_of_module(behind(detector))
+
+
+def behind(detector: object) -> object:
+    """What a detector stands on: its network, or itself."""
+    return getattr(detector, "net", detector)
+
+
+def sha256_of_module(module: object) -> str:
+    """SHA-256 of its weights; "" for what is no module."""
     return sha256_of_tensors(dict(module.state_dict())) if isinstance(module, nn.Module) else ""
 
 
+def sha256_of_each(detectors: Mapping[str, object]) -> dict[str, str]:
+    """`sha256_of` by detector; a network behind several is hashed once."""
+    modules = {name: behind(detector) for name, detector in detectors.items()}
+    hashed = {key: sha256_of_module(module) for key, module in {id(m): m for m in modules.values()}.items()}
+    return {name: hashed[id(module)] for name, module in modules.items()}
+
+
 def sha256_of_networks(detectors: Mapping[str, object]) -> dict[str, str]:
-    """`sha256_of` by network: NETWORK of a detector's name DETECTOR@NETWORK, or the whole name."""
-    return {name.partition("@")[2] or name: sha256_of(detector) for name, detector in detectors.items()}
+    """`sha256_of` by network: NETWORK of a detector's name DETECTOR@NETWORK, or the whole name.
+
+    A network with its outlier class is the same as without; a function says nothing of the network it stands on.
+
+    Raises:
+        ValueError: detectors of one network's name stand on different ones.
+    """
+    found: dict[str, str] = {}
+    first: dict[str, str] = {}  # network -> a detector on it
+    for name, digest in sha256_of_each(detectors).items():
+        network = name.partition("@")[2] or name
+        if not digest:
+            found.setdefault(network, digest)
+            continue
+        other = first.setdefault(network, name)
+        changed = digest != (found.get(network) or digest)
+        if changed and not same_but_cut(behind(detectors[other]), behind(detectors[name])):
+            raise ValueError(
+                f"`detector` must have one network called {network!r}, got other weights behind {other!r} and "
+                f"{name!r}. Name them apart after the @."
+            )
+        found[network] = digest
+    return found
+
+
+def same_but_cut(a: object, b: object) -> bool:
+    """Whether two modules have the same weights, but for last rows that one lacks: those of an outlier class."""
+    if not (isinstance(a, nn.Module) and isinstance(b, nn.Module)):
+        return False
+    mine, other = a.state_dict(), b.state_dict()
+    return mine.keys() == other.keys() and all(begin_alike(mine[name].cpu(), other[name].cpu()) for name in mine)
+
+
+def begin_alike(a: Tensor, b: Tensor) -> bool:
+    """Whether as many rows as both have are equal; a number is one row."""
+    a, b = torch.atleast_1d(a), torch.atleast_1d(b)
+    n = min(len(a), len(b))
+    return a.dtype == b.dtype and torch.equal(a[:n], b[:n])
 
 
 def versions() -> dict[str, str]:

@@ -6,10 +6,14 @@ import pytest
 import torch
 from torch import nn
 
+from oodattack import identity
+from oodattack.classifier import Classifier
 from oodattack.detector import Surrogate
+from oodattack.detectors import MSP, OutlierClass
 from oodattack.evaluation import evaluate
 from oodattack.evaluation.outcome import Outcome, Side, worst
-from oodattack.identity import sha256_of
+from oodattack.identity import sha256_of, sha256_of_networks
+from oodattack.job.id_classes import id_classes
 from oodattack.keep_graph import NAME
 from oodattack.metrics import auroc
 from oodattack.numbers import matched, numbers
@@ -545,6 +549,36 @@ def test_weights_in_bfloat16_can_be_hashed():
     before = sha256_of(half)
     half.weight.data[0, 0] += 1
     assert sha256_of(half) != before
+
+
+def test_a_network_of_one_name_is_one_network():
+    a, b = (MSP(Classifier(nn.Sequential(nn.Flatten(), nn.Linear(16, 3)))) for _ in range(2))
+    one_line = "`detector` must have one network called 'ce', got other weights behind 'energy@ce' and 'msp@ce'"
+    with pytest.raises(ValueError, match=f"^{one_line}. Name them apart after the @.$"):
+        sha256_of_networks({"energy@ce": a, "mine@ce": brightness, "msp@ce": b})
+    with pytest.raises(ValueError, match=one_line):
+        run({"energy@ce": a.double().eval(), "msp@ce": b.double().eval()})
+    assert sha256_of_networks({"msp@a": a, "msp@b": b}) == {"a": sha256_of(a), "b": sha256_of(b)}
+    assert sha256_of_networks({"msp@ce": a, "mine@ce": brightness}) == {"ce": sha256_of(a)}  # in any order
+    assert sha256_of_networks({"mine@ce": brightness, "msp@ce": a}) == {"ce": sha256_of(a)}
+
+
+def test_a_network_with_its_outlier_class_is_the_same_as_without():
+    whole = Classifier(nn.Sequential(nn.Flatten(), nn.BatchNorm1d(16), nn.Linear(16, 4)))
+    cut = id_classes(whole, 3)
+    both = {"msp@dos": MSP(cut), "outlier-class@dos": OutlierClass(whole)}
+    assert sha256_of_networks(both) == {"dos": sha256_of(whole)}
+    with torch.no_grad():
+        cut.network[2].bias[0] += 1
+    with pytest.raises(ValueError, match="must have one network called 'dos'"):
+        sha256_of_networks(both)
+
+
+def test_a_network_behind_many_detectors_is_hashed_once(monkeypatch):
+    net, calls = Classifier(nn.Linear(16, 3)), []
+    monkeypatch.setattr(identity, "sha256_of_module", lambda module: calls.append(module) or "digest")
+    assert sha256_of_networks({f"{i}@ce": MSP(net) for i in range(3)}) == {"ce": "digest"}
+    assert calls == [net]
 
 
 def test_progress_ends_at_all_of_it():

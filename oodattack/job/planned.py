@@ -14,7 +14,7 @@ from torch import Tensor
 from oodattack.data.disk import blocks
 from oodattack.detector import Detector
 from oodattack.detectors.store import fingerprint
-from oodattack.identity import sha256_of, sha256_of_file, sha256_of_images, versions
+from oodattack.identity import sha256_of_each, sha256_of_file, sha256_of_images, versions
 from oodattack.job.ask import Job
 from oodattack.job.images import Loaded
 from oodattack.lookup import summary
@@ -34,7 +34,7 @@ def plan_of(
         files=files_of(job),
         data=data_of(images),
         detectors={name: fingerprint(d) for name, d in detectors.items()},
-        networks={name: sha256_of(d) for name, d in detectors.items()},
+        networks=sha256_of_each(detectors),
         versions=versions(),
     )
 
