@@ -26,7 +26,7 @@ class Energy(nn.Module):
 
     def __init__(self, net: Classifier, *, temperature: float = 1.0) -> None:
         super().__init__()
-        if temperature <= 0:
+        if not temperature > 0:
             raise ValueError(f"`temperature` must be > 0, got {temperature}. The paper takes 1.")
         self.net = net
         self.temperature = temperature

@@ -87,7 +87,7 @@ def fit_glow(
         ValueError: no images, or a number out of range.
         FloatingPointError: the loss is not finite in the end.
     """
-    if epochs < 1 or lr <= 0:
+    if epochs < 1 or not lr > 0:
         raise ValueError(
             f"`epochs` must be >= 1 and `lr` > 0, got {epochs} and {lr:g}. Leave them out for the defaults."
         )

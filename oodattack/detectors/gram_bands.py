@@ -1,6 +1,7 @@
 """Gram sums of a layer and the band that ID images leave between the smallest and the largest, arXiv:1912.12510."""
 
 from collections.abc import Iterable, Iterator, Sequence
+from math import inf
 from typing import NamedTuple
 
 import torch
@@ -108,5 +109,5 @@ def pixel_sums(x: Tensor) -> Tensor:
 
 def check_powers(powers: Sequence[int]) -> None:
     """Raise ValueError unless there are powers, all whole numbers >= 1."""
-    if not powers or any(p < 1 or int(p) != p for p in powers):
+    if not powers or not all(1 <= p < inf and int(p) == p for p in powers):
         raise ValueError(f"`powers` must be whole numbers >= 1, got {list(powers)}. Leave them out for 1 to 5.")

@@ -52,7 +52,7 @@ class MahalanobisLayers(nn.Module):
                 f"`gaussians` must be one per layer, got {len(gaussians)} for {len(layers)} layers. "
                 "`fit_mahalanobis_layers` makes them."
             )
-        if magnitude < 0:
+        if not magnitude >= 0:
             raise ValueError(f"`magnitude` must be >= 0, got {magnitude}. Give 0 for no step.")
         if weights is not None and (weights.shape != (len(layers),) or not weights.isfinite().all()):
             raise ValueError(

@@ -47,9 +47,9 @@ class ODIN(nn.Module):
 
     def __init__(self, net: Classifier, *, temperature: float = 1000.0, magnitude: float = 0.0014) -> None:
         super().__init__()
-        if temperature <= 0:
+        if not temperature > 0:
             raise ValueError(f"`temperature` must be > 0, got {temperature}. The paper takes 1000.")
-        if magnitude < 0:
+        if not magnitude >= 0:
             raise ValueError(f"`magnitude` must be >= 0, got {magnitude}. Give 0 for no step.")
         self.net = net
         self.temperature = temperature

@@ -59,5 +59,5 @@ def check_steps(steps: int, step_size: float) -> None:
     """Raise ValueError unless T >= 1 and eta > 0."""
     if steps < 1:
         raise ValueError(f"`steps` must be >= 1, got {steps}. The default is 2.")
-    if step_size <= 0:
+    if not step_size > 0:
         raise ValueError(f"`step_size` must be > 0, got {step_size}. The default is 0.001.")

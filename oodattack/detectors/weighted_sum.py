@@ -165,5 +165,5 @@ def check_scales(parts: Mapping[str, Detector], means: Sequence[float], stds: Se
             f"`means` and `stds` must have one number a part, got {len(means)} and {len(stds)} for {len(parts)}. "
             "`fit_weighted_sum` measures them."
         )
-    if min(stds) <= 0:
+    if not all(std > 0 for std in stds):
         raise ValueError(f"`stds` must be > 0, got {list(stds)}. `fit_weighted_sum` measures them.")

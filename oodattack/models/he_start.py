@@ -21,7 +21,7 @@ def he_start(network: nn.Module, *, linear_std: float | None = None) -> None:
     Raises:
         ValueError: `linear_std` is not > 0.
     """
-    if linear_std is not None and linear_std <= 0:
+    if linear_std is not None and not linear_std > 0:
         raise ValueError(f"`linear_std` must be > 0, got {linear_std}. Leave it out for torch's own draw.")
     for module in network.modules():
         if isinstance(module, nn.Conv2d):

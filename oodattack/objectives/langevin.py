@@ -34,7 +34,7 @@ def langevin(
     Raises:
         ValueError: a number out of range.
     """
-    if steps < 1 or step_size <= 0 or noise < 0:
+    if steps < 1 or not step_size > 0 or not noise >= 0:
         raise ValueError(
             f"`steps` must be >= 1, `step_size` > 0 and `noise` >= 0, got {steps}, {step_size} and {noise}. "
             "The authors take 20, 1 and 0.01 for inputs in [-1, 1]."

@@ -236,6 +236,8 @@ def test_images_that_do_not_fit(fitted):
         fit_glow(noise(2)[:0], seed=0)
     with pytest.raises(ValueError, match=r"`epochs` must be >= 1 and `lr` > 0, got 0 and 0.003"):
         fit_glow(noise(2), seed=0, epochs=0)
+    with pytest.raises(ValueError, match=r"`epochs` must be >= 1 and `lr` > 0, got 1 and nan"):
+        fit_glow(noise(2), seed=0, epochs=1, lr=float("nan"))
 
 
 def test_a_training_that_diverges_says_so():

@@ -158,6 +158,8 @@ def test_default_layers_are_those_a_pass_calls_once():
     [
         ({"powers": ()}, r"`powers` must be whole numbers >= 1, got \[\]"),
         ({"powers": (0, 1)}, r"`powers` must be whole numbers >= 1, got \[0, 1\]"),
+        ({"powers": (1, float("nan"))}, r"`powers` must be whole numbers >= 1, got \[1, nan\]"),
+        ({"powers": (1, float("inf"))}, r"`powers` must be whole numbers >= 1, got \[1, inf\]"),
         ({"held_out": 0.7}, r"`held_out` must be in \(0, 0.5\], got 0.7"),
         ({"layers": ["nowhere"]}, "layers must name modules of the network, got 'nowhere'"),
     ],

@@ -1,7 +1,7 @@
 """Scores of logits, by hand: msp, max logit, energy and ODIN."""
 
 from collections import OrderedDict
-from math import exp, log, log1p
+from math import exp, log, log1p, nan
 
 import pytest
 import torch
@@ -133,12 +133,14 @@ def test_odin_without_step_and_temperature_is_msp():
 
 def test_impossible_parameters_are_refused():
     net = linear([[1.0], [0.0]])
-    with pytest.raises(ValueError, match=r"`temperature` must be > 0, got 0"):
-        ODIN(net, temperature=0.0)
-    with pytest.raises(ValueError, match=r"`magnitude` must be >= 0, got -1"):
-        ODIN(net, magnitude=-1.0)
-    with pytest.raises(ValueError, match=r"`temperature` must be > 0, got -2"):
-        Energy(net, temperature=-2.0)
+    for t in (0.0, -2.0, nan):
+        with pytest.raises(ValueError, match=f"`temperature` must be > 0, got {t}"):
+            ODIN(net, temperature=t)
+        with pytest.raises(ValueError, match=f"`temperature` must be > 0, got {t}"):
+            Energy(net, temperature=t)
+    for magnitude in (-1.0, nan):
+        with pytest.raises(ValueError, match=f"`magnitude` must be >= 0, got {magnitude}"):
+            ODIN(net, magnitude=magnitude)
 
 
 def test_surrogates_of_the_same_network_are_equal():

@@ -141,8 +141,9 @@ def test_each_layer_has_its_own_step():
 
 def test_layers_refuse_what_does_not_fit():
     net, fitted = layered(), fit_gaussians(POINTS, LABELS)
-    with pytest.raises(ValueError, match=r"`magnitude` must be >= 0, got -1"):
-        MahalanobisLayers(net, ["layer1"], [fitted], magnitude=-1.0)
+    for magnitude in (-1.0, float("nan")):
+        with pytest.raises(ValueError, match=f"`magnitude` must be >= 0, got {magnitude}"):
+            MahalanobisLayers(net, ["layer1"], [fitted], magnitude=magnitude)
     with pytest.raises(ValueError, match=r"`gaussians` must be one per layer, got 1 for 2 layers"):
         MahalanobisLayers(net, ["layer1", "layer2"], [fitted], magnitude=0.0)
     with pytest.raises(ValueError, match=r"layers must name modules of the network, got 'layer9'"):

@@ -153,6 +153,7 @@ def test_attack_through_the_sum_moves_both_parts():
         (({}, [], []), "`parts` must have at least one detector"),
         (({"a": first}, [0, 0], [1]), "`means` and `stds` must have one number a part, got 2 and 1 for 1"),
         (({"a": first}, [0], [0]), r"`stds` must be > 0, got \[0\]"),
+        (({"a": first, "b": first}, [0, 0], [1, float("nan")]), r"`stds` must be > 0, got \[1, nan\]"),
     ],
 )
 def test_wrong_use_is_named(arguments, message):

@@ -159,8 +159,9 @@ def test_start_of_the_weights():
     assert net[0].weight.std().item() == pytest.approx(math.sqrt(2 / 750), rel=0.05)
     assert net[2].weight.std().item() == pytest.approx(0.01, rel=0.05)
     assert not net[0].bias.any() and not net[2].bias.any()
-    with pytest.raises(ValueError, match="`linear_std` must be > 0, got 0"):
-        he_start(net, linear_std=0)
+    for std in (0, math.nan):
+        with pytest.raises(ValueError, match=f"`linear_std` must be > 0, got {std}"):
+            he_start(net, linear_std=std)
 
 
 def test_signals_survive_ten_convolutions_without_norms():

@@ -60,7 +60,10 @@ def test_leaves_parameters_input_and_global_randomness_alone(dtype):
     assert torch.equal(state, torch.random.get_rng_state())
 
 
-@pytest.mark.parametrize("change", [{"steps": 0}, {"step_size": 0.0}, {"noise": -0.1}])
+WRONG = [{"steps": 0}, {"step_size": 0.0}, {"noise": -0.1}, {"step_size": math.nan}, {"noise": math.nan}]
+
+
+@pytest.mark.parametrize("change", WRONG)
 def test_wrong_numbers_are_named(change):
     with pytest.raises(ValueError, match="`steps` must be >= 1, `step_size` > 0 and `noise` >= 0"):
         run(torch.zeros(1, 1), **change)
