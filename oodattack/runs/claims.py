@@ -10,7 +10,7 @@ from oodattack.certificates import Certificates
 from oodattack.diagnose import Indicators, verdict
 from oodattack.metrics import auroc
 from oodattack.numbers import accepted, crossing, deployed, matched, numbers
-from oodattack.report import Result
+from oodattack.report import Metrics, Result
 from oodattack.runs.evidence import Cell
 from oodattack.runs.images import Inputs
 from oodattack.runs.line import Line, told
@@ -22,8 +22,24 @@ STOPPED = ("queries spent", "target reached", "ball binds", "stationary", "step 
 OFF = 0.002  # AUROC may be, by rounding in batches of another size
 
 
-def of_cell(where: str, inputs: Inputs, result: Result, cell: Cell, threat: ThreatModel | Suite) -> Iterator[Line]:
-    """Every number of one cell that follows from its rows; how the search itself went does not."""
+def of_cell(
+    where: str,
+    inputs: Inputs,
+    result: Result,
+    cell: Cell,
+    threat: ThreatModel | Suite,
+    before: dict[tuple[str, str], Metrics],
+) -> Iterator[Line]:
+    """Every number of one cell that follows from its rows; how the search itself went does not.
+
+    Args:
+        where: what lines begin with.
+        inputs: images and scores before any attack.
+        result: what is claimed.
+        cell: where its rows are.
+        threat: of the cell.
+        before: numbers of clean scores, see `Afresh`; those of this detector and OOD set are added.
+    """
     limits, sides = limits_of(threat), {side.images: whole(inputs, side.shards) for side in cell.sides}
     ood, own_id = sides.get(f"ood/{cell.ood}"), sides.get("id")
     wanted = {name for name, is_in in ((f"ood/{cell.ood}", limits.attacks_ood), ("id", limits.attacks_id)) if is_in}
@@ -31,7 +47,9 @@ def of_cell(where: str, inputs: Inputs, result: Result, cell: Cell, threat: Thre
     yield told(f"{where}: direction", result.direction, direction(threat))
     clean = inputs.clean(cell.detector, "id"), inputs.clean(cell.detector, f"ood/{cell.ood}")
     scores = pair(clean, own_id, ood, "scores")
-    yield from of_record(f"{where}: clean", result.clean, numbers(*clean))
+    if (key := (cell.detector, cell.ood)) not in before:
+        before[key] = numbers(*clean)
+    yield from of_record(f"{where}: clean", result.clean, before[key])
     yield from of_record(f"{where}: attacked", result.attacked, numbers(*scores))
     yield from of_record(f"{where}: in 8 bits", result.attacked_8bit, numbers(*pair(clean, own_id, ood, "scores_8bit")))
     yield from of_record(f"{where}: deployed", result.deployed, deployed(clean[0], *scores))

@@ -10,6 +10,7 @@ from oodattack.full_precision import full_precision
 from oodattack.geometry import row_random
 from oodattack.metrics import id_threshold
 from oodattack.numbers import TPR
+from oodattack.report import Metrics
 from oodattack.runs.evidence import AT_ONCE, Cell, Side
 from oodattack.runs.images import Inputs
 from oodattack.runs.line import Line, told
@@ -25,10 +26,12 @@ class Afresh(NamedTuple):
     Attributes:
         clean: detector -> set -> scores before any attack.
         sides: whatever tells a side from others -> "scores" and "scores_8bit".
+        before: (detector, OOD set) -> the numbers of its saved scores before any attack, the same for every threat.
     """
 
     clean: dict[str, Scores]
     sides: dict[tuple[str, ...], Scores]
+    before: dict[tuple[str, str], Metrics]
 
 
 def of_scores(inputs: Inputs, name: str, detector: Detector, size: int) -> Generator[Line, None, Scores]:

@@ -80,7 +80,7 @@ def of_run(run: Opened, detectors: Detectors, fingerprints: Mapping[str, str | N
     inputs = Inputs(run.folder, run.evidence, plan.job)
     yield from of_inputs(run, inputs)
     yield of_overlaps(run, inputs)
-    afresh = Afresh({}, {})
+    afresh = Afresh({}, {}, {})
     for name, detector in detectors.items():
         afresh.clean[name] = yield from of_scores(inputs, name, detector, plan.batch_size)
     yield from of_curves(run.report, [t for t in threats.values() if isinstance(t, Sweep)])
@@ -196,6 +196,6 @@ def of_one(
                 where, inputs, side, threat, detectors[name], cell, seed=run.report.spec.seed, size=run.plan.batch_size
             )
         sides[side.images] = afresh.sides[key]
-    yield from of_cell(where, inputs, result, cell, threat)
+    yield from of_cell(where, inputs, result, cell, threat, afresh.before)
     clean, ood = afresh.clean[name], f"ood/{cell.ood}"
     yield from of_order(where, result, (clean["id"], clean[ood]), sides.get("id"), sides.get(ood))

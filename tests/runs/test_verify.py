@@ -69,6 +69,14 @@ def test_an_honest_run_passes(run, capsys):
         assert word in out
 
 
+def test_numbers_before_any_attack_are_computed_once_a_detector_and_set(run, monkeypatch):
+    calls = []
+    monkeypatch.setattr(claims, "numbers", lambda *scores: calls.append(scores) or numbers.numbers(*scores))
+    assert main(["verify", "out"]) == 0
+    cells = len(json.loads((run / "report.json").read_text())["results"])
+    assert (len(calls), cells) == (2 * 8 + 2, 8)  # attacked and in 8 bits; two detectors on one set
+
+
 def outside(t):
     t["x_adv"][0, 0, 0, 0] += 0.2
     t["x_adv"].clamp_(0, 1)
