@@ -8,7 +8,7 @@ from torch import Tensor
 
 from oodattack.gallery.saved import Function, Saved, column, computed, pool_of
 from oodattack.report import Result
-from oodattack.runs.evidence import AT_ONCE, Cell, Side
+from oodattack.runs.evidence import ROWS_A_FILE, Cell, Side
 
 
 class Picked(NamedTuple):
@@ -96,7 +96,7 @@ def picked(
 
 def these(run: Saved, side: Side, rows: Tensor) -> dict[str, Tensor]:
     """Everything that is saved of some rows of a side, in their order."""
-    part, place = rows.div(AT_ONCE, rounding_mode="floor"), rows % AT_ONCE
+    part, place = rows.div(ROWS_A_FILE, rounding_mode="floor"), rows % ROWS_A_FILE
     files = {i: run.inputs.tensors(side.shards[i]) for i in part.unique().tolist()}
     pairs = list(zip(part.tolist(), place.tolist(), strict=True))
     return {name: torch.stack([files[i][name][j] for i, j in pairs]) for name in files[pairs[0][0]]}

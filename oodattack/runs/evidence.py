@@ -9,7 +9,7 @@ from oodattack.lookup import summary
 from oodattack.report.record import Key
 from oodattack.runs import go_on
 
-AT_ONCE = 1024  # rows a file
+ROWS_A_FILE = 1024  # part of the format: row r of a set is in file r // 1024, in old run directories too
 INDEX = "evidence.json"
 
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from oodattack.lookup import summary
-from oodattack.runs.evidence import AT_ONCE, Evidence, inside
+from oodattack.runs.evidence import ROWS_A_FILE, Evidence, inside
 
 
 class Inputs:
@@ -28,7 +28,7 @@ class Inputs:
     def count(self, name: str) -> int:
         """Number of images in a set."""
         *whole, last = self.evidence.inputs[name]
-        return len(whole) * AT_ONCE + len(self.tensors(last)["images"])
+        return len(whole) * ROWS_A_FILE + len(self.tensors(last)["images"])
 
     def blocks(self, name: str) -> Iterator[Tensor]:
         """The images of a set in [0, 1], a file at a time."""
@@ -37,15 +37,15 @@ class Inputs:
 
     def block(self, name: str, first: int) -> Tensor:
         """The images of a set from row `first` on, which begins a file."""
-        return self.images(self.evidence.inputs[name][first // AT_ONCE])
+        return self.images(self.evidence.inputs[name][first // ROWS_A_FILE])
 
     def rows(self, name: str, numbers: Tensor) -> Tensor:
         """Some images of a set, in any order."""
         found: list[Tensor] = [torch.empty(0)] * len(numbers)
-        for part in numbers.div(AT_ONCE, rounding_mode="floor").unique().tolist():
-            block = self.block(name, part * AT_ONCE)
-            for i in (numbers.div(AT_ONCE, rounding_mode="floor") == part).nonzero().flatten().tolist():
-                found[i] = block[int(numbers[i]) - part * AT_ONCE]
+        for part in numbers.div(ROWS_A_FILE, rounding_mode="floor").unique().tolist():
+            block = self.block(name, part * ROWS_A_FILE)
+            for i in (numbers.div(ROWS_A_FILE, rounding_mode="floor") == part).nonzero().flatten().tolist():
+                found[i] = block[int(numbers[i]) - part * ROWS_A_FILE]
         return torch.stack(found)
 
     def clean(self, detector: str, name: str) -> Tensor:

@@ -11,7 +11,7 @@ from oodattack.geometry import row_random
 from oodattack.metrics import id_threshold
 from oodattack.numbers import TPR
 from oodattack.report import Metrics
-from oodattack.runs.evidence import AT_ONCE, Cell, Side
+from oodattack.runs.evidence import ROWS_A_FILE, Cell, Side
 from oodattack.runs.images import Inputs
 from oodattack.runs.line import Line, told
 from oodattack.threat import Suite, ThreatModel, limits_of
@@ -40,7 +40,7 @@ def of_scores(inputs: Inputs, name: str, detector: Detector, size: int) -> Gener
     for images in inputs.evidence.clean[name]:
         claimed = inputs.clean(name, images)
         found = torch.cat([scores_of(detector, block, size, inputs.device) for block in inputs.blocks(images)])
-        random = differ(found[:AT_ONCE], scores_of(detector, inputs.block(images, 0), size, inputs.device), found)
+        random = differ(found[:ROWS_A_FILE], scores_of(detector, inputs.block(images, 0), size, inputs.device), found)
         yield compared(f"{name} on {images}: scores", claimed, found, claimed, random=random)
         afresh[images] = claimed if random else found
     return afresh
@@ -74,11 +74,11 @@ def of_side(
     limits = limits_of(threat)
     name, where = cell.detector, f"{where}, {side.images}"
     clean = inputs.clean(name, side.images)
-    yield told(f"{where}: files", -(-inputs.count(side.images) // AT_ONCE), len(side.shards))
+    yield told(f"{where}: files", -(-inputs.count(side.images) // ROWS_A_FILE), len(side.shards))
     known = torch.cat([clean, inputs.clean(name, "id"), inputs.clean(name, f"ood/{cell.ood}")])
     afresh: dict[str, list[Tensor]] = {"scores": [], "scores_8bit": []}
     accepted = id_threshold(inputs.clean(name, "id"), tpr=TPR) if limits.aim == "cross" else None
-    for first, file in zip(range(0, len(clean), AT_ONCE), side.shards, strict=False):
+    for first, file in zip(range(0, len(clean), ROWS_A_FILE), side.shards, strict=False):
         shard, x = inputs.tensors(file), inputs.block(side.images, first)
         at = f"{where}, rows {first} to {first + len(x) - 1}"
         yield told(f"{at}: rows", list(range(first, first + len(x))), shard["row"].tolist())

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from oodattack.data.disk import forget_pages
 from oodattack.evaluation import Attacked, to_8_bits
-from oodattack.runs.evidence import AT_ONCE, INDEX, Cell, Evidence, Side, part_name
+from oodattack.runs.evidence import INDEX, ROWS_A_FILE, Cell, Evidence, Side, part_name
 from oodattack.whole_file import file_name, write_file
 
 PER_ROW = (  # fields of a side that are written as they are
@@ -28,8 +28,8 @@ class Shards:
     def images(self, name: str, x: Tensor) -> None:
         """Write a set of images: as 8-bit values where nothing is lost by it."""
         files = []
-        for first in range(0, len(x), AT_ONCE):
-            block = x[first : first + AT_ONCE].cpu()
+        for first in range(0, len(x), ROWS_A_FILE):
+            block = x[first : first + ROWS_A_FILE].cpu()
             short = to_8_bits(block)
             exact = torch.equal(short.to(block.dtype) / 255, block)
             files.append(self._write(Path("inputs") / folder_of(name), first, {"images": short if exact else block}))
@@ -48,8 +48,8 @@ class Shards:
             where = Path("shards") / folder_of(attacked.name) / Path(*parts)
             n = len(attacked.side.scores)
             self._written[key] = [
-                self._write(where, first, rows_of(attacked, slice(first, min(first + AT_ONCE, n))))
-                for first in range(0, n, AT_ONCE)
+                self._write(where, first, rows_of(attacked, slice(first, min(first + ROWS_A_FILE, n))))
+                for first in range(0, n, ROWS_A_FILE)
             ]
         side = Side(images=attacked.images, shards=self._written[key])
         same = (attacked.detector, attacked.threat.name, attacked.ood)
