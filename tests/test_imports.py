@@ -53,7 +53,7 @@ BELOW = {
         "attack", "certificates", "data", "detector", "detectors", "diagnose", "evaluation", "full_precision",
         "geometry", "identity", "lookup", "metrics", "numbers", "report", "threat", "whole_file",
     },
-    "gallery": {"detectors", "lookup", "report", "runs", "threat", "whole_file"},
+    "gallery": {"data", "detectors", "lookup", "report", "runs", "threat", "whole_file"},
     "job": {
         "adapters", "classifier", "data", "detector", "detectors", "evaluation", "faults", "full_precision", "gallery",
         "identity", "lookup", "models", "report", "runs", "threat", "train", "whole_file",

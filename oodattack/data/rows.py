@@ -1,4 +1,7 @@
-"""One random generator a row, so that row r of a set does not depend on how many rows are drawn."""
+"""Rows of a set: which ones are shown or measured, and one random generator for each.
+
+So row r of a set does not depend on how many rows are drawn.
+"""
 
 import hashlib
 from collections.abc import Callable, Sequence
@@ -28,6 +31,11 @@ def rows_of(n: Rows) -> Sequence[int]:
     if not rows:
         raise ValueError(f"`n` must be >= 1, got {n}. Ask for at least one image.")
     return rows
+
+
+def evenly(n: int, most: int) -> Tensor:
+    """At most so many of n rows, evenly spaced from the first to the last, so that nobody picked them."""
+    return torch.linspace(0, n - 1, min(n, most)).round().long()
 
 
 def draw_rows(n: Rows, family: str, seed: int, make: Callable[[int, Generator], Tensor]) -> Tensor:

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from oodattack.data.disk import Room, pieces
+from oodattack.data.rows import evenly
 from oodattack.metrics import auroc
 from oodattack.report import Metrics
 from oodattack.threat import Threat, limits_of
@@ -171,5 +172,5 @@ def to_8_bits(images: Tensor) -> Tensor:
 
 
 def show_rows(n: int, most: int = 8) -> Tensor:
-    """Rows shown in contact sheets: evenly spaced, so that nobody picked them."""
-    return torch.linspace(0, n - 1, min(n, most)).round().long()
+    """Rows shown in contact sheets."""
+    return evenly(n, most)

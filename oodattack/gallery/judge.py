@@ -7,6 +7,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from oodattack.data.rows import evenly
 from oodattack.report import Result
 
 USUAL = 0.95  # share of ID images that a judge takes for what they are
@@ -76,9 +77,8 @@ def pixel_judge(x_id: Tensor) -> Judge:
     if n < 2:
         raise ValueError(f"`x_id` must hold at least 2 images, got {n}. Run with more samples.")
     flat = x_id.flatten(1)
-    some = torch.linspace(0, n - 1, min(n, MOST)).round().long()
     usual = []
-    for rows in some.split(AT_ONCE):
+    for rows in evenly(n, MOST).split(AT_ONCE):
         apart = _apart(flat[rows], flat)
         apart[torch.arange(len(rows)), rows] = torch.inf  # itself
         usual.append(apart.amin(dim=1))

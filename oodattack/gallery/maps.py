@@ -5,13 +5,14 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
+from oodattack.data.rows import evenly
 from oodattack.detectors import SalAgg
 from oodattack.gallery.saved import Function, Saved, computed
 from oodattack.report.page_maps import Maps
 from oodattack.report.record import Key
 from oodattack.runs.evidence import Cell
 
-IMAGES = 6  # a cell, evenly spaced, so that nobody picked them
+IMAGES = 6  # a cell
 MOST_CELLS = 12  # that have maps
 
 
@@ -31,7 +32,7 @@ def maps_of_cell(run: Saved, cell: Cell, f: SalAgg) -> Maps | None:
     """Of some images of a cell; None where a map has no shape of its own."""
     side = next((s for s in cell.sides if s.images != "id"), cell.sides[0])
     shard = run.inputs.tensors(side.shards[0])
-    some = torch.linspace(0, len(shard["row"]) - 1, min(IMAGES, len(shard["row"]))).round().long()
+    some = evenly(len(shard["row"]), IMAGES)
     start, x_adv = run.inputs.rows(side.images, shard["row"][some]), shard["x_adv"][some]
     before, after = (on_image(computed(f.map, x, run.inputs.device), x) for x in (start, x_adv))
     if before is None or after is None:

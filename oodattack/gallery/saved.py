@@ -7,6 +7,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from oodattack.data.rows import evenly
 from oodattack.report import Report, Result, read_report
 from oodattack.report.page import Rows
 from oodattack.report.record import Key
@@ -115,10 +116,10 @@ def latents(run: Saved, cell: Cell, side: Side, f: Function) -> tuple[list[float
     shard = run.inputs.tensors(side.shards[0])
     if encoder is None or "target" not in shard:
         return None
-    some = torch.linspace(0, len(shard["row"]) - 1, min(MATCHED_ROWS, len(shard["row"]))).round().long()
+    some = evenly(len(shard["row"]), MATCHED_ROWS)
     z_in = computed(encoder, run.inputs.rows(pool_of(run, cell), shard["target"][some]), run.inputs.device).flatten()
     z_out = computed(encoder, shard["x_adv"][some], run.inputs.device).flatten()
-    places = torch.linspace(0, len(z_in) - 1, min(POINTS, len(z_in))).round().long()
+    places = evenly(len(z_in), POINTS)
     return z_in[places].tolist(), z_out[places].tolist()
 
 
