@@ -40,7 +40,7 @@ BELOW = {
     "bounds": {"classifier", "detector", "detectors", "geometry", "lookup", "metrics"},
     "adapters": {"classifier", "detector", "detectors", "keep_graph", "lookup"},
     "diagnose": set(),
-    "report": {"whole_file"},
+    "report": {"diagnose", "whole_file"},
     "numbers": {"metrics", "report", "threat"},
     "certificates": {"bounds", "data", "metrics", "report", "threat"},
     "evaluation": {
@@ -58,7 +58,7 @@ BELOW = {
         "adapters", "classifier", "data", "detector", "detectors", "evaluation", "faults", "full_precision", "gallery",
         "identity", "lookup", "models", "report", "runs", "threat", "train", "whole_file",
     },
-    "gate": {"data", "detector", "evaluation", "lookup", "report", "runs", "threat", "whole_file"},
+    "gate": {"data", "detector", "diagnose", "evaluation", "lookup", "report", "runs", "threat", "whole_file"},
     "pytest_plugin": {"gate", "report"},
     "cli": {"attacks", "data", "detectors", "evaluation", "faults", "gate", "job", "models", "objectives", "threat"},
     "__main__": {"cli"},

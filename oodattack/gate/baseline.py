@@ -4,19 +4,12 @@ import json
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import Field, ValidationError
 
+from oodattack.diagnose import Verdict
 from oodattack.gate.ranks import Ranked, Rows
-from oodattack.report.record import Key, Share, Source
+from oodattack.report.record import Key, Record, Share, Source
 from oodattack.whole_file import write_file
-
-Verdict = Literal["broken", "holds", "inconclusive"]
-
-
-class Record(BaseModel):
-    """Immutable, and strict about unknown fields."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
 
 class Area(Record):

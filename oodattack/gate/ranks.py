@@ -6,22 +6,22 @@ from typing import Annotated, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
+
+from oodattack.report.record import Record
 
 Rows = NDArray[np.float64]
 WIDTHS: dict[int, str] = {16: "<u2", 32: "<u4"}
 MOST = {width: 2**width - 1 for width in WIDTHS}
 
 
-class Ranked(BaseModel):
+class Ranked(Record):
     """Score vectors of one detector as ranks among all of them; equal scores share a rank.
 
     Attributes:
         bits: of a rank, little-endian.
         rows: name of the vector -> its ranks in base64.
     """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     bits: Literal[16, 32]
     rows: dict[str, Annotated[str, Field(min_length=1)]]

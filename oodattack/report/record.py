@@ -5,6 +5,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from oodattack.diagnose import Verdict
 from oodattack.whole_file import replace_file
 
 Schema = Literal[1]  # raised when a field changes its meaning or goes
@@ -155,7 +156,7 @@ class Result(Named):
         description="AUROC left by each member of a suite; after its first turn, where they share queries"
     )
     indicators: dict[str, float | bool | str | None]
-    verdict: Literal["broken", "holds", "inconclusive"]
+    verdict: Verdict
     reason: str
     certified_auroc: float | None = Field(default=None, description="no attack leaves less; see `certified`")
     certified: Certified | None = None

@@ -3,20 +3,14 @@
 from pathlib import Path
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import Field, ValidationError
 
 from oodattack.lookup import summary
-from oodattack.report.record import Key
+from oodattack.report.record import Key, Record
 from oodattack.runs import go_on
 
 ROWS_A_FILE = 1024  # part of the format: row r of a set is in file r // 1024, in old run directories too
 INDEX = "evidence.json"
-
-
-class Record(BaseModel):
-    """Immutable, and strict about unknown fields."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
 
 class Side(Record):

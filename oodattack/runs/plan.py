@@ -6,10 +6,11 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import ValidationError
 
 from oodattack.identity import sha256_of_file
 from oodattack.lookup import summary
+from oodattack.report.record import Record
 from oodattack.runs.evidence import inside
 from oodattack.runs.go_on import PLAN
 from oodattack.threat import Suite, Sweep, Threat, ThreatModel, file_hash
@@ -23,10 +24,8 @@ KINDS: dict[str, type[ThreatModel] | type[Suite] | type[Sweep]] = {
 }
 
 
-class Dump(BaseModel):
+class Dump(Record):
     """A threat as data: what it is, the hash of its content, and the content."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     kind: Literal["threat model", "suite", "sweep"]
     sha256: str
@@ -49,7 +48,7 @@ class Dump(BaseModel):
         return found
 
 
-class Plan(BaseModel):
+class Plan(Record):
     """What a run measures.
 
     Attributes:
@@ -62,8 +61,6 @@ class Plan(BaseModel):
         networks: name of the detector -> SHA-256 of the weights behind it.
         versions: of the packages that decide the numbers.
     """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     format: Literal[1] = 1
     job: dict[str, Any]
