@@ -1,6 +1,7 @@
 """From detector, images and threat models to a report, on detectors whose answers are known in closed form."""
 
 from dataclasses import dataclass
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -10,13 +11,15 @@ from oodattack import identity
 from oodattack.classifier import Classifier
 from oodattack.detector import Surrogate
 from oodattack.detectors import MSP, OutlierClass
-from oodattack.evaluation import evaluate
-from oodattack.evaluation.outcome import Outcome, Side, worst
+from oodattack.evaluation import evaluate, sides
+from oodattack.evaluation.check import check_disjoint
+from oodattack.evaluation.outcome import Outcome, Scored, Side, worst
+from oodattack.evaluation.search import Hunted
 from oodattack.identity import sha256_of, sha256_of_networks
 from oodattack.job.id_classes import id_classes
 from oodattack.keep_graph import NAME
 from oodattack.metrics import auroc
-from oodattack.numbers import matched, numbers
+from oodattack.numbers import crossing, matched, numbers
 from oodattack.threat import Suite, ThreatModel, read_threat
 
 SHAPE = (1, 4, 4)
@@ -852,6 +855,13 @@ def test_random_search_asks_the_detector_itself():
     assert result.attacked == plain.attacked
 
 
+def test_one_image_in_a_hundred_may_be_in_both_sets():
+    mine, other = images(4, 0, 1, seed=1), images(100, 0, 1, seed=2)
+    check_disjoint(torch.cat([mine[:1], other[1:]]), "near", mine)
+    with pytest.raises(ValueError, match=r"`near` must be disjoint from the ID images, got 2 of 100 in both\. Split"):
+        check_disjoint(torch.cat([mine[:2], other[2:]]), "near", mine)
+
+
 def test_sets_must_be_disjoint():
     with pytest.raises(ValueError, match=r"`targets` must be disjoint from the ID images, got \d+ of"):
         evaluate(brightness, id=ID, ood={"o": OOD}, threats=[threat()], seed=0, targets=ID)
@@ -887,6 +897,13 @@ def test_nan_where_a_search_asks_whether_a_row_is_finished_confirms_nothing(surr
     assert result.attacked.auroc <= result.clean.auroc
 
 
+def test_percentiles_of_crossings_are_crossings_that_were_found():
+    found = crossing(torch.tensor([0.0, 1.0]), torch.tensor([0.1, 0.2, 0.4, float("inf")]))
+    # of 4 rows, at 0.3, 1.5 and 2.7 of 0..3: the row below each
+    assert (found.p10, found.median, found.p90, found.share) == pytest.approx((0.1, 0.2, 0.4, 0.75))
+    assert crossing(torch.tensor([0.0, 1.0]), torch.tensor([0.1, float("inf"), float("inf")])).median is None
+
+
 def test_the_median_of_two_rows_lies_between_them():
     assert matched(torch.tensor([0.0, 1.0])).median == 0.5
 
@@ -906,6 +923,23 @@ def test_what_a_composed_attack_spends_first_is_on_its_axis_and_in_its_total():
     assert points["then"][30] == pytest.approx(left["then"])
     assert {t for _, t in told} == {len(OOD) * (10 + 10 + 20)}
     assert [d for d, _ in told] == sorted(d for d, _ in told) and told[-1] == (len(OOD) * 40, len(OOD) * 40)
+
+
+def test_a_composed_attack_is_stuck_on_rows_that_neither_of_the_two_moved(monkeypatch):
+    first, second = ([True, False, True, False], [True, True, False, False])
+    ends = iter([first, second])
+
+    def search(setup, prey, limits, names, rows):
+        side = plain._replace(clean_best=torch.tensor(next(ends)))
+        return {names[0]: Scored(side, rows.x)}
+
+    zeros = torch.zeros(4)
+    plain = Side(*[zeros] * 8, zeros.bool(), zeros, None, None, None, None, zeros)
+    monkeypatch.setattr(sides, "attack_ood", search)
+    setup = SimpleNamespace(plan=lambda name, limits: (None, limits), target_rows=lambda *_: None)
+    rows = Hunted("near", OOD[:4], {"d": zeros}, range(4))
+    found = sides.attack_twice(setup, None, threat("then", after=threat("first")), "d", rows)
+    assert found.clean_best.tolist() == [True, False, False, False]
 
 
 @pytest.mark.parametrize(

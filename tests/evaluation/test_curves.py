@@ -5,6 +5,7 @@ import torch
 
 from oodattack.attack import milestones
 from oodattack.evaluation import evaluate
+from oodattack.evaluation.curves import unfinished
 from oodattack.numbers import falls_to
 from oodattack.threat import Sweep, ThreatModel
 
@@ -39,6 +40,13 @@ def test_milestones():
 )
 def test_eps50_by_hand(points, at):
     assert falls_to(points) == (at if at is None else pytest.approx(at))
+
+
+def test_what_the_second_half_of_the_queries_took_is_counted_from_where_the_search_began():
+    points = [(0, 0.9), (101, 0.9), (150, 0.8), (200, 0.5)]
+    assert unfinished(points, after=100) == pytest.approx(0.3)  # half of its own 100 are spent at 150: .8 to .5
+    assert unfinished(points) == pytest.approx(0.4)  # and of all 200 at 100, where it stood at .9
+    assert unfinished(points[:2]) is None and unfinished(None) is None
 
 
 def test_sweep_finds_the_radius_that_leaves_one_half():

@@ -6,10 +6,11 @@ import pytest
 import torch
 from torch import nn
 
+from oodattack.attack import STOPPED, Found
 from oodattack.classifier import Classifier
 from oodattack.detectors import MSP, Energy, GaiaZ
 from oodattack.evaluation import evaluate
-from oodattack.evaluation.search import shares
+from oodattack.evaluation.search import better, shares
 from oodattack.threat import ThreatModel
 
 FIELDS = dict(
@@ -59,6 +60,25 @@ def test_a_search_that_does_not_follow_the_score_earns_no_holds(objective, goal)
     assert result.attacked.auroc > 0.5 + 0.75 * (result.clean.auroc - 0.5)  # little changes within 0.01
     assert result.indicators["other_goal"] == goal
     assert result.verdict == "inconclusive" and f"the search was after {goal}" in result.reason
+
+
+def found(value: list[float], stopped: list[str], clean_best: list[bool]) -> Found:
+    """A search whose images say their own value, of ten queries a row."""
+    v, ten = torch.tensor(value), torch.full((len(value),), 10)
+    why = torch.tensor([STOPPED.index(reason) for reason in stopped])
+    return Found(v.view(-1, 1, 1, 1), v, ten, ten, 0 * ten, 0 * ten, torch.tensor(clean_best), why)
+
+
+def test_of_two_losses_each_row_keeps_the_better_point_and_the_reason_why_its_last_search_ended():
+    first = found([1.0, 1.0, 1.0], ["queries spent", "stationary", "ball binds"], [True, True, True])
+    then = found([2.0, 0.5], ["target reached", "queries spent"], [False, False])  # of the last row and the first
+    both = better(first, then, torch.tensor([2, 0]))
+    assert both.value.tolist() == both.x_adv.flatten().tolist() == [1, 1, 2]
+    assert both.clean_best.tolist() == [True, True, False]
+    assert [STOPPED[i] for i in both.stopped.tolist()] == ["queries spent", "stationary", "target reached"]
+    assert both.queries.tolist() == [20, 10, 20]
+    later = better(first, found([0.0], ["target reached"], [False]), torch.tensor([0]))
+    assert STOPPED[int(later.stopped[0])] == "target reached"  # though its point is the earlier one
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ import torch
 
 from oodattack.evaluation import evaluate, schedule
 from oodattack.evaluation.front import front
+from oodattack.evaluation.outcome import Scored
 from oodattack.evaluation.sides import attack_ood
 from oodattack.metrics import auroc
 from oodattack.threat import Suite, ThreatModel
@@ -194,6 +195,40 @@ def test_order_of_rows_by_hand():
     assert rows.open_rows(b).tolist() == [3, 1]
     rows.best.queries[1] = 16  # of 25, and a costs 10
     assert rows.open_rows(a).tolist() == [3]
+
+
+def front_of(clean: list[float], against: list[float], budget: int = 100):
+    scores = torch.tensor(clean, dtype=torch.float64)
+    x = torch.zeros(len(clean), 1, 2, 2)
+    other = torch.tensor(against, dtype=torch.float64)
+    return front("near", x, scores, scores, other, sign=-1, budget=budget, crossing=False)
+
+
+@pytest.mark.parametrize(("against", "expected"), [(0.46, [0, 1]), (0.44, [])])
+def test_a_row_whose_last_turn_brought_nothing_has_a_tenth_of_what_it_moved_in_all_to_hope_for(against, expected):
+    rows = front_of([1.0, 1.0], [against])
+    rows.turns, rows.best = 3, rows.best._replace(scores=torch.tensor([0.5, 0.5], dtype=torch.float64))
+    # it came from 1 to .5, and may still come to .45
+    assert rows.open_rows(member("a")).tolist() == expected
+
+
+def test_how_far_a_turn_brings_a_row_is_halved_by_each_turn_that_brings_less():
+    rows, a, x = front_of([0.9, 0.9, 0.9], [0.1]), member("a"), torch.zeros(3, 1, 2, 2)
+    for scores, moved in (
+        ([0.5, 0.5, 0.9], [0.4, 0.4, 0.0]),
+        ([0.5, 0.2, 0.95], [0.2, 0.3, 0.0]),  # nothing; less than before, more than half of it; worse
+        ([0.5, 0.1, 0.8], [0.1, 0.15, 0.1]),  # nothing; .1 < .3 / 2; .1
+    ):
+        found = rows.best._replace(scores=torch.tensor(scores, dtype=torch.float64))
+        rows.take(a, torch.arange(3), Scored(found, x))
+        torch.testing.assert_close(rows.moved, torch.tensor(moved))
+
+
+def test_a_turn_of_twice_its_own_queries_follows_twice_as_many_targets():
+    latent = member("a", objective="latent", restarts=3)
+    assert [schedule._longer(latent, queries).restarts for queries in (5, 10, 19, 20, 40)] == [3, 3, 3, 6, 6]
+    assert [schedule._longer(member("a", restarts=3), queries).restarts for queries in (10, 20)] == [3, 3]
+    assert schedule._longer(latent, 25).queries == 25
 
 
 def test_rows_that_do_not_move_are_left_to_the_others():
