@@ -5,10 +5,10 @@ when its class changes, here when its score has passed every score of the other 
 """
 
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from itertools import permutations
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from torch import Tensor
 
@@ -50,6 +50,150 @@ class Standing:
     turns: int  # on all open rows
 
 
+@dataclass
+class Spending:
+    """How a suite spends its budget on one detector and OOD set; see `scheduled`.
+
+    Attributes:
+        setup: of the evaluation.
+        suite: with `queries`.
+        name: of the detector.
+        fronts: the attacked sides.
+        plan: the members that suit the detector, and what each of them follows.
+        curve: (queries a row, AUROC left), before the first turn and after each.
+        standings: of the members that have had a turn or trial.
+        members: what the report calls a member -> AUROC left after its first turn or trial.
+        started: scores of each side after the first turn.
+        blind: AUROC that members without a gradient took since.
+    """
+
+    setup: Setup
+    suite: Suite
+    name: str
+    fronts: Sequence[Front]
+    plan: dict[ThreatModel, Quarry]
+    curve: list[tuple[float, float]]
+    standings: dict[ThreatModel, Standing] = field(default_factory=dict)
+    members: dict[str, float] = field(default_factory=dict)
+    started: list[Tensor] = field(default_factory=list)
+    blind: float = 0.0
+
+    def trials(self) -> None:
+        """All rows for the first member; a few for each of the others, and last for the first one again."""
+        first = next(iter(self.plan))
+        for limits in self.plan:
+            took = self.take(limits, trial=limits != first)
+            self.standings[limits] = Standing(took, going=limits.aim != "cross", turns=int(limits == first))
+            self.members[turn(limits)] = self.curve[-1][1]
+            if limits == first:
+                self.started, self.blind = [f.best.scores.clone() for f in self.fronts], 0.0
+        if self.standings[first].going and len(self.plan) > 1:
+            # what it took from clean rows says nothing of another turn
+            self.standings[first].took = self.take(first, trial=True, times=2)
+
+    def go_on(self) -> None:
+        """Turns after the trials, until none brings anything."""
+        standings = self.standings
+        had: set[ThreatModel] = set()  # a long search, in this round
+        compared = False
+        while going := [m for m in standings if standings[m].going]:
+            if had >= set(going):
+                had.clear()
+            going = [m for m in going if m not in had]
+            limits = max(going, key=self._worth)
+            share = self._share(limits, going)
+            if standings[limits].took.finished < QUICK and not compared:  # the first long search
+                compared = True
+                if (rivals := self._rivals(going)) and _open(self.fronts) >= LONG:
+                    for m in rivals:
+                        standings[m].took = self.take(m, trial=True, share=1.0)
+                    limits, share = max(rivals, key=self._worth), 1.0
+                    if not self._worth(limits):
+                        continue  # neither of them, then
+            standing = standings[limits]
+            if standing.took.finished >= QUICK:
+                standing.took = self.take(limits, times=1 << min(standing.turns, DOUBLINGS))
+            else:
+                had.add(limits)
+                standing.took = self.take(limits, share=share)
+            standing.turns += 1
+            standing.going = standing.took.worth > 0
+
+    def take(self, limits: ThreatModel, *, trial: bool = False, times: int = 1, share: float = 0.0) -> Took:
+        """One member's turn, and what it brought.
+
+        It lasts `times` its own queries, or longer where a `share` of what a row has left is more than that; less where
+        a row cannot pay. Worth is in shares of what was left, for turns are compared that were taken at different
+        times, and there is ever less to take.
+        """
+        fronts = self.fronts
+        before, spent, had, finished = left_auroc(fronts), 0, 0, 0
+        self.setup.label = f"{limits.name} on {fronts[0].name}: {self.name}"
+        for front in fronts:
+            rows = _chosen(front, _longer(limits, limits.queries * (times if trial else 1)), trial=trial)
+            lengths = _lengths(limits, front.unspent()[rows], times=times, share=share)
+            before_them = front.passed()[rows] >= 1
+            for length in lengths.unique().flip(0).tolist():
+                some = rows[lengths == length]
+                found = self._attacked(limits, length, front, some)
+                front.take(limits, some, found)
+                spent, had = spent + int(found.side.queries.sum()), had + len(some)
+            finished += int(((front.passed()[rows] >= 1) & ~before_them).sum())
+        after, everybody = left_auroc(fronts), sum(len(f.x) for f in fronts)
+        if had:
+            self.curve.append((sum(int(f.best.queries.sum()) for f in fronts) / everybody, after))
+        self.blind += (before - after) * is_blind(limits)
+        enough = min(WORTH, SHARE * before) * had / everybody
+        if not had or before - after < max(enough, LEAST):
+            return Took(0.0)
+        return Took((1 - after / before) / spent, finished / had)
+
+    def outcome(self, agreement: float | None, start: float) -> Outcome:
+        """What it came to; `start` is the time at which it began."""
+        fronts, plan = self.fronts, self.plan
+        sides = {f.sign: _side(self.setup, f) for f in fronts}
+        used = [prey.surrogate for prey in plan.values() if prey.surrogate and prey.judge is None]
+        white_box = any(not is_blind(limits) for limits in plan)
+        return Outcome(
+            ood=sides.get(-1),
+            id=sides.get(1),
+            seconds=time.perf_counter() - start,
+            attack=f"{', '.join(self.members)} on the rows still open, {self.suite.queries} queries a row",
+            white_box=white_box,
+            surrogate=next(iter(used), None),
+            rank_correlation=agreement if used else None,
+            shared_with=[self.name],
+            curve=self.curve,
+            unfinished_drop=unfinished(self.curve),
+            restart_spread=restart_spread(fronts, next(iter(plan)), self.started),
+            members=self.members,
+            found_blindly=self.blind if white_box else None,
+        )
+
+    def _attacked(self, limits: ThreatModel, queries: int, front: Front, rows: Tensor) -> Scored:
+        """A member's search on some rows of a side, of so many queries."""
+        setup, prey, longer = self.setup, self.plan[limits], _longer(limits, queries)
+        images = picked(front.x, rows, setup.keeper.room)
+        hunted = Hunted(front.name, images, {self.name: front.clean[rows]}, rows.tolist(), round=front.turns)
+        if front.sign < 0:
+            return attack_ood(setup, prey, longer, [self.name], hunted)[self.name]
+        return attack_id(setup, prey, longer, [self.name], hunted, front.others)[self.name]
+
+    def _worth(self, limits: ThreatModel) -> float:
+        """Of a member's last turn or trial."""
+        return self.standings[limits].took.worth
+
+    def _share(self, limits: ThreatModel, going: Sequence[ThreatModel]) -> float:
+        """Of what rows have left, for one of several members."""
+        total = sum(self._worth(m) for m in going)
+        return self._worth(limits) / total if total else 1 / len(going)
+
+    def _rivals(self, going: Sequence[ThreatModel]) -> list[ThreatModel]:
+        """The two members that were worth most, unless one is so far ahead that a longer trial would say the same."""
+        best = sorted(going, key=self._worth, reverse=True)[:2]
+        return best if len(best) == 2 and self._worth(best[1]) * AHEAD > self._worth(best[0]) else []
+
+
 def scheduled(setup: Setup, suite: Suite, name: str, fronts: Sequence[Front], agreement: float | None) -> Outcome:
     """Spend the budget of a suite on one detector and OOD set.
 
@@ -75,83 +219,12 @@ def scheduled(setup: Setup, suite: Suite, name: str, fronts: Sequence[Front], ag
     plan = fitting(setup, suite, name)
     for front, other in permutations(fronts, 2):
         front.against = other.best.scores  # the tensor itself: what a row has to pass moves with the other side
-    members: dict[str, float] = {}
-    standings: dict[ThreatModel, Standing] = {}
-    curve = [(0.0, left_auroc(fronts))]
-    started: list[Tensor] = []  # scores after the first turn
-    blind = 0.0
-
-    def take(limits: ThreatModel, **how: Any) -> Took:
-        nonlocal blind
-        before, took = curve[-1][1], _turn(setup, limits, plan[limits], name, fronts, curve, **how)
-        blind += (before - curve[-1][1]) * is_blind(limits)
-        return took
-
-    first = next(iter(plan))
-    for limits in plan:
-        took = take(limits, trial=limits != first)
-        standings[limits] = Standing(took, going=limits.aim != "cross", turns=int(limits == first))
-        members[turn(limits)] = curve[-1][1]
-        if limits == first:
-            started, blind = [f.best.scores.clone() for f in fronts], 0.0
-    if standings[first].going and len(plan) > 1:  # what it took from clean rows says nothing of another turn
-        standings[first].took = take(first, trial=True, times=2)
-    _go_on(standings, fronts, take)
+    spending = Spending(setup, suite, name, fronts, plan, curve=[(0.0, left_auroc(fronts))])
+    spending.trials()
+    spending.go_on()
     budget = (suite.queries or 0) * sum(len(f.x) for f in fronts)
     setup.advance(max(before_us + budget - setup.done, 0))  # what nobody needed
-    sides = {f.sign: _side(setup, f) for f in fronts}
-    used = [prey.surrogate for prey in plan.values() if prey.surrogate and prey.judge is None]
-    return Outcome(
-        ood=sides.get(-1),
-        id=sides.get(1),
-        seconds=time.perf_counter() - start,
-        attack=f"{', '.join(members)} on the rows still open, {suite.queries} queries a row",
-        white_box=any(not is_blind(limits) for limits in plan),
-        surrogate=next(iter(used), None),
-        rank_correlation=agreement if used else None,
-        shared_with=[name],
-        curve=curve,
-        unfinished_drop=unfinished(curve),
-        restart_spread=restart_spread(fronts, first, started),
-        members=members,
-        found_blindly=blind if any(not is_blind(limits) for limits in plan) else None,
-    )
-
-
-def _go_on(standings: dict[ThreatModel, Standing], fronts: Sequence[Front], take: Callable[..., Took]) -> None:
-    """Turns after the trials, until none brings anything; see `scheduled`."""
-    had: set[ThreatModel] = set()  # a long search, in this round
-    compared = False
-    while going := [m for m in standings if standings[m].going]:
-        if had >= set(going):
-            had.clear()
-        going = [m for m in going if m not in had]
-        limits = max(going, key=lambda m: standings[m].took.worth)
-        share = _share(limits, standings, going)
-        if standings[limits].took.finished < QUICK and not compared:  # the first long search
-            compared = True
-            if (rivals := _rivals(standings, going)) and _open(fronts) >= LONG:
-                for m in rivals:
-                    standings[m].took = take(m, trial=True, share=1.0)
-                limits, share = max(rivals, key=lambda m: standings[m].took.worth), 1.0
-                if not standings[limits].took.worth:
-                    continue  # neither of them, then
-        standing = standings[limits]
-        if standing.took.finished >= QUICK:
-            standing.took = take(limits, times=1 << min(standing.turns, DOUBLINGS))
-        else:
-            had.add(limits)
-            standing.took = take(limits, share=share)
-        standing.turns += 1
-        standing.going = standing.took.worth > 0
-
-
-def _rivals(standings: dict[ThreatModel, Standing], going: Sequence[ThreatModel]) -> list[ThreatModel]:
-    """The two members that were worth most, unless one is so far ahead that a longer trial would say the same."""
-    worth = sorted((standings[m].took.worth for m in going), reverse=True)
-    if len(worth) < 2 or worth[1] * AHEAD <= worth[0]:
-        return []
-    return sorted(going, key=lambda m: -standings[m].took.worth)[:2]
+    return spending.outcome(agreement, start)
 
 
 def _side(setup: Setup, front: Front) -> Side:
@@ -192,65 +265,16 @@ def turn(limits: ThreatModel) -> str:
     return limits.name.partition("/")[2] or limits.name
 
 
-def _turn(
-    setup: Setup,
-    limits: ThreatModel,
-    prey: Quarry,
-    name: str,
-    fronts: Sequence[Front],
-    curve: list[tuple[float, float]],
-    *,
-    trial: bool = False,
-    times: int = 1,
-    share: float = 0.0,
-) -> Took:
-    """One member's turn, and what it brought.
-
-    It lasts `times` its own queries, or longer where a `share` of what a row has left is more than that; less where a
-    row cannot pay. Worth is in shares of what was left, for turns are compared that were taken at different times, and
-    there is ever less to take.
-    """
-    before, spent, had, finished = left_auroc(fronts), 0, 0, 0
-    setup.label = f"{limits.name} on {fronts[0].name}: {name}"
-    for front in fronts:
-        rows = _chosen(front, _longer(limits, limits.queries * (times if trial else 1)), trial=trial)
-        left, least, part = front.unspent()[rows], times * limits.queries, max(1, limits.queries // PARTS)
-        wanted = least + ((share * left).long() - least).clamp(min=0) // part * part
-        lengths = wanted.where(wanted <= left, left // limits.queries * limits.queries)
-        before_them = front.passed()[rows] >= 1
-        for length in lengths.unique().flip(0).tolist():
-            some = rows[lengths == length]
-            found = _attacked(setup, _longer(limits, length), prey, name, front, some)
-            front.take(limits, some, found)
-            spent, had = spent + int(found.side.queries.sum()), had + len(some)
-        finished += int(((front.passed()[rows] >= 1) & ~before_them).sum())
-    after, everybody = left_auroc(fronts), sum(len(f.x) for f in fronts)
-    if had:
-        curve.append((sum(int(f.best.queries.sum()) for f in fronts) / everybody, after))
-    enough = min(WORTH, SHARE * before) * had / everybody
-    if not had or before - after < max(enough, LEAST):
-        return Took(0.0)
-    return Took((1 - after / before) / spent, finished / had)
-
-
-def _share(limits: ThreatModel, standings: dict[ThreatModel, Standing], going: Sequence[ThreatModel]) -> float:
-    """Of what rows have left, for one of several members."""
-    worth, total = standings[limits].took.worth, sum(standings[m].took.worth for m in going)
-    return worth / total if total else 1 / len(going)
-
-
 def _open(fronts: Sequence[Front]) -> int:
     """How many rows have not passed every score of the other side."""
     return sum(int((front.passed() < 1).sum()) for front in fronts)
 
 
-def _attacked(setup: Setup, limits: ThreatModel, prey: Quarry, name: str, front: Front, rows: Tensor) -> Scored:
-    """A search on some rows of a side."""
-    images = picked(front.x, rows, setup.keeper.room)
-    hunted = Hunted(front.name, images, {name: front.clean[rows]}, rows.tolist(), round=front.turns)
-    if front.sign < 0:
-        return attack_ood(setup, prey, limits, [name], hunted)[name]
-    return attack_id(setup, prey, limits, [name], hunted, front.others)[name]
+def _lengths(limits: ThreatModel, left: Tensor, *, times: int, share: float) -> Tensor:
+    """Queries of each row in a turn, of what it has left; see `Spending.take`."""
+    least, part = times * limits.queries, max(1, limits.queries // PARTS)
+    wanted = least + ((share * left).long() - least).clamp(min=0) // part * part
+    return wanted.where(wanted <= left, left // limits.queries * limits.queries)
 
 
 def _longer(limits: ThreatModel, queries: int) -> ThreatModel:

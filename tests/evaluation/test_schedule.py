@@ -295,7 +295,9 @@ def test_what_a_turn_took_is_measured_by_what_there_was_to_take():
             passed=lambda: torch.zeros(40),
         )  # fmt: skip
         setup = SimpleNamespace(keeper=SimpleNamespace(room=torch.empty_like))
-        early, late = (schedule._turn(setup, member("a"), None, "d", [one], []) for _ in range(2))
+        a = member("a")
+        spending = schedule.Spending(setup, suite(a), "d", [one], {a: None}, curve=[])
+        early, late = (spending.take(a) for _ in range(2))
     assert early == late == schedule.Took(worth=0.5 / 400, finished=0)
 
 
@@ -331,13 +333,13 @@ def test_a_member_alone_and_a_first_one_after_the_threshold_have_no_trial(turns)
 
 
 def test_a_member_takes_its_share_of_what_each_row_has_left_in_one_search(turns, monkeypatch):
-    def turn(setup, limits, prey, name, fronts, *args, **options):
-        left = fronts[0].unspent().clone()
+    def turn(self, limits, **options):
+        left = self.fronts[0].unspent().clone()
         turns.append(("turn", options.get("share", 0), left))
-        return original(setup, limits, prey, name, fronts, *args, **options)
+        return original(self, limits, **options)
 
-    original = schedule._turn
-    monkeypatch.setattr(schedule, "_turn", turn)
+    original = schedule.Spending.take
+    monkeypatch.setattr(schedule.Spending, "take", turn)
     ood = images(*[0.36 + 0.002 * i for i in range(40)])
     a, b = (member(name, attack="random-search", queries=10) for name in "ab")
     run(brightness, [suite(a, b, queries=155)], ood)
@@ -362,11 +364,11 @@ def test_members_share_what_is_left_as_they_were_worth_and_each_has_its_turn(mon
     worth = iter([0.9, 0.3, 0.0, 0.1, 0.2, 0.0, 0.0, 0.0])
     taken = []
 
-    def turn(setup, limits, prey, name, fronts, curve, *, share=0.0, **options):
+    def turn(self, limits, *, share=0.0, **options):
         taken.append((limits.name, share))
         return schedule.Took(next(worth))
 
-    monkeypatch.setattr(schedule, "_turn", turn)
+    monkeypatch.setattr(schedule.Spending, "take", turn)
     run(brightness, [suite(*(member(name) for name in "abc"), queries=200)], images(*[0.4] * 8))
     assert taken[:4] == [("a", 0), ("b", 0), ("c", 0), ("a", 0)]  # the first turn and three trials
     assert taken[4:7] == [("b", pytest.approx(0.75)), ("a", 1), ("c", 1)]  # .3 and .1, then .1 alone, then what is left
@@ -377,11 +379,11 @@ def test_while_turns_finish_rows_they_double_and_long_ones_come_where_they_do_no
     took = iter([(0.9, 0.5), (0.3, 0.5), (0.1, 0.0), (0.2, 0.5), (0.2, 0.05), (0.0, 0.0), (0.0, 0.0)])
     taken = []
 
-    def turn(setup, limits, prey, name, fronts, curve, *, times=1, share=0.0, **options):
+    def turn(self, limits, *, times=1, share=0.0, **options):
         taken.append((limits.name, times, share))
         return schedule.Took(*next(took))
 
-    monkeypatch.setattr(schedule, "_turn", turn)
+    monkeypatch.setattr(schedule.Spending, "take", turn)
     run(brightness, [suite(member("a"), member("b"), queries=200)], images(*[0.4] * 8))
     assert taken[3:] == [("b", 1, 0), ("b", 2, 0), ("b", 1, pytest.approx(2 / 3)), ("a", 1, 1)]
 
@@ -389,14 +391,14 @@ def test_while_turns_finish_rows_they_double_and_long_ones_come_where_they_do_no
 def test_what_a_turn_finished_are_the_rows_that_pass_everything_since(monkeypatch):
     took = []
 
-    def turn(setup, limits, prey, name, fronts, curve, **options):
-        before = int((fronts[0].passed() >= 1).sum())
-        took.append(original(setup, limits, prey, name, fronts, curve, **options))
-        seen.append((int((fronts[0].passed() >= 1).sum()) - before, 16 - before))
+    def turn(self, limits, **options):
+        before = int((self.fronts[0].passed() >= 1).sum())
+        took.append(original(self, limits, **options))
+        seen.append((int((self.fronts[0].passed() >= 1).sum()) - before, 16 - before))
         return took[-1]
 
-    seen, original = [], schedule._turn
-    monkeypatch.setattr(schedule, "_turn", turn)
+    seen, original = [], schedule.Spending.take
+    monkeypatch.setattr(schedule.Spending, "take", turn)
     run(brightness, [suite(member("a"), queries=20)], images(*[0.2 + 0.02 * i for i in range(16)]))
     finished, had = seen[0]
     assert 0 < finished < had < 16
@@ -406,11 +408,11 @@ def test_what_a_turn_finished_are_the_rows_that_pass_everything_since(monkeypatc
 def test_members_that_all_brought_nothing_share_alike(monkeypatch):
     taken = []
 
-    def turn(setup, limits, prey, name, fronts, curve, *, share=0.0, **options):
+    def turn(self, limits, *, share=0.0, **options):
         taken.append((limits.name, share))
         return schedule.Took(0.0)
 
-    monkeypatch.setattr(schedule, "_turn", turn)
+    monkeypatch.setattr(schedule.Spending, "take", turn)
     run(brightness, [suite(*(member(name) for name in "abc"), queries=200)], images(*[0.4] * 8))
     assert [share for _, share in taken[4:]] == [pytest.approx(1 / 3), 0.5, 1]
     assert {name for name, _ in taken[4:]} == set("abc")
@@ -443,11 +445,11 @@ def follows(monkeypatch, took, rows: int, expected: list, *, names: str = "abc",
     """(member, share, trial) of what comes after the trials, c left out, shares to two digits."""
     taken = []
 
-    def turn(setup, limits, prey, name, fronts, curve, *, share=0.0, trial=False, **options):
+    def turn(self, limits, *, share=0.0, trial=False, **options):
         taken.append((limits.name, share, trial))
         return schedule.Took(next(took, 0.0))
 
-    monkeypatch.setattr(schedule, "_turn", turn)
+    monkeypatch.setattr(schedule.Spending, "take", turn)
     run(brightness, [suite(*(member(name) for name in names), queries=200)], images(*[0.9] * rows))
     return [(name, round(share, 2), trial) for name, share, trial in taken[after:] if name != "c"][: len(expected)]
 
@@ -460,17 +462,17 @@ def test_trials_of_many_rows_are_no_larger_than_they_need_to_be(turns):
 def test_what_a_blind_first_member_takes_is_blind_in_its_trial_too(monkeypatch):
     took, ends = [], []
 
-    def turn(setup, limits, prey, name, fronts, curve, **options):
-        before, worth = curve[-1][1], original(setup, limits, prey, name, fronts, curve, **options)
-        took.append((limits.name, before - curve[-1][1]))
+    def turn(self, limits, **options):
+        before, worth = self.curve[-1][1], original(self, limits, **options)
+        took.append((limits.name, before - self.curve[-1][1]))
         return worth
 
     def scheduled(*args):
         ends.append(schedule.scheduled(*args))
         return ends[-1]
 
-    original = schedule._turn
-    monkeypatch.setattr(schedule, "_turn", turn)
+    original = schedule.Spending.take
+    monkeypatch.setattr(schedule.Spending, "take", turn)
     monkeypatch.setattr("oodattack.evaluation.searches.scheduled", scheduled)
     ood = images(*[0.36 + 0.002 * i for i in range(40)])
     blind, white = member("blind", attack="random-search", queries=20), member("white", queries=2)
