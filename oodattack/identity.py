@@ -74,7 +74,8 @@ def sha256_of_each(detectors: Mapping[str, object]) -> dict[str, str]:
 def sha256_of_networks(detectors: Mapping[str, object]) -> dict[str, str]:
     """`sha256_of` by network: NETWORK of a detector's name DETECTOR@NETWORK, or the whole name.
 
-    A network with its outlier class is the same as without; a function says nothing of the network it stands on.
+    A network is the same with its outlier class or without, and inside a detector that does not say which of its parts
+    is the network; a function says nothing of the one it stands on.
 
     Raises:
         ValueError: detectors of one network's name stand on different ones.
@@ -88,7 +89,7 @@ def sha256_of_networks(detectors: Mapping[str, object]) -> dict[str, str]:
             continue
         other = first.setdefault(network, name)
         changed = digest != (found.get(network) or digest)
-        if changed and not same_but_cut(behind(detectors[other]), behind(detectors[name])):
+        if changed and not same_network(behind(detectors[other]), behind(detectors[name])):
             raise ValueError(
                 f"`detector` must have one network called {network!r}, got other weights behind {other!r} and "
                 f"{name!r}. Name them apart after the @."
@@ -97,19 +98,19 @@ def sha256_of_networks(detectors: Mapping[str, object]) -> dict[str, str]:
     return found
 
 
-def same_but_cut(a: object, b: object) -> bool:
-    """Whether two modules have the same weights, but for last rows that one lacks: those of an outlier class."""
-    if not (isinstance(a, nn.Module) and isinstance(b, nn.Module)):
-        return False
-    mine, other = a.state_dict(), b.state_dict()
-    return mine.keys() == other.keys() and all(begin_alike(mine[name].cpu(), other[name].cpu()) for name in mine)
+def same_network(a: object, b: object) -> bool:
+    """Whether one has all tensors of the other, but for last rows: with more around it, or without an outlier class."""
+    mine, other = (list(m.state_dict().values()) if isinstance(m, nn.Module) else [] for m in (a, b))
+    return all(any(begin_alike(t, u) for u in other) for t in mine) or all(
+        any(begin_alike(t, u) for u in mine) for t in other
+    )
 
 
 def begin_alike(a: Tensor, b: Tensor) -> bool:
     """Whether as many rows as both have are equal; a number is one row."""
     a, b = torch.atleast_1d(a), torch.atleast_1d(b)
     n = min(len(a), len(b))
-    return a.dtype == b.dtype and torch.equal(a[:n], b[:n])
+    return a.dtype == b.dtype and a.shape[1:] == b.shape[1:] and torch.equal(a[:n].cpu(), b[:n].cpu())
 
 
 def versions() -> dict[str, str]:

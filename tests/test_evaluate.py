@@ -577,6 +577,20 @@ def test_a_network_with_its_outlier_class_is_the_same_as_without():
         sha256_of_networks(both)
 
 
+def test_a_network_inside_a_detector_of_ones_own_is_the_same():
+    class Mine(nn.Module):
+        def __init__(self, model):
+            super().__init__()
+            self.model = model
+            self.register_buffer("centre", torch.rand(3))
+
+    a, b = (Classifier(nn.Sequential(nn.Flatten(), nn.BatchNorm1d(16), nn.Linear(16, 3))) for _ in range(2))
+    for both in ({"mine@ce": Mine(a), "msp@ce": MSP(a)}, {"msp@ce": MSP(a), "mine@ce": Mine(a)}):
+        assert len(sha256_of_networks(both)) == 1
+    with pytest.raises(ValueError, match="must have one network called 'ce'"):
+        sha256_of_networks({"mine@ce": Mine(b), "msp@ce": MSP(a)})
+
+
 def test_a_network_behind_many_detectors_is_hashed_once(monkeypatch):
     net, calls = Classifier(nn.Linear(16, 3)), []
     monkeypatch.setattr(identity, "sha256_of_module", lambda module: calls.append(module) or "digest")
