@@ -7,12 +7,12 @@ import pytest
 import torch
 from torch import nn
 
-from oodattack import identity
+from oodattack import evaluation, identity
 from oodattack.classifier import Classifier
 from oodattack.detector import Surrogate
 from oodattack.detectors import MSP, OutlierClass
 from oodattack.evaluation import evaluate, sides
-from oodattack.evaluation.check import check_disjoint
+from oodattack.evaluation.check import check_disjoint, exact_digests
 from oodattack.evaluation.outcome import Outcome, Scored, Side, worst
 from oodattack.evaluation.search import Hunted
 from oodattack.identity import sha256_of, sha256_of_networks
@@ -555,12 +555,15 @@ def test_weights_in_bfloat16_can_be_hashed():
 
 
 def test_a_network_of_one_name_is_one_network():
+    def no_search(*_):
+        raise AssertionError("a search began")
+
     a, b = (MSP(Classifier(nn.Sequential(nn.Flatten(), nn.Linear(16, 3)))) for _ in range(2))
     one_line = "`detector` must have one network called 'ce', got other weights behind 'energy@ce' and 'msp@ce'"
     with pytest.raises(ValueError, match=f"^{one_line}. Name them apart after the @.$"):
         sha256_of_networks({"energy@ce": a, "mine@ce": brightness, "msp@ce": b})
     with pytest.raises(ValueError, match=one_line):
-        run({"energy@ce": a.double().eval(), "msp@ce": b.double().eval()})
+        run({"energy@ce": a.double().eval(), "msp@ce": b.double().eval()}, progress=no_search)
     assert sha256_of_networks({"msp@a": a, "msp@b": b}) == {"a": sha256_of(a), "b": sha256_of(b)}
     assert sha256_of_networks({"msp@ce": a, "mine@ce": brightness}) == {"ce": sha256_of(a)}  # in any order
     assert sha256_of_networks({"mine@ce": brightness, "msp@ce": a}) == {"ce": sha256_of(a)}
@@ -871,9 +874,18 @@ def test_random_search_asks_the_detector_itself():
 
 def test_one_image_in_a_hundred_may_be_in_both_sets():
     mine, other = images(4, 0, 1, seed=1), images(100, 0, 1, seed=2)
-    check_disjoint(torch.cat([mine[:1], other[1:]]), "near", mine)
+    digests = set(exact_digests(mine))
+    check_disjoint(torch.cat([mine[:1], other[1:]]), "near", digests)
     with pytest.raises(ValueError, match=r"`near` must be disjoint from the ID images, got 2 of 100 in both\. Split"):
-        check_disjoint(torch.cat([mine[:2], other[2:]]), "near", mine)
+        check_disjoint(torch.cat([mine[:2], other[2:]]), "near", digests)
+
+
+def test_id_images_are_hashed_once_whatever_they_are_compared_with(monkeypatch):
+    hashed = []
+    monkeypatch.setattr(evaluation, "exact_digests", lambda x: hashed.append(x) or exact_digests(x))
+    monkeypatch.setattr("oodattack.evaluation.check.exact_digests", lambda x: hashed.append(x) or exact_digests(x))
+    run(ood={"a": OOD, "b": OOD + 0.1})
+    assert [len(x) for x in hashed] == [len(ID), len(OOD), len(OOD)]
 
 
 def test_sets_must_be_disjoint():

@@ -13,7 +13,14 @@ from oodattack.adapters import adapted
 from oodattack.detector import Detector
 from oodattack.detectors.store import fingerprint
 from oodattack.evaluation.batch import Batch, automatic
-from oodattack.evaluation.check import check_detector, check_disjoint, check_images, check_named, checked_seed
+from oodattack.evaluation.check import (
+    check_detector,
+    check_disjoint,
+    check_images,
+    check_named,
+    checked_seed,
+    exact_digests,
+)
 from oodattack.evaluation.keeper import Attacked, Keeper
 from oodattack.evaluation.outcome import to_8_bits
 from oodattack.evaluation.plan import is_blind
@@ -174,11 +181,13 @@ def checked(
         if len(id) < 2:
             raise ValueError("`id` must hold 2 images, one of them a target, got 1. Add some, or give `targets`.")
         id, targets = id[0::2], id[1::2]
+    mine = set(exact_digests(id))
     for name, x in [*([] if targets is None else [("targets", targets)]), *ood.items()]:
         check_images(x, name, like=id)
-        check_disjoint(x, name, id)
+        check_disjoint(x, name, mine)
     for name, d in detectors.items():
         check_detector(d, name)
+    sha256_of_networks(detectors)  # refuses two networks of one name, before any search
     return id, targets
 
 

@@ -1,7 +1,7 @@
 """What is asked of images and detectors before any work is done."""
 
 import hashlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Set
 from numbers import Integral
 
 from torch import Tensor, nn
@@ -39,9 +39,8 @@ def check_images(x: Tensor, name: str, *, like: Tensor) -> None:
         )
 
 
-def check_disjoint(x: Tensor, name: str, id: Tensor) -> None:
-    """Raise ValueError if more than one in a hundred images of `x` are evaluated as ID images too."""
-    mine = set(exact_digests(id))
+def check_disjoint(x: Tensor, name: str, mine: Set[bytes]) -> None:
+    """Raise ValueError if more than one in a hundred images of `x` have a digest of an evaluated ID image."""
     shared = sum(digest in mine for digest in exact_digests(x))
     if shared > 0.01 * len(x):
         raise ValueError(f"`{name}` must be disjoint from the ID images, got {shared} of {len(x)} in both. Split them.")
