@@ -173,3 +173,20 @@ def test_names_of_data_sets_will_do(robust):
     report = robust(id="digits", ood={"six": "digits-6-9"}, min_auroc=0.0, accept_inconclusive=True)
     assert (report.spec.id.n, [s.name for s in report.spec.ood]) == (325, ["six"])
     assert list(report.spec.threats) == ["quick", "sanity-full-box"]  # which shows that searches work
+
+
+@pytest.mark.parametrize("aim", ["raise", "both"])
+def test_a_detector_can_pass_whatever_side_is_attacked(robust, images, aim):
+    weak = ThreatModel(**(QUICK.model_dump() | {"name": "weak", "aim": aim, "eps": 1e-3}))
+    report = robust(threat=weak, ood=images[1] * 0.2 + 0.8, min_auroc=0.9)
+    assert list(report.spec.threats) == ["weak", "sanity-full-box-both"]
+
+
+def test_a_whole_box_of_another_name_is_one(robust, images):
+    box = ThreatModel(**(QUICK.model_dump() | {"name": "my-box", "eps": 1.0, "queries": 50}))
+    weak = ThreatModel(**(QUICK.model_dump() | {"name": "weak", "eps": 1e-3}))
+    report = robust(threat=[weak, box], ood=images[1] * 0.2 + 0.8, min_auroc=0.0)
+    assert [(r.threat, r.whole_box) for r in report.results] == [("weak", False), ("my-box", True)]
+    both = ThreatModel(**(weak.model_dump() | {"name": "both", "aim": "both"}))
+    report = robust(threat=[both, box], ood=images[1] * 0.2 + 0.8, min_auroc=0.0)
+    assert list(report.spec.threats) == ["both", "my-box", "sanity-full-box-both"]

@@ -9,7 +9,7 @@ from oodattack.evaluation.outcome import Clean, Outcome, Side, attacked_scores
 from oodattack.evaluation.setup import Subject
 from oodattack.numbers import accepted, crossing, deployed, matched, numbers
 from oodattack.report import Certified, Result
-from oodattack.threat import Threat, direction, limits_of, members_of, other_goal
+from oodattack.threat import Threat, direction, limits_of, members_of, other_goal, whole_box
 
 
 def indicators(threat: Threat, outcome: Outcome, ood_name: str, floors: Floors, subject: Subject) -> Indicators:
@@ -71,6 +71,7 @@ def record(
         threat=threat.name,
         ood=ood_name,
         direction=direction(threat),
+        whole_box=whole_box(threat),
         attack=outcome.attack,
         surrogate=outcome.surrogate,
         shared_with=[other for other in outcome.shared_with if other != name],

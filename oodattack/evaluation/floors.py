@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 from oodattack.evaluation.outcome import Clean, Outcome, left_auroc
 from oodattack.evaluation.plan import is_blind
-from oodattack.threat import ON_A_SCORE, Suite, Threat, ThreatModel, limits_of, members_of
+from oodattack.threat import Suite, Threat, ThreatModel, covers, limits_of, whole_box
 
 
 class Floors(NamedTuple):
@@ -70,18 +70,7 @@ def floors(
     )
 
 
-def whole_box(threat: Threat) -> bool:
-    """Whether an attacker on a score may use the whole box, in every search."""
-    return all(bounds(m)[:3] == ("linf", None, None) and m.eps == 1 and m.aim in ON_A_SCORE for m in members_of(threat))
-
-
 def bounds(limits: ThreatModel) -> tuple[str, float | None, int | None, str, float]:
     """What an attacker may do to an image, however it searches: the radius comes last."""
     start = limits.start if limits.after is None else f"{limits.start} after {limits.after.name}"
     return limits.norm, limits.limit, limits.severity, start, limits.eps
-
-
-def covers(other: Threat, threat: Threat) -> bool:
-    """Whether `other` attacks every side that `threat` does."""
-    its, own = limits_of(other), limits_of(threat)
-    return its.attacks_id >= own.attacks_id and its.attacks_ood >= own.attacks_ood

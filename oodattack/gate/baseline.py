@@ -8,7 +8,7 @@ from pydantic import Field, ValidationError
 
 from oodattack.diagnose import Verdict
 from oodattack.gate.ranks import Ranked, Rows
-from oodattack.report.record import Key, Record, Share, Source
+from oodattack.report.record import Key, Record, Share, Source, by_name
 from oodattack.whole_file import write_file
 
 
@@ -34,12 +34,14 @@ class Cell(Record):
     """One detector x threat x OOD set; the detector by its full name, such as energy@greg.
 
     Attributes:
+        whole_box: the attacker may use the whole box.
         reason: of the verdict; known of a report, and in no baseline.
     """
 
     detector: str
     threat: str
     ood: str
+    whole_box: bool = Field(default_factory=by_name)
     clean: Area
     attacked: Area
     verdict: Verdict

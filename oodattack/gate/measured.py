@@ -99,6 +99,7 @@ def cell_of(result: Result, scores: Scores) -> Cell:
         detector=result.name,
         threat=result.threat,
         ood=result.ood,
+        whole_box=result.whole_box,
         clean=clean,
         attacked=attacked,
         verdict=result.verdict,

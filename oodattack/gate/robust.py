@@ -17,10 +17,8 @@ from oodattack.gate.formats import text
 from oodattack.gate.measured import from_report, read_baseline
 from oodattack.gate.scores import Scores
 from oodattack.report import Report
-from oodattack.report.page_words import WHOLE_BOX
-from oodattack.threat import Suite, Sweep, Threat, ThreatModel, read_threat
+from oodattack.threat import Suite, Sweep, Threat, ThreatModel, covers, limits_of, read_threat, whole_box
 
-SANITY = WHOLE_BOX[0]  # without it, nobody knows whether a search that finds nothing works at all
 Pictures = Tensor | str
 
 
@@ -78,10 +76,22 @@ def judged(
     sets = ood if isinstance(ood, Mapping) else {ood if isinstance(ood, str) else "ood": ood}
     x_ood = {name: pictures(x, seed, x_id) for name, x in sets.items()}
     keeper = ScoreKeeper()
-    names = [t.name if isinstance(t, ThreatModel | Suite | Sweep) else read_threat(t).name for t in threats]
-    asked = [*threats, *([] if SANITY in names else [SANITY])]
+    read = [t if isinstance(t, ThreatModel | Suite | Sweep) else read_threat(t) for t in threats]
+    asked = [*threats, *boxes_beside(read)]
     report = evaluate(detector, id=x_id, ood=x_ood, threats=asked, seed=seed, keeper=keeper, **options)
-    return Judged(report, keeper.scores, judge(report, keeper.scores, names))
+    return Judged(report, keeper.scores, judge(report, keeper.scores, [t.name for t in read]))
+
+
+def boxes_beside(threats: Sequence[Threat]) -> list[str]:
+    """The shipped threat that searches the whole box on every side attacked, unless one of `threats` does already.
+
+    Without it, nobody knows whether a search that finds nothing works at all.
+    """
+    boxes = [t for t in threats if whole_box(t)]
+    alone = [t for t in threats if not any(covers(box, t) for box in boxes)]
+    if not alone:
+        return []
+    return ["sanity-full-box-both" if any(limits_of(t).attacks_id for t in alone) else "sanity-full-box"]
 
 
 def pictures(x: Pictures, seed: int, like: Tensor | None) -> Tensor:

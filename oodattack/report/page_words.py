@@ -6,8 +6,7 @@ from typing import Literal, NamedTuple
 from oodattack.report.record import Metrics, Report, Result
 
 MARK = {"broken": "✗", "holds": "✓", "inconclusive": "?"}
-WHOLE_BOX = ("sanity-full-box", "sanity-full-box-both")  # every detector must fall to them
-SANITY = (*WHOLE_BOX, "sanity-random")  # threats that check a search
+RANDOM = "sanity-random"  # checks a search, as the whole box does
 WORST_FIRST: tuple[Literal["broken", "inconclusive", "holds"], ...] = ("broken", "inconclusive", "holds")
 
 
@@ -40,7 +39,7 @@ def counted(report: Report, results: list[Result]) -> list[Result]:
     """
     swept = report.swept
     for counts in (
-        lambda r: r.threat not in SANITY,
+        lambda r: not (r.whole_box or r.threat == RANDOM),
         lambda r: r.sweep not in swept,
         lambda r: r.direction != "cross",
         lambda r: not r.indicators.get("id_against_id"),
@@ -87,11 +86,11 @@ def tally(verdicts: Sequence[str]) -> str:
 
 def sanity(report: Report) -> str | None:
     """What the sanity threats say about the searches."""
-    names = ", ".join(dict.fromkeys(r.threat for r in report.results if r.threat in SANITY))
+    names = ", ".join(dict.fromkeys(r.threat for r in report.results if r.whole_box or r.threat == RANDOM))
     if not names:
         return None
     said = f"{names}: a check of the search that counts nowhere above"
-    left = [r.attacked.auroc for r in report.results if r.threat in WHOLE_BOX]
+    left = [r.attacked.auroc for r in report.results if r.whole_box]
     if not left:
         return f"{said}."
     says = "as it must be where a search works" if max(left) <= 0.5 else "a search that works leaves 0.5 or less"

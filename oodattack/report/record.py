@@ -1,7 +1,7 @@
 """The report: one JSON file with a schema number, from which everything else is rendered."""
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -12,6 +12,11 @@ Schema = Literal[1]  # raised when a field changes its meaning or goes
 Direction = Literal["hide", "raise", "both", "match", "quantile", "cross", "misclassify"]
 Key = tuple[str, str, str]  # detector@network, threat, OOD set
 Share = Annotated[float, Field(ge=0, le=1)]
+
+
+def by_name(fields: dict[str, Any]) -> bool:
+    """`whole_box` of a record that was written before the field was: the shipped ones were known by name."""
+    return fields.get("threat") in ("sanity-full-box", "sanity-full-box-both")
 
 
 class Record(BaseModel):
@@ -136,6 +141,9 @@ class Result(Named):
     """One detector x threat x OOD set."""
 
     direction: Direction
+    whole_box: bool = Field(
+        default_factory=by_name, description="the attacker may use the whole box, and every detector must fall to that"
+    )
     attack: str = Field(description="the search, in words")
     surrogate: str | None = Field(description="what was differentiated in place of the score, if anything")
     shared_with: list[str] = Field(description="detectors for which this search was done once")

@@ -14,7 +14,7 @@ from oodattack.report import Metrics, Result
 from oodattack.runs.evidence import Cell
 from oodattack.runs.images import Inputs
 from oodattack.runs.line import Line, told
-from oodattack.threat import Suite, ThreatModel, direction, limits_of, members_of, other_goal
+from oodattack.threat import Suite, ThreatModel, direction, limits_of, members_of, other_goal, whole_box
 
 Shard = dict[str, Tensor]
 
@@ -45,6 +45,8 @@ def of_cell(
     wanted = {name for name, is_in in ((f"ood/{cell.ood}", limits.attacks_ood), ("id", limits.attacks_id)) if is_in}
     yield told(f"{where}: attacked sides", sorted(wanted), sorted(sides))
     yield told(f"{where}: direction", result.direction, direction(threat))
+    if "whole_box" in result.model_fields_set:  # which older reports do not have
+        yield told(f"{where}: whole box", result.whole_box, whole_box(threat))
     clean = inputs.clean(cell.detector, "id"), inputs.clean(cell.detector, f"ood/{cell.ood}")
     scores = pair(clean, own_id, ood, "scores")
     if (key := (cell.detector, cell.ood)) not in before:

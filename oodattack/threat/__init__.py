@@ -13,7 +13,7 @@ from oodattack.threat.group import (
     shares_queries,
 )
 from oodattack.threat.model import ON_A_SCORE, OUTSIDE, STARTS, ThreatModel
-from oodattack.threat.wanted import direction, in_short, other_goal
+from oodattack.threat.wanted import covers, direction, in_short, other_goal, whole_box
 
 __all__ = [
     "ON_A_SCORE",
@@ -24,6 +24,7 @@ __all__ = [
     "Threat",
     "ThreatModel",
     "check_restarts",
+    "covers",
     "direction",
     "each_radius",
     "file_hash",
@@ -35,4 +36,5 @@ __all__ = [
     "presets",
     "read_threat",
     "shares_queries",
+    "whole_box",
 ]

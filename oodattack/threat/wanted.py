@@ -3,7 +3,7 @@
 from typing import Literal
 
 from oodattack.threat.group import Suite, Threat, limits_of, members_of
-from oodattack.threat.model import Aim, ThreatModel
+from oodattack.threat.model import ON_A_SCORE, Aim, ThreatModel
 
 
 def direction(threat: Threat) -> Aim | Literal["misclassify"]:
@@ -34,6 +34,21 @@ def in_255ths(eps: float) -> str:
     """8/255 where that is what a number is, else the number."""
     steps = round(255 * eps)
     return f"{steps}/255" if steps < 255 and abs(255 * eps - steps) < 1e-9 else f"{eps:g}"
+
+
+def whole_box(threat: Threat) -> bool:
+    """Whether an attacker on a score may use the whole box, in every search: every detector must fall to that."""
+
+    def whole(m: ThreatModel) -> bool:
+        return (m.norm, m.eps, m.limit, m.severity) == ("linf", 1, None, None) and m.aim in ON_A_SCORE
+
+    return all(whole(m) for m in members_of(threat))
+
+
+def covers(other: Threat, threat: Threat) -> bool:
+    """Whether `other` attacks every side that `threat` does."""
+    its, own = limits_of(other), limits_of(threat)
+    return its.attacks_id >= own.attacks_id and its.attacks_ood >= own.attacks_ood
 
 
 def other_goal(threat: Threat) -> str | None:

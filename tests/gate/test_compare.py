@@ -68,6 +68,18 @@ def test_what_the_whole_box_leaves_is_no_regression_when_it_falls(made, drawn):
     assert [c.threat for c in found.checks] == [CLEAN, "linf"]
 
 
+def test_a_whole_box_of_any_name_is_one(made, drawn):
+    id_, clean, attacked = drawn
+    old = made(id_, clean, {"linf": attacked, "my-box": attacked + 5})
+    new = made(id_, clean, {"linf": attacked, "my-box": attacked - 5})
+    boxed = new.model_copy(
+        update={"cells": [c.model_copy(update={"whole_box": c.threat == "my-box"}) for c in new.cells]}
+    )
+    assert compare(new, old, **AT).failed
+    found = compare(boxed, old, **AT)  # the baseline was written before it was known by more than its name
+    assert not found.failed and [c.threat for c in found.checks] == [CLEAN, "linf"]
+
+
 def test_a_small_fall_passes_however_certain_it_is(made, drawn):
     id_, clean, attacked = drawn
     new, old = made(id_, clean, {"x": attacked - 0.03}), made(id_, clean, {"x": attacked})

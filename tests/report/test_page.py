@@ -291,6 +291,15 @@ def test_only_the_whole_box_must_fall(report):
     assert sanity(random) == "sanity-random: a check of the search that counts nowhere above."
 
 
+def test_the_whole_box_is_one_whatever_its_name(report):
+    results = [
+        r.model_copy(update={"threat": "my-box"}) if r.threat == "sanity-full-box" else r for r in report.results
+    ]
+    found = report.model_copy(update={"results": results})
+    assert [h.sentences[0] for h in headlines(found)] == [h.sentences[0] for h in headlines(report)]
+    assert sanity(found).startswith("my-box: a check of the search that counts nowhere above; the whole box left AUROC")
+
+
 def test_a_turned_sign_stands_in_place_of_the_tally(report):
     reason = "no better than chance before any attack (AUROC 0.012); is its sign turned?"
     turned = [

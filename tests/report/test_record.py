@@ -174,6 +174,15 @@ def test_reading_names_what_does_not_fit(fields, spoil, message, tmp_path):
     assert len(str(caught.value)) < 400
 
 
+def test_a_report_from_before_the_whole_box_was_a_field_knows_the_shipped_ones(fields, tmp_path):
+    for result in fields["results"]:
+        assert result.pop("whole_box") is False
+    fields["results"][0]["threat"] = "sanity-full-box-both"
+    path = tmp_path / "report.json"
+    path.write_text(json.dumps(fields))
+    assert [r.whole_box for r in read_report(path).results] == [True] + [False] * 13
+
+
 def test_reading_what_is_no_report(tmp_path):
     path = tmp_path / "report.json"
     with pytest.raises(ValueError, match=r"report must be readable, got No such file or directory\. Check the path"):

@@ -228,6 +228,7 @@ CLAIMS |= {
     "versions": lambda report: report["versions"].update(torch="0.1"),
     "one fingerprint more": lambda report: report["spec"]["fingerprints"].update(other="0" * 64),
     "direction": of_results(direction="raise"),
+    "whole box": of_results(whole_box=True),
     "stopped": of_results(stopped={"target reached": 1.0}),
     "uncertified": of_results(uncertified="no bounds"),
 }
