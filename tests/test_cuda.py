@@ -58,9 +58,10 @@ def short(threat, most=40):
         return threat
     if isinstance(threat, Suite):
         members = [short(m, most) for m in threat.members]
-        return threat.model_copy(update={"members": tuple(members), "queries": threat.queries and 4 * most})
+        own = {"name": f"short-{threat.name}", "members": tuple(members), "queries": threat.queries and 4 * most}
+        return threat.model_copy(update=own)
     each = most * threat.restarts * (threat.draws or 1)
-    return threat.model_copy(update={"queries": min(threat.queries, each)})
+    return threat.model_copy(update={"name": f"short-{threat.name}", "queries": min(threat.queries, each)})
 
 
 def limits(**fields):

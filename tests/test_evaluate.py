@@ -20,7 +20,7 @@ from oodattack.job.id_classes import id_classes
 from oodattack.keep_graph import NAME
 from oodattack.metrics import auroc
 from oodattack.numbers import crossing, matched, numbers
-from oodattack.threat import Suite, ThreatModel, read_threat
+from oodattack.threat import Suite, ThreatModel, preset_folder, read_threat
 
 SHAPE = (1, 4, 4)
 
@@ -813,7 +813,7 @@ def test_at_least_as_strong_as_torchattacks_on_the_wrapped_detector(seed, steepn
     theirs = torchattacks.PGD(wrapped, eps=eps, alpha=eps / 4, steps=steps)(ood, torch.ones(30, dtype=torch.long))
     assert wrapped.gradients == steps
     assert (theirs - ood).abs().max() <= eps * (1 + 1e-4)
-    limits = read_threat("linf-8-255").model_copy(update={"queries": steps + 2})
+    limits = read_threat("linf-8-255").model_copy(update={"name": "short", "queries": steps + 2})
     same = threat("pgd", attack="pgd", step_size=0.25, eps=eps, queries=steps + 2)
     # queries: the clean call, as many gradients as theirs, and the score of the last point, which they do not look at
     left = auroc(score(id_), score(theirs))
@@ -891,6 +891,36 @@ def test_id_images_are_hashed_once_whatever_they_are_compared_with(monkeypatch):
 def test_sets_must_be_disjoint():
     with pytest.raises(ValueError, match=r"`targets` must be disjoint from the ID images, got \d+ of"):
         evaluate(brightness, id=ID, ood={"o": OOD}, threats=[threat()], seed=0, targets=ID)
+
+
+COPIES = {
+    "a shipped name": ({"name": "linf-8-255", "eps": 1.0}, r"`threats` must not bear .* `eps` changed\. Give it an"),
+    "out of range": ({"eps": 8.0}, r"`eps` must be in \(0, 1\] for linf, got 8\. Write 8/255, not 8\.$"),
+    "another range": ({"queries": 0}, r"`queries` must be (greater than or equal to 1|>= 2 a restart), got 0"),
+    "no field": ({"radius": 0.1}, "`?radius` must be a known field"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("inside", [False, True], ids=["alone", "in a suite"])
+@pytest.mark.parametrize(("change", "says"), COPIES.values(), ids=COPIES)
+def test_a_copy_with_changes_is_looked_at_again(change, says, inside):
+    copy = read_threat("linf-8-255").model_copy(update={"name": "mine", **change})
+    with pytest.raises(ValueError, match=says) as caught:
+        asked = Suite(name="suite", members=(copy,), source="test") if inside else copy
+        evaluate(brightness, id=ID, ood={"o": OOD}, threats=asked, seed=0)
+    assert "\n" not in str(caught.value)
+    assert inside or str(caught.value).startswith(("`threats` must", "threat 'mine': "))
+
+
+def test_a_shipped_threat_by_any_way_is_itself(tmp_path):
+    copy = read_threat("linf-8-255").model_copy(update={"name": "quick", "queries": 5, "eps": "1/255"})
+    shipped = [read_threat("linf-8-255"), read_threat("flagship"), "linf-8-255", "flagship"]
+    report = run(brightness, [*shipped, copy])
+    assert list(report.spec.threats) == ["linf-8-255", "flagship", "quick"]
+    text = (preset_folder() / "linf-8-255.toml").read_text(encoding="utf-8")
+    (tmp_path / "linf-8-255.toml").write_text(text.replace('"8/255"', '"9/255"'))
+    with pytest.raises(ValueError, match=r"with `eps` changed\. Give it another `name`, or the file another one\."):
+        run(brightness, [tmp_path / "linf-8-255.toml"])
 
 
 def test_a_report_without_a_cell_is_refused():

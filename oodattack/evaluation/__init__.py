@@ -32,6 +32,7 @@ from oodattack.identity import sha256_of_networks, versions
 from oodattack.report import Report, Spec
 from oodattack.report.sheet import Shown
 from oodattack.threat import (
+    Misfit,
     Suite,
     Sweep,
     Threat,
@@ -40,7 +41,9 @@ from oodattack.threat import (
     file_hash,
     limits_of,
     members_of,
+    own_name,
     read_threat,
+    validated,
 )
 
 __all__ = [
@@ -157,7 +160,15 @@ def each_read(threats: str | Path | Threat | Sequence[str | Path | Threat]) -> l
     several = [threats] if isinstance(threats, kinds) else threats
     if not isinstance(several, Iterable) or not all(isinstance(t, kinds) for t in several):
         raise ValueError(f"`threats` must be names, paths or threat models, got {threats!r}. Name some.")
-    return [read_threat(t) if isinstance(t, str | Path) else check_restarts(t) for t in several]
+    return [own_name(read_threat(t) if isinstance(t, str | Path) else given(t)) for t in several]
+
+
+def given(threat: Threat) -> Threat:
+    """A threat that was made or changed in Python, looked at as if it came from a file; ValueError where that fails."""
+    try:
+        return check_restarts(validated(threat))
+    except Misfit as error:
+        raise ValueError(f"threat {threat.name!r}: {error}") from None
 
 
 def checked(

@@ -31,7 +31,7 @@ from oodattack.runs.keeper import RunKeeper
 from oodattack.runs.manifest import MANIFEST, write_manifest
 from oodattack.runs.plan import Plan, read_plan
 from oodattack.runs.ranks import Ranks, join
-from oodattack.threat import Threat, read_threat
+from oodattack.threat import Threat, own_name, read_threat
 
 
 class Asked(NamedTuple):
@@ -100,7 +100,7 @@ def resume(folder: Path, *, progress: Progress | None = None) -> tuple[Report, P
 
 def understood(job: Job) -> Asked:
     """Everything about a job that can be checked at once."""
-    threats = [read_threat(t) for t in job.threats or DEFAULT_THREATS]
+    threats = [own_name(read_threat(t)) for t in job.threats or DEFAULT_THREATS]
     if job.model is None and (job.weights or job.mean or job.std):
         raise ValueError("`--weights`, `--mean`, `--std` must come with --model, got no model. Add it, or drop them.")
     names = job.detectors or (ON_A_MODEL if job.model else DEFAULT_DETECTORS)

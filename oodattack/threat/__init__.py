@@ -1,6 +1,6 @@
 """What the attacker may do, as data. Every run reads it from `threat_models/`."""
 
-from oodattack.threat.files import preset_folder, presets, read_threat
+from oodattack.threat.files import own_name, preset_folder, presets, read_threat
 from oodattack.threat.group import (
     Suite,
     Sweep,
@@ -13,12 +13,14 @@ from oodattack.threat.group import (
     shares_queries,
 )
 from oodattack.threat.model import ON_A_SCORE, OUTSIDE, STARTS, ThreatModel
+from oodattack.threat.strict import Misfit, validated
 from oodattack.threat.wanted import covers, direction, in_short, other_goal, whole_box
 
 __all__ = [
     "ON_A_SCORE",
     "OUTSIDE",
     "STARTS",
+    "Misfit",
     "Suite",
     "Sweep",
     "Threat",
@@ -32,9 +34,11 @@ __all__ = [
     "limits_of",
     "members_of",
     "other_goal",
+    "own_name",
     "preset_folder",
     "presets",
     "read_threat",
     "shares_queries",
+    "validated",
     "whole_box",
 ]

@@ -35,6 +35,23 @@ def read_threat(name: str | Path) -> Threat:
     return _read(_find(name))
 
 
+def own_name(threat: Threat) -> Threat:
+    """The threat untouched: a report knows it, and its members, by name alone.
+
+    Raises:
+        ValueError: a name is that of a shipped threat model with other content.
+    """
+    known = presets()
+    for t in (threat, *members_of(threat)):
+        if t.name in known and t != (shipped := read_threat(t.name)):
+            changed = [f"`{f}`" for f in type(t).model_fields if getattr(t, f) != getattr(shipped, f, None)]
+            raise ValueError(
+                f"`threats` must not bear the name of a shipped threat model with other content, got {t.name!r} with "
+                f"{changed[0]} changed. Give it another `name`, or the file another one."
+            )
+    return threat
+
+
 def _find(name: str | Path) -> Path:
     path = Path(name)
     if path.suffix == ".toml":

@@ -1,6 +1,6 @@
 """Records that refuse wrong fields in one line, from Python as from a file."""
 
-from typing import Any
+from typing import Any, TypeVar, cast
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
@@ -37,3 +37,21 @@ class Strict(BaseModel):
         _, should, rest = message.partition(" should ")  # pydantic: "Input should be greater than 0"
         rule = f"must {rest}" if should else message if message.startswith("must") else f"must be right: {message}"
         return f"`{field}` {rule}, got {first['input']!r}. Correct the field."
+
+
+Kind = TypeVar("Kind", bound=Strict)
+
+
+def validated(record: Kind) -> Kind:
+    """A record whose fields, and those of records in it, have been looked at again: `model_copy` looks at none.
+
+    Raises:
+        Misfit: one does not fit.
+    """
+    return cast(Kind, _rebuilt(record))
+
+
+def _rebuilt(value: object) -> object:
+    if isinstance(value, Strict):
+        return type(value)(**{field: _rebuilt(own) for field, own in vars(value).items()})
+    return tuple(map(_rebuilt, value)) if isinstance(value, tuple) else value

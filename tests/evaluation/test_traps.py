@@ -20,7 +20,7 @@ FIELDS = dict(
     norm="linf", eps=0.1, aim="hide", objective="score", start="ood", init="ball", attack="apgd", queries=40,
     restarts=1, iterate="best", source="test",
 )  # fmt: skip
-BOX = ThreatModel(name="sanity-full-box", **(FIELDS | {"eps": 1.0, "init": "clean"}))
+BOX = ThreatModel(name="box", **(FIELDS | {"eps": 1.0, "init": "clean"}))
 GENERATOR = torch.Generator().manual_seed(0)
 ID = 0.3 + 0.05 * torch.rand(24, 1, 8, 8, generator=GENERATOR, dtype=torch.float64)
 OOD = ID[:20] + torch.linspace(0.005, 0.2, 20).double().view(-1, 1, 1, 1)
@@ -77,11 +77,12 @@ def test_luck_does_not_break_a_random_score(name):
     from oodattack.threat import Suite, read_threat
 
     def tiny(member):
-        return member.model_copy(update={"eps": 1e-6})
+        return member.model_copy(update={"name": f"tiny-{member.name}", "eps": 1e-6})
 
     shipped = read_threat(name)
     many = isinstance(shipped, Suite)
-    limits = shipped.model_copy(update={"members": tuple(map(tiny, shipped.members))}) if many else tiny(shipped)
+    own = {"name": "tiny", "members": tuple(map(tiny, shipped.members))} if many else {}
+    limits = shipped.model_copy(update=own) if many else tiny(shipped)
     noisy = lambda x: brightness(x) + 0.1 * torch.randn(len(x), dtype=x.dtype)
     result = run(
         noisy, limits, ood={"near": ID[torch.arange(240) % 24] + 0.1 + 1e-6 * torch.rand(240, 1, 8, 8)}

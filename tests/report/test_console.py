@@ -34,10 +34,10 @@ def report():
     ood = id_ + 0.4
     detectors = {name: Plain().eval() for name in NAMES[:-1]} | {NAMES[-1]: Latent().eval()}
     threats = [
-        ThreatModel(name="linf-8-255", **(FIELDS | {"eps": 0.03})),  # holds
-        ThreatModel(name="sanity-full-box", **(FIELDS | {"eps": 1.0})),  # broken
+        ThreatModel(name="linf-small", **(FIELDS | {"eps": 0.03})),  # holds
+        ThreatModel(name="own-full-box", **(FIELDS | {"eps": 1.0})),  # broken
         ThreatModel(
-            name="liang-latent", **(FIELDS | {"aim": "match", "objective": None, "match": "latent", "paired": True})
+            name="match-latent", **(FIELDS | {"aim": "match", "objective": None, "match": "latent", "paired": True})
         ),
         ThreatModel(name="blind", **(FIELDS | {"attack": "random-search", "eps": 0.01})),  # inconclusive
     ]
@@ -79,7 +79,7 @@ def test_everything_is_on_the_screen(report, width):
     assert "8id(ID)against5odd[/name](OOD)" in joined  # no markup
     assert f"{report.results[0].clean.auroc:.3f}" in out
     assert "MAPE" in out
-    assert "liang-latentdoesnotapplytomahalanobis@ce,energy@greg+,si-a@ce:thedetectorgivesno`latent`tomatch." in joined
+    assert "match-latentdoesnotapplytomahalanobis@ce,energy@greg+,si-a@ce:thedetectorgivesno`latent`tomatch." in joined
     assert "pkg.mod:callableunderblindonnearisinconclusive:thesearchusednogradient" in joined
 
 

@@ -43,9 +43,9 @@ def report():
     generator = torch.Generator().manual_seed(0)
     id_ = 0.5 * torch.rand(8, 1, 4, 4, generator=generator)
     threats = [
-        ThreatModel(name="linf-8-255", **(FIELDS | {"eps": 0.03})),  # holds
+        ThreatModel(name="linf-small", **(FIELDS | {"eps": 0.03})),  # holds
         ThreatModel(name="strong", **(FIELDS | {"eps": 0.9})),  # broken
-        ThreatModel(name="sanity-full-box", **(FIELDS | {"eps": 1.0})),
+        ThreatModel(name="own-full-box", **(FIELDS | {"eps": 1.0})),
         ThreatModel(name="blind", **(FIELDS | {"attack": "random-search", "eps": 0.01})),  # inconclusive
     ]
     detectors = {"plain@net": Plain().eval(), "mine": Plain().eval()}
@@ -277,13 +277,13 @@ def test_headlines(report):
 
 
 def test_only_the_whole_box_must_fall(report):
-    kinds = {"linf-8-255": "sanity-random", "blind": "sanity-mine"}  # at small radii, the second of the user
+    kinds = {"linf-small": "sanity-random", "blind": "sanity-mine"}  # at small radii, the second of the user
     renamed = [r.model_copy(update={"threat": kinds.get(r.threat, r.threat)}) for r in report.results]
     found = report.model_copy(update={"results": renamed})
-    whole = max(r.attacked.auroc for r in renamed if r.threat == "sanity-full-box")
+    whole = max(r.attacked.auroc for r in renamed if r.threat == "own-full-box")
     assert whole <= 0.5 < max(r.attacked.auroc for r in renamed if r.threat == "sanity-random")
     assert sanity(found) == (
-        "sanity-random, sanity-full-box: a check of the search that counts nowhere above; the whole box left AUROC "
+        "sanity-random, own-full-box: a check of the search that counts nowhere above; the whole box left AUROC "
         f"{whole:.3f} at most, as it must be where a search works."
     )
     assert headlines(found)[0].sentences[0] == "Of 2 attacks: 1 breaks it, 1 is inconclusive."
@@ -292,9 +292,7 @@ def test_only_the_whole_box_must_fall(report):
 
 
 def test_the_whole_box_is_one_whatever_its_name(report):
-    results = [
-        r.model_copy(update={"threat": "my-box"}) if r.threat == "sanity-full-box" else r for r in report.results
-    ]
+    results = [r.model_copy(update={"threat": "my-box"}) if r.threat == "own-full-box" else r for r in report.results]
     found = report.model_copy(update={"results": results})
     assert [h.sentences[0] for h in headlines(found)] == [h.sentences[0] for h in headlines(report)]
     assert sanity(found).startswith("my-box: a check of the search that counts nowhere above; the whole box left AUROC")
