@@ -11,6 +11,7 @@ from torch.nn.functional import logsigmoid
 from oodattack.classifier import Classifier
 from oodattack.detectors.batches import Images, batches
 from oodattack.detectors.msp import log_odds
+from oodattack.detectors.net import check_net
 from oodattack.detectors.spherical_mixture import Metric, Mixture, coordinates, fit_metric, fit_mixture, log_density
 
 APART = 4.0  # smallest variance outside over the largest inside, as in the authors' code
@@ -60,6 +61,7 @@ class CCU(nn.Module):
     def __init__(
         self, net: Classifier, metric: Metric, inside: Mixture, outside: Mixture, *, log_lambda: float = 0.0
     ) -> None:
+        check_net(net, "logits")
         super().__init__()
         narrow, wide = outside.sigmas.min().item(), inside.sigmas.max().item()
         if not narrow > wide:
@@ -139,6 +141,7 @@ def fit_ccu(
     authors' code: each component keeps a variance and a weight of its own; theirs start from one variance and share
     the weights. As in their code, variances outside are at least 4 times the largest inside.
     """
+    check_net(net, "logits")
     ours = _gathered(net, x, batch_size)
     net.normalised(ours[:1])  # refuses images of other channels before anything is fitted to them
     others = noise_like(ours, Generator().manual_seed(seed)) if ood is None else _gathered(net, ood, batch_size)

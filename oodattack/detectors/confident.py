@@ -6,6 +6,7 @@ from torch import Tensor, nn
 from oodattack.classifier import Classifier
 from oodattack.detectors.layer_gradients import check_layers
 from oodattack.detectors.msp import log_odds_surrogate, msp
+from oodattack.detectors.net import check_net
 
 
 class Confident(nn.Module):
@@ -27,6 +28,7 @@ class Confident(nn.Module):
     name = "confident"
 
     def __init__(self, net: Classifier, *, layer: str | None = None) -> None:
+        check_net(net, "run")
         super().__init__()
         self.net = net
         (self.layer,) = check_layers(net, None if layer is None else [layer], lambda: [encoder_of(net)])

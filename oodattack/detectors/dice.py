@@ -7,6 +7,7 @@ from oodattack.classifier import Classifier
 from oodattack.detectors.batches import BATCH_SIZE, Images
 from oodattack.detectors.energy import energy
 from oodattack.detectors.linear_head import head_of, mean_features, percentile
+from oodattack.detectors.net import check_net
 
 
 class DICE(nn.Module):
@@ -28,6 +29,7 @@ class DICE(nn.Module):
     mask: Tensor
 
     def __init__(self, net: Classifier, mask: Tensor) -> None:
+        check_net(net, "features")
         super().__init__()
         wanted = tuple(head_of(net).weight.shape)
         if tuple(mask.shape) != wanted:
@@ -64,6 +66,7 @@ def fit_dice(net: Classifier, x: Images, *, percentile_dropped: float = 90.0, ba
     Raises:
         ValueError: no images, a percentile out of range, or contributions that are all the same.
     """
+    check_net(net, "features")
     if not 0 <= percentile_dropped < 100:
         raise ValueError(f"`percentile_dropped` must be in [0, 100), got {percentile_dropped}. The paper takes 90.")
     contribution = head_of(net).weight.detach().double() * mean_features(net, x, batch_size)

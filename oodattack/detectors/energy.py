@@ -3,6 +3,7 @@
 from torch import Tensor, nn
 
 from oodattack.classifier import Classifier
+from oodattack.detectors.net import check_net
 
 
 def energy(logits: Tensor, *, temperature: float = 1.0) -> Tensor:
@@ -25,6 +26,7 @@ class Energy(nn.Module):
     of_logits = True
 
     def __init__(self, net: Classifier, *, temperature: float = 1.0) -> None:
+        check_net(net, "logits")
         super().__init__()
         if not temperature > 0:
             raise ValueError(f"`temperature` must be > 0, got {temperature}. The paper takes 1.")

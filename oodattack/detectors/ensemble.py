@@ -10,6 +10,7 @@ from torch.nn.functional import one_hot
 
 from oodattack.classifier import Classifier
 from oodattack.detector import Surrogate
+from oodattack.detectors.net import check_net
 
 SURE = -18.0  # log(1 - p) below which -log p is 1 - p to the last bit of float64
 
@@ -57,6 +58,8 @@ class DeepEnsemble(nn.Module):
     of_logits = True
 
     def __init__(self, nets: Sequence[Classifier]) -> None:
+        for net in nets:
+            check_net(net, "logits")
         super().__init__()
         if not len(nets):
             raise ValueError("`nets` must have at least one classifier, got none. Pass a list of them.")

@@ -21,6 +21,7 @@ from oodattack.detectors.layer_gradients import (
     sign_steps,
 )
 from oodattack.detectors.linear_head import head_of
+from oodattack.detectors.net import check_net
 from oodattack.detectors.smooth_relu import SmoothRelu
 
 
@@ -108,6 +109,7 @@ class GaiaA(nn.Module):
     keep = 1.0
 
     def __init__(self, net: Classifier, *, layers: Sequence[str] | None = None) -> None:
+        check_net(net, "run")
         super().__init__()
         self.net = net
         self.layers = tuple(check_layers(net, layers, net.late_norm_layers))

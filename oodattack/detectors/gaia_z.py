@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from oodattack.classifier import Classifier
 from oodattack.detector import Surrogate
 from oodattack.detectors.layer_gradients import SignPath, check_layers, norms, per_channel, sign_steps, top_logit
+from oodattack.detectors.net import check_net
 from oodattack.detectors.soft_density import SoftDensity, SoftLatent
 
 
@@ -32,6 +33,7 @@ class GaiaZ(nn.Module):
     path = SignPath()
 
     def __init__(self, net: Classifier, *, layers: Sequence[str] | None = None) -> None:
+        check_net(net, "run")
         super().__init__()
         self.net = net
         self.layers = tuple(check_layers(net, layers, net.norm_layers))

@@ -11,6 +11,7 @@ from oodattack.classifier import Classifier
 from oodattack.detector import Surrogate
 from oodattack.detectors.linear_head import features_of, head_logits, head_of
 from oodattack.detectors.msp import check_classes
+from oodattack.detectors.net import check_net
 from oodattack.detectors.straight_through import with_gradient_of
 
 SLOPE = 1e-3  # share of `gap_log_odds` in the surrogate's gradient; with 0.1 attacks neglect ||h||_1 and reach less
@@ -75,6 +76,7 @@ class GradNorm(nn.Module):
     name = "gradnorm"
 
     def __init__(self, net: Classifier) -> None:
+        check_net(net, "features")
         super().__init__()
         head_of(net)
         self.net, self.checked = net, False  # whether the head's output is the logits, which takes an image

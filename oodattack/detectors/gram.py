@@ -22,6 +22,7 @@ from oodattack.detectors.gram_bands import (
     soft_deviation,
 )
 from oodattack.detectors.gram_layers import gram_layers
+from oodattack.detectors.net import check_net
 
 POWERS = (1, 2, 3, 4, 5)
 TINY = 1e-40  # added to |s| under the root while attacking, Liang et al. 2020, appendix H.2
@@ -48,6 +49,7 @@ class Gram(nn.Module):
     def __init__(
         self, net: Classifier, layers: Sequence[str], bands: Sequence[Bands], *, powers: Sequence[int] = POWERS
     ) -> None:
+        check_net(net, "run")
         super().__init__()
         if len(layers) != len(bands):
             raise ValueError(
@@ -127,6 +129,7 @@ def fit_gram(
 
     Differs from the paper: deviations are scaled by held-out training images, as in OpenOOD, not by test images.
     """
+    check_net(net, "run")
     check_powers(powers)
     if not 0 < held_out <= 0.5:
         raise ValueError(f"`held_out` must be in (0, 0.5], got {held_out}. Leave it out for a tenth.")

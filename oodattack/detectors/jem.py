@@ -10,6 +10,7 @@ from oodattack.classifier import Classifier
 from oodattack.detector import Surrogate
 from oodattack.detectors.energy import Energy
 from oodattack.detectors.msp import MSP
+from oodattack.detectors.net import check_net
 from oodattack.detectors.smooth_relu import SmoothRelu
 from oodattack.detectors.straight_through import with_gradient_of
 
@@ -30,6 +31,7 @@ class JemPx(Energy):
     name = "jem-px"
 
     def __init__(self, net: Classifier) -> None:
+        check_net(net, "logits")
         super().__init__(net)
 
 
@@ -83,6 +85,7 @@ class JemGradient(nn.Module):
     name = "jem-gradient"
 
     def __init__(self, net: Classifier) -> None:
+        check_net(net, "logits")
         super().__init__()
         self.net = net
         self.latent = net.logits

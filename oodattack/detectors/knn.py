@@ -7,6 +7,7 @@ from torch.nn.functional import normalize
 
 from oodattack.classifier import Classifier
 from oodattack.detectors.batches import BATCH_SIZE, Images, over_batches
+from oodattack.detectors.net import check_net
 
 CHUNK = 16384  # rows of the bank compared at once: B times as many similarities are held
 
@@ -68,6 +69,7 @@ class KNN(nn.Module):
     bank: Tensor
 
     def __init__(self, net: Classifier, bank: Tensor, *, k: int) -> None:
+        check_net(net, "features")
         super().__init__()
         lengths = bank.norm(dim=1) if bank.ndim == 2 else bank.new_empty(0)
         if not len(lengths) or not ((lengths - 1).abs() < 1e-3).all():
@@ -115,6 +117,7 @@ def fit_knn(
 
     Differs from the paper: the default k of small banks is ours.
     """
+    check_net(net, "features")
     if not 0 < share <= 1:
         raise ValueError(f"`share` must be in (0, 1], got {share}. Give a share, not per cent.")
     if share < 1 and seed is None:

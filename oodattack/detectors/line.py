@@ -9,6 +9,7 @@ from oodattack.detector import Surrogate
 from oodattack.detectors.batches import BATCH_SIZE, Images, labelled
 from oodattack.detectors.energy import energy
 from oodattack.detectors.linear_head import features_of, head_logits, head_of, percentile
+from oodattack.detectors.net import check_net
 from oodattack.detectors.react import SLOPE, clipped
 from oodattack.detectors.straight_through import with_gradient_of
 
@@ -41,6 +42,7 @@ class LINe(nn.Module):
     def __init__(
         self, net: Classifier, contributions: Tensor, neuron_edges: Tensor, weight_edges: Tensor, *, clip: float
     ) -> None:
+        check_net(net, "features")
         super().__init__()
         wanted = tuple(head_of(net).weight.shape)
         if tuple(contributions.shape) != wanted:
@@ -115,6 +117,7 @@ def fit_line(
     Raises:
         ValueError: percentiles out of range, labels that do not fit, or a class without images.
     """
+    check_net(net, "features")
     for name, value in (("neuron_percentile", neuron_percentile), ("weight_percentile", weight_percentile)):
         if not 0 <= value < 100:
             raise ValueError(f"`{name}` must be in [0, 100), got {value}. The paper takes 90 for CIFAR-10.")

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from oodattack.classifier import Classifier
 from oodattack.detectors.batches import BATCH_SIZE, Images, labelled
 from oodattack.detectors.moments import ClassMoments, class_moments, precision
+from oodattack.detectors.net import check_net
 
 
 class Gaussians(NamedTuple):
@@ -59,6 +60,7 @@ class Mahalanobis(nn.Module):
     precision: Tensor
 
     def __init__(self, net: Classifier, gaussians: Gaussians) -> None:
+        check_net(net, "features")
         super().__init__()
         self.net = net
         self.register_buffer("means", gaussians.means)
@@ -98,6 +100,7 @@ def fit_mahalanobis(
     Differs from the paper: one layer and no input preprocessing, the usual reading in OOD libraries (OpenOOD's `mds`);
     `fit_mahalanobis_layers` has both.
     """
+    check_net(net, "features")
 
     def features() -> Iterator[tuple[Tensor, Tensor]]:
         for rows, labels in labelled(x, y, net=net, batch_size=batch_size):

@@ -10,6 +10,7 @@ from oodattack.classifier import Classifier, channel_mean
 from oodattack.detectors.batches import BATCH_SIZE, Images, labelled
 from oodattack.detectors.mahalanobis import Gaussians, class_distances, gaussians_of
 from oodattack.detectors.moments import class_moments
+from oodattack.detectors.net import check_net
 from oodattack.detectors.odin import signed_step
 
 
@@ -46,6 +47,7 @@ class MahalanobisLayers(nn.Module):
         magnitude: float,
         weights: Tensor | None = None,
     ) -> None:
+        check_net(net, "run")
         super().__init__()
         if len(layers) != len(gaussians):
             raise ValueError(
@@ -135,6 +137,7 @@ def fit_mahalanobis_layers(
     Raises:
         ValueError: as `fit_mahalanobis`, an unknown layer, or a network without named stages.
     """
+    check_net(net, "run")
     layers = net.stages() if layers is None else list(layers)
     widths: list[int] = []
 

@@ -3,6 +3,7 @@
 from torch import Tensor, nn
 
 from oodattack.classifier import Classifier
+from oodattack.detectors.net import check_net
 
 
 def max_logit(logits: Tensor) -> Tensor:
@@ -24,6 +25,7 @@ class MaxLogit(nn.Module):
     of_logits = True
 
     def __init__(self, net: Classifier) -> None:
+        check_net(net, "logits")
         super().__init__()
         self.net = net
         self.latent = net.logits

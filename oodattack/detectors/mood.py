@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from oodattack.classifier import Classifier
 from oodattack.detectors.batches import BATCH_SIZE, Images, batches
 from oodattack.detectors.energy import energy
+from oodattack.detectors.net import check_net
 from oodattack.detectors.png_length import png_bits
 
 MOST_BITS = 8 * 2700 / 3072  # per dimension: the authors divide 0..2700 bytes of a CIFAR image among the exits
@@ -39,6 +40,7 @@ class MOOD(nn.Module):
     means: Tensor
 
     def __init__(self, net: Classifier, means: Tensor, *, edges: Sequence[float]) -> None:
+        check_net(net, "normalised")
         super().__init__()
         check_exits(net)
         if len(edges) != len(means) - 1 or list(edges) != sorted(edges):
@@ -102,6 +104,7 @@ def fit_mood(net: Classifier, x: Images, *, edges: Sequence[float] | None = None
 
     Differs from the authors' code: the means are of images to fit on, not of the ID test images.
     """
+    check_net(net, "normalised")
     check_exits(net)
     total, count = torch.zeros(()), 0
     with torch.no_grad():

@@ -7,6 +7,7 @@ from torch.nn.functional import one_hot
 
 from oodattack.classifier import Classifier
 from oodattack.detector import Latent, Surrogate
+from oodattack.detectors.net import check_net
 
 
 def log_odds(logits: Tensor) -> Tensor:
@@ -75,6 +76,7 @@ class MSP(nn.Module):
     of_logits = True
 
     def __init__(self, net: Classifier) -> None:
+        check_net(net, "logits")
         super().__init__()
         self.net = net
         self.latent = net.logits

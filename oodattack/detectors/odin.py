@@ -6,6 +6,7 @@ from torch import Tensor, nn
 from oodattack.classifier import Classifier
 from oodattack.detector import Score, Surrogate
 from oodattack.detectors.msp import LogOdds, msp
+from oodattack.detectors.net import check_net
 
 
 def signed_step(score: Score, x: Tensor, magnitude: float) -> Tensor:
@@ -46,6 +47,7 @@ class ODIN(nn.Module):
     of_logits = True
 
     def __init__(self, net: Classifier, *, temperature: float = 1000.0, magnitude: float = 0.0014) -> None:
+        check_net(net, "logits")
         super().__init__()
         if not temperature > 0:
             raise ValueError(f"`temperature` must be > 0, got {temperature}. The paper takes 1000.")

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 
 from oodattack.classifier import Classifier
 from oodattack.detectors.batches import BATCH_SIZE, Images, over_batches
+from oodattack.detectors.net import check_net
 from oodattack.detectors.odin import ODIN
 from oodattack.metrics.fpr import fpr_at_95_id_tpr
 
@@ -25,6 +26,7 @@ def odin_grid(
     Raises:
         ValueError: a temperature or magnitude out of range, or none.
     """
+    check_net(net, "logits")
     if not (len(temperatures) and len(magnitudes)):
         raise ValueError("`temperatures` and `magnitudes` must have a number each, got none. Leave them out.")
     pairs = [(t, m) for t in temperatures for m in magnitudes]
@@ -58,6 +60,7 @@ def fit_odin(
 
     Differs from the paper: the default grid is that of Liang et al. 2020; the rate is read off one threshold.
     """
+    check_net(net, "logits")
     grid = odin_grid(net, temperatures=temperatures, magnitudes=magnitudes)
 
     def rate(odin: ODIN) -> float:

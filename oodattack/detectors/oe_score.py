@@ -5,6 +5,7 @@ from torch import Tensor, nn
 
 from oodattack.classifier import Classifier
 from oodattack.detectors.msp import check_classes
+from oodattack.detectors.net import check_net
 
 
 def oe_score(logits: Tensor) -> Tensor:
@@ -33,6 +34,7 @@ class OEScore(nn.Module):
     of_logits = True
 
     def __init__(self, net: Classifier) -> None:
+        check_net(net, "logits")
         super().__init__()
         self.net = net
         self.latent = net.logits

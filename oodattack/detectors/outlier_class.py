@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from oodattack.classifier import Classifier
 from oodattack.detectors.msp import check_classes
+from oodattack.detectors.net import check_net
 
 
 def outlier_log_odds(logits: Tensor) -> Tensor:
@@ -36,6 +37,7 @@ class OutlierClass(nn.Module):
     of_logits = True
 
     def __init__(self, net: Classifier) -> None:
+        check_net(net, "logits")
         super().__init__()
         self.net = net
         self.latent = net.logits

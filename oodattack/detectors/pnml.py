@@ -11,6 +11,7 @@ from oodattack.classifier import Classifier
 from oodattack.detector import Surrogate
 from oodattack.detectors.batches import BATCH_SIZE, Images
 from oodattack.detectors.linear_head import batches_of_features, head_logits, head_of
+from oodattack.detectors.net import check_net
 
 
 def log_one_minus(log_p: Tensor) -> Tensor:
@@ -66,6 +67,7 @@ class PNML(nn.Module):
     whitening: Tensor
 
     def __init__(self, net: Classifier, whitening: Tensor) -> None:
+        check_net(net, "features")
         super().__init__()
         classes, width = head_of(net).weight.shape
         if classes < 2:
@@ -107,6 +109,7 @@ def fit_pnml(net: Classifier, x: Images, *, rcond: float = 1e-10, batch_size: in
     Differs from the authors' code: their `rcond` is 1e-15, below what features in float32 can tell from 0; an unused
     feature that rounds to another value than 0 would then outweigh all others.
     """
+    check_net(net, "features")
     if not 0 <= rcond < 1:
         raise ValueError(f"`rcond` must be in [0, 1), got {rcond}. Leave it out for 1e-10.")
     weight = head_of(net).weight

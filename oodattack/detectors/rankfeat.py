@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from oodattack.classifier import Classifier
 from oodattack.detector import Surrogate
 from oodattack.detectors.energy import energy
+from oodattack.detectors.net import check_net
 
 STEPS = 20  # of power iteration, as in the authors' faster variant
 
@@ -34,6 +35,7 @@ class RankFeat(nn.Module):
     name = "rankfeat"
 
     def __init__(self, net: Classifier, *, layers: Sequence[str] | None = None, fast: bool = True) -> None:
+        check_net(net, "run")
         super().__init__()
         self.net, self.fast = net, fast
         self.layers = net.stages()[-1:] if layers is None else list(layers)

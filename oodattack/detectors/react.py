@@ -9,6 +9,7 @@ from oodattack.detector import Surrogate
 from oodattack.detectors.batches import BATCH_SIZE, Images
 from oodattack.detectors.energy import energy
 from oodattack.detectors.linear_head import batches_of_features, head_logits, head_of, percentile
+from oodattack.detectors.net import check_net
 from oodattack.detectors.straight_through import with_gradient_of
 
 SLOPE = 0.01  # derivative that surrogates give to what a score cuts off; larger ones drown what it leaves
@@ -30,6 +31,7 @@ class ReAct(nn.Module):
     name = "react"
 
     def __init__(self, net: Classifier, *, clip: float) -> None:
+        check_net(net, "features")
         super().__init__()
         head_of(net)
         self.net, self.clip = net, clip
@@ -74,6 +76,7 @@ def fit_react(net: Classifier, x: Images, *, percentile_kept: float = 90.0, batc
     Raises:
         ValueError: no images, a percentile out of range, or a clip that all features would be cut to.
     """
+    check_net(net, "features")
     if not 0 < percentile_kept <= 100:
         raise ValueError(f"`percentile_kept` must be in (0, 100], got {percentile_kept}. The paper takes 90.")
     z = torch.cat(list(batches_of_features(net, x, batch_size)))

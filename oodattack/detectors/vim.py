@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from oodattack.classifier import Classifier
 from oodattack.detectors.batches import BATCH_SIZE, Images
 from oodattack.detectors.linear_head import batches_of_features, head_logits, head_of
+from oodattack.detectors.net import check_net
 
 
 def residual_norm(z: Tensor, origin: Tensor, residual: Tensor) -> Tensor:
@@ -47,6 +48,7 @@ class ViM(nn.Module):
     residual: Tensor
 
     def __init__(self, net: Classifier, origin: Tensor, residual: Tensor, *, alpha: float) -> None:
+        check_net(net, "features")
         super().__init__()
         width = head_of(net).weight.shape[1]
         if tuple(origin.shape) != (width,) or residual.ndim != 2 or len(residual) != width:
@@ -103,6 +105,7 @@ def fit_vim(net: Classifier, x: Images, *, dim: int | None = None, batch_size: i
         ValueError: no images, a head that is not linear, `dim` out of range, or features that all lie in the principal
             space.
     """
+    check_net(net, "features")
     width = head_of(net).weight.shape[1]
     dim = default_dim(width) if dim is None else dim
     if not 1 <= dim < width:
