@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from oodattack.pytest_plugin import AssertRobust
-from oodattack.threat import Sweep, ThreatModel
+from oodattack.threat import Suite, Sweep, ThreatModel
 
 QUICK = ThreatModel(
     name="quick", norm="linf", eps=0.05, aim="hide", objective="score", start="ood", init="clean", attack="apgd",
@@ -103,6 +103,20 @@ SWEEP = Sweep(name="radii", members=tuple(
 def test_a_sweep_that_does_not_apply_is_no_pass(robust):
     with pytest.raises(AssertionError, match="brightness, radii: nothing was attacked"):
         robust(threat=[QUICK, SWEEP], min_auroc=0.0, accept_inconclusive=True)
+
+
+def test_the_reason_is_that_of_the_threat_and_its_members(robust):
+    member = ThreatModel(**(QUICK.model_dump() | {"name": "of-logits", "objective": "logits"}))
+    suite = Suite(name="some", members=(member,), source="test")
+    with pytest.raises(AssertionError) as caught:
+        robust(threat=["liang-latent", "liang-logit", suite, SWEEP, QUICK], min_auroc=0.0, accept_inconclusive=True)
+    gives, has = "the detector gives no", "the detector has no `net` whose logits to follow"
+    assert str(caught.value).splitlines()[1:] == [
+        f"  brightness, liang-latent: nothing was attacked: {gives} `latent` to match",
+        f"  brightness, liang-logit: nothing was attacked: {gives} logits to match",
+        f"  brightness, some: nothing was attacked: {has}",
+        f"  brightness, radii: nothing was attacked: {has}",
+    ]
 
 
 def test_the_whole_box_as_a_file_is_judged_like_any_threat(robust):

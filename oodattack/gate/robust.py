@@ -17,7 +17,7 @@ from oodattack.gate.formats import text
 from oodattack.gate.measured import from_report, read_baseline
 from oodattack.gate.scores import Scores
 from oodattack.report import Report
-from oodattack.threat import Suite, Sweep, Threat, ThreatModel, covers, limits_of, read_threat, whole_box
+from oodattack.threat import Suite, Sweep, Threat, ThreatModel, covers, limits_of, members_of, read_threat, whole_box
 
 Pictures = Tensor | str
 
@@ -53,7 +53,7 @@ def judged(
     id: Pictures,
     ood: Pictures | Mapping[str, Pictures],
     seed: int,
-    judge: Callable[[Report, Scores, list[str]], list[str]],
+    judge: Callable[[Report, Scores, list[Threat]], list[str]],
     **options: Any,
 ) -> Judged:
     """Evaluate within the threats and the whole box, and ask `judge` about the result.
@@ -64,7 +64,7 @@ def judged(
         id: images in [0, 1], shape (N, C, H, W), or the name of a data set.
         ood: the same, or several by name.
         seed: of the searches, and of the data sets that are drawn.
-        judge: report, scores and names of the threats asked about -> failures.
+        judge: report, scores and the threats asked about -> failures.
         options: of `evaluate`.
 
     Raises:
@@ -79,7 +79,7 @@ def judged(
     read = [t if isinstance(t, ThreatModel | Suite | Sweep) else read_threat(t) for t in threats]
     asked = [*threats, *boxes_beside(read)]
     report = evaluate(detector, id=x_id, ood=x_ood, threats=asked, seed=seed, keeper=keeper, **options)
-    return Judged(report, keeper.scores, judge(report, keeper.scores, [t.name for t in read]))
+    return Judged(report, keeper.scores, judge(report, keeper.scores, read))
 
 
 def boxes_beside(threats: Sequence[Threat]) -> list[str]:
@@ -106,11 +106,12 @@ def pictures(x: Pictures, seed: int, like: Tensor | None) -> Tensor:
     return data.load(x, seed=seed, **look).x.to(torch.float32 if like is None else like)
 
 
-def at_least(min_auroc: float, *, accept_inconclusive: bool) -> Callable[[Report, Scores, list[str]], list[str]]:
+def at_least(min_auroc: float, *, accept_inconclusive: bool) -> Callable[[Report, Scores, list[Threat]], list[str]]:
     """Every attacked AUROC must be that high, and the attack on it must not look as if it had failed."""
 
-    def judge(report: Report, _scores: Scores, threats: list[str]) -> list[str]:
-        asked = [r for r in report.results if r.sweep in threats or r.threat in threats]
+    def judge(report: Report, _scores: Scores, threats: list[Threat]) -> list[str]:
+        names = [t.name for t in threats]
+        asked = [r for r in report.results if r.sweep in names or r.threat in names]
         low = [
             f"{r.where}: AUROC must be >= {min_auroc:g}, got {r.attacked.auroc:.3f} "
             f"({r.attacked.auroc_low:.3f} to {r.attacked.auroc_high:.3f}); clean {r.clean.auroc:.3f}"
@@ -127,27 +128,28 @@ def at_least(min_auroc: float, *, accept_inconclusive: bool) -> Callable[[Report
     return judge
 
 
-def not_attacked(report: Report, threats: list[str]) -> list[str]:
-    """Detectors and threats without a single result, and why."""
+def not_attacked(report: Report, threats: list[Threat]) -> list[str]:
+    """Detectors and threats without a single result, and why: a suite or sweep for the reason of its first member."""
     done = {(r.name, t) for r in report.results for t in (r.threat, r.sweep)}
     lines = []
     for detector in report.spec.detectors:
-        for threat in [t for t in threats if (detector, t) not in done]:
-            why = [s.reason for s in report.skipped if s.name == detector]
-            lines.append(f"{detector}, {threat}: nothing was attacked{': ' + why[0] if why else ''}")
+        for threat in [t for t in threats if (detector, t.name) not in done]:
+            own = {threat.name, *(m.name for m in members_of(threat))}
+            why = [s.reason for s in report.skipped if s.name == detector and s.threat in own]
+            lines.append(f"{detector}, {threat.name}: nothing was attacked{': ' + why[0] if why else ''}")
     return lines
 
 
 def no_worse(
     path: Path, *, max_drop: float, alpha: float, accept_inconclusive: bool = False
-) -> Callable[[Report, Scores, list[str]], list[str]]:
+) -> Callable[[Report, Scores, list[Threat]], list[str]]:
     """No AUROC may be lower than in a baseline by more than the margin and noise, see `compare`.
 
     Nor may an attack that was evidence there look now as if it had failed.
     """
     old = read_baseline(path)
 
-    def judge(report: Report, scores: Scores, _threats: list[str]) -> list[str]:
+    def judge(report: Report, scores: Scores, _threats: list[Threat]) -> list[str]:
         found = compare(
             from_report(report, scores),
             old,
