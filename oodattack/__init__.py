@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from oodattack.classifier import Classifier
     from oodattack.detector import Detector, Surrogate
     from oodattack.evaluation import evaluate
+    from oodattack.evaluation.adversarial import adversarial_images
     from oodattack.report import Report, read_report
     from oodattack.threat import Suite, Sweep, ThreatModel, read_threat
 
@@ -25,6 +26,7 @@ _HOMES = {
     "Classifier": "oodattack.classifier",
     "Detector": "oodattack.detector",
     "Surrogate": "oodattack.detector",
+    "adversarial_images": "oodattack.evaluation.adversarial",
     "evaluate": "oodattack.evaluation",
     "Report": "oodattack.report",
     "read_report": "oodattack.report",
@@ -44,6 +46,7 @@ __all__ = [
     "Sweep",
     "ThreatModel",
     "adapters",
+    "adversarial_images",
     "bounds",
     "detectors",
     "evaluate",
