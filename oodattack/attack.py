@@ -155,7 +155,9 @@ class _Search:
         self.note(seen, rows)
         if not self.value.isfinite().all():
             bad = int((~self.value.isfinite()).sum())
-            raise FloatingPointError(f"the loss must be finite on clean inputs, got {bad} of {len(rows)} that are not.")
+            raise FloatingPointError(
+                f"the loss must be finite on clean inputs, got {bad} of {len(rows)} that are not. Correct the loss."
+            )
         self.clean_best.fill_(True)
 
     def note(self, seen: Seen, rows: Tensor, *, replace: bool = False) -> None:

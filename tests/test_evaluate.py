@@ -893,6 +893,32 @@ def test_sets_must_be_disjoint():
         evaluate(brightness, id=ID, ood={"o": OOD}, threats=[threat()], seed=0, targets=ID)
 
 
+def test_what_a_search_follows_and_is_not_finite_is_named():
+    far = lambda z: z.flatten(1).masked_fill((brightness(z) > ID.flatten(1).mean(1).max())[:, None], torch.nan)
+
+    class Mine(torch.nn.Module):
+        def __init__(self, **own):
+            super().__init__()
+            vars(self).update(own)
+            self.eval()
+
+        def forward(self, z):
+            return brightness(z)
+
+    bright = {"bright": 0.5 + OOD / 2}
+    follows = Mine(surrogate=Surrogate("a blurred score", lambda z: far(z).mean(1)))
+    says = (
+        r"^mine, linf-8-255 on bright: the loss must be finite on clean inputs, got \d+ of \d+ that are not\. "
+        r"Correct the surrogate 'a blurred score' that the search follows, or leave the threat out\.$"
+    )
+    with pytest.raises(FloatingPointError, match=says):
+        run({"mine": follows}, ["linf-8-255"], ood=bright)
+    theirs = threat(attack="torchattacks:PGD", step_size=None, aim="match", objective=None, match="latent", paired=True)
+    says = r"^mine, .* on bright: the loss must be .*\. Correct the latent that the search follows, or leave"
+    with pytest.raises(FloatingPointError, match=says):
+        run({"mine": Mine(latent=far)}, [theirs], ood=bright)
+
+
 COPIES = {
     "a shipped name": ({"name": "linf-8-255", "eps": 1.0}, r"`threats` must not bear .* `eps` changed\. Give it an"),
     "out of range": ({"eps": 8.0}, r"`eps` must be in \(0, 1\] for linf, got 8\. Write 8/255, not 8\.$"),

@@ -69,7 +69,9 @@ class Book:
         merit = self.ask(self.x, rows, needs_grad=False, judge=True).value if self.judge else seen.value
         if not (merit.isfinite() & seen.value.isfinite()).all():
             bad = int((~(merit.isfinite() & seen.value.isfinite())).sum())
-            raise FloatingPointError(f"the loss must be finite on clean inputs, got {bad} of {len(rows)} that are not.")
+            raise FloatingPointError(
+                f"the loss must be finite on clean inputs, got {bad} of {len(rows)} that are not. Correct the loss."
+            )
         self.at_clean = seen.value
         self.measure(seen, rows)
         gain = (self.foreign.nearest or 1) * self.scale.where(self.scale > 0, 1)

@@ -86,11 +86,12 @@ def evaluate(
         ood: name -> images that should score high, same C, H, W.
         threats: names of shipped threat models, paths of TOML files, or `ThreatModel`s; a single one will do.
         seed: fixes all randomness of the searches.
-        targets: ID images beside `id`, for matching and quantiles. None: every other row of `id` becomes a target,
-            and only the rest is evaluated.
+        targets: ID images beside `id`, for threats that ask for some: matching unless `paired`, quantiles, start "id".
+            None: where one does, every other row of `id` becomes a target, and only the rest is evaluated, within all
+            threats of the call. Beside "liang-latent" any other one has half the ID images.
         starts: name -> images (N, C, H, W) for threat models whose `start` is not "ood".
-        batch_size: rows attacked at a time; changes nothing but rounding. None: chosen to fit. Where the device runs
-            out of memory all the same, it falls.
+        batch_size: rows attacked at a time; changes nothing but rounding, and what scores and attacks draw that use
+            torch's own random numbers. None: chosen to fit. Where the device runs out of memory all the same, it falls.
         precision: of the searches: that of the images ("full"), or "bfloat16" in the network's layers. Whatever comes
             out is scored in full: on a GPU too float32 is computed in float32, not in TF32.
         certify: bound all scores on the ball too, see `oodattack.bounds`: a certified AUROC beside the attacked one,
@@ -105,7 +106,8 @@ def evaluate(
 
     Raises:
         ValueError: images out of range or of another shape, an empty set, NaN scores, a detector in training mode, an
-            unknown threat.
+            unknown threat, one that bears the name of a shipped one with other content, or none that applies.
+        FloatingPointError: what a search follows, such as a surrogate, is not finite on the images that it starts from.
     """
     seed = checked_seed(seed)
     if precision not in get_args(Precision):

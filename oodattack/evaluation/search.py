@@ -47,9 +47,10 @@ class Hunted(NamedTuple):
 def search(setup: Setup, prey: Quarry, threat: ThreatModel, hunted: Hunted, goal: Goal, *, who: str) -> Found:
     """Attack all rows, block by block.
 
-    Every random number comes from (seed, key, number of the row), so the blocks do not matter beyond rounding. Their
-    borders are fixed, so that the keeper may have a block from an earlier run or from another process: what is
-    computed here is the same, to the last bit.
+    Every random number of ours comes from (seed, key, number of the row), so the blocks do not matter beyond rounding;
+    but scores and attacks that draw from torch's own numbers draw others in other blocks. Their borders are fixed, so
+    that the keeper may have a block from an earlier run or from another process: what is computed here is the same, to
+    the last bit.
 
     Args:
         setup: of the evaluation; its `advance` is told the number of row-queries just spent or saved.
@@ -62,6 +63,7 @@ def search(setup: Setup, prey: Quarry, threat: ThreatModel, hunted: Hunted, goal
     Raises:
         RuntimeError: a returned image leaves the threat model, which would be a bug.
         ValueError: one image alone does not fit in memory, or the detector fails.
+        FloatingPointError: what is followed is not finite on the rows before the search; one line.
     """
     x, numbers, batch = hunted.x, hunted.numbers, setup.batch
     key = f"{hunted.name}/{threat.name}" + (f"/{hunted.round}" if hunted.round else "")
@@ -92,7 +94,14 @@ def search(setup: Setup, prey: Quarry, threat: ThreatModel, hunted: Hunted, goal
         def part(within: slice) -> Found:
             rows = slice(blocks[i].start + within.start, blocks[i].start + within.stop)
             random = row_random(setup.seed, key, numbers[rows], x.device, x.dtype)
-            return _block(prey, threat, x[rows], goal, rows, random, setup.precision, tell)
+            try:
+                return _block(prey, threat, x[rows], goal, rows, random, setup.precision, tell)
+            except FloatingPointError as error:
+                found, _, _ = str(error).partition(". ")
+                raise FloatingPointError(
+                    f"{who}, {threat.name} on {hunted.name}: {found}. Correct {followed(prey, threat)} that the "
+                    "search follows, or leave the threat out."
+                ) from None
 
         with torch.random.fork_rng(devices=[x.device] if x.device.type == "cuda" else []):
             torch.manual_seed(block_seed(setup.seed, key, int(numbers[blocks[i].start])))
@@ -109,6 +118,14 @@ def search(setup: Setup, prey: Quarry, threat: ThreatModel, hunted: Hunted, goal
         told = 0
         forget_pages()
     return Found(**whole | {"x_adv": x_adv})  # type: ignore[arg-type]
+
+
+def followed(prey: Quarry, threat: ThreatModel) -> str:
+    """What a search follows, in words; a judge is asked about the clean images in its place."""
+    if prey.surrogate is not None:
+        return f"the surrogate {prey.surrogate!r}"
+    what = threat.match or ("logits" if threat.objective == "misclassify" else threat.objective)
+    return f"the {what or 'score'}" if prey.judge is None else f"the {what} or the score"
 
 
 def _block(
