@@ -161,7 +161,7 @@ WRONG = {
         {"objective": '"score"', "aim": '"cross"'},
         "`objective` belongs only to",
     ),
-    "fmn that hides": ({"attack": '"fmn"'}, "`aim` 'hide' must not be one of fmn, .*, got 'fmn'"),
+    "fmn that hides": ({"attack": '"fmn"'}, "`aim` must be cross for fmn, got 'hide'. Change either."),
     "misclassify and raise": (
         {"aim": '"raise"', "objective": '"misclassify"'},
         "`objective` misclassify needs aim = hide, got 'raise'",
@@ -213,7 +213,10 @@ FILES = {
         'members = ["linf-8-255", "l2-1"]\nsource = "s"',
         "`members` must agree in `norm`, got linf in linf-8-255, l2",
     ),
-    "sides": ('members = ["linf-8-255", "atd-in"]\nsource = "s"', "`members` must agree in `attacks_id`, got"),
+    "sides": (
+        'members = ["linf-8-255", "atd-in"]\nsource = "s"',
+        "`members` must agree in the side that their `aim` attacks, got hide in linf-8-255, raise in atd-in",
+    ),
     "eps": ('members = ["linf-8-255", "aloe"]\nsource = "s"', "`members` must agree in `eps`, got 0.03"),
     "no source": ('members = ["linf-8-255"]', "`source` must be given, got nothing"),
 }
@@ -476,3 +479,10 @@ def test_members_of_a_suite_start_from_the_same_images(write):
 def test_an_unknown_member_names_the_suite(write):
     with pytest.raises(ValueError, match=r"mine.toml: `threat` must be one of .* got 'nope'"):
         read_threat(write('members = ["linf-8-255", "nope"]\nsource = "test"'))
+
+
+def test_a_search_for_the_threshold_needs_an_attack_for_it():
+    fields = read_threat("linf-8-255").model_dump() | {"name": "near", "aim": "cross", "objective": None}
+    says = r"^`attack` must be one of fmn, ddn, rays, hop-skip-jump for aim = cross, got 'apgd'\. Change either\.$"
+    with pytest.raises(ValueError, match=says):
+        ThreatModel(**fields)

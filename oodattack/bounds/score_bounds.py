@@ -102,7 +102,9 @@ def in_float64(detector: Any) -> Any:
     try:
         return copy.deepcopy(detector).double()
     except Exception as error:  # whatever somebody's network holds
-        raise NoBounds(f"`detector` must be one that can be copied, got {kind}: {summary(error)}.") from error
+        raise NoBounds(
+            f"`detector` must be one that can be copied, got {kind}: {summary(error)}. Take one of ours."
+        ) from error
 
 
 def ball_of(x: Tensor, norm: str, eps: float | Tensor, box: bool) -> Ball:

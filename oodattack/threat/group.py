@@ -31,11 +31,17 @@ class Suite(Strict):
 
     @model_validator(mode="after")
     def _members_agree(self) -> Self:
-        for field in ("norm", "eps", "start", "after", "attacks_id", "attacks_ood"):
+        for field in ("norm", "eps", "start", "after"):
             values = [(m.name, getattr(m, field)) for m in self.members]
             if len({value for _, value in values}) > 1:
                 got = ", ".join(f"{getattr(value, 'name', value)} in {name}" for name, value in values)
                 raise ValueError(f"`members` must agree in `{field}`, got {got}. A worst case needs one set of limits.")
+        if len({(m.attacks_id, m.attacks_ood) for m in self.members}) > 1:
+            got = ", ".join(f"{m.aim} in {m.name}" for m in self.members)
+            raise ValueError(
+                f"`members` must agree in the side that their `aim` attacks, got {got}. A worst case needs one: raise "
+                "is for ID inputs, both for both, all others for OOD inputs."
+            )
         if len({m.name for m in self.members}) < len(self.members):
             raise ValueError(f"`members` must differ in name, got {[m.name for m in self.members]}. Rename one.")
         if self.queries is not None:

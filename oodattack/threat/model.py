@@ -148,22 +148,28 @@ class ThreatModel(Strict):
                 raise ValueError(
                     f"`{field}` {verb} {why}, got {getattr(self, field)!r}. {'Add' if wanted else 'Drop'} it."
                 )
-        if (self.aim == "cross") != (self.attack in CROSSING):
-            verb = "needs" if self.aim == "cross" else "must not be"
+        if self.aim == "cross" and self.attack not in CROSSING:
             raise ValueError(
-                f"`aim` {self.aim!r} {verb} one of {', '.join(CROSSING)} as `attack`, got {self.attack!r}."
+                f"`attack` must be one of {', '.join(CROSSING)} for aim = cross, got {self.attack!r}. Change either."
             )
+        if self.aim != "cross" and self.attack in CROSSING:
+            raise ValueError(f"`aim` must be cross for {self.attack}, got {self.aim!r}. Change either.")
         if self.after is not None and not (
             self.aim == "hide" and self.after.attacks_ood and self.start == self.after.start
         ):
             got = f"{self.aim!r} from {self.start!r} after {self.after.aim!r} from {self.after.start!r}"
-            raise ValueError(f"`after` needs aim = hide, and a first one that attacks the same OOD inputs, got {got}.")
+            raise ValueError(
+                f"`after` needs aim = hide, and a first one that attacks the same OOD inputs, got {got}. Change one of "
+                "them, or drop `after`."
+            )
         if self.after is not None and self.after.after is not None:
             raise ValueError(f"`after` must have no `after` of its own, got {self.after.name!r} with one. Drop that.")
         if self.objective == "misclassify" and self.aim != "hide":
             raise ValueError(f"`objective` misclassify needs aim = hide, got {self.aim!r}. Change one of them.")
         if self.attack == "affine" and self.restarts > 1:
-            raise ValueError(f"`restarts` must be 1 for affine, got {self.restarts}. Its grid is the same in each.")
+            raise ValueError(
+                f"`restarts` must be 1 for affine, got {self.restarts}. Its grid is the same in each: write 1."
+            )
         if self.queries < 2 * self.restarts * (self.draws or 1):
             got = f"{self.queries} for {self.restarts}" + (f" of {self.draws} draws" if self.draws else "")
             raise ValueError(f"`queries` must be >= 2 a restart, got {got}. Raise it.")

@@ -241,5 +241,7 @@ def test_a_threat_after_another_starts_from_its_results():
 
 def test_what_comes_first_must_attack_the_same_inputs():
     for wrong in (dict(aim="raise"), dict(start="noise")):
-        with pytest.raises(ValueError, match="`after` needs aim = hide, and a first one that attacks the same OOD"):
+        with pytest.raises(
+            ValueError, match=r"`after` needs aim = hide, and a first one that attacks the same OOD.*\. Change one"
+        ):
             threat("then", after=threat("first", **wrong))
