@@ -201,6 +201,9 @@ def test_a_whole_box_of_another_name_is_one(robust, images):
     weak = ThreatModel(**(QUICK.model_dump() | {"name": "weak", "eps": 1e-3}))
     report = robust(threat=[weak, box], ood=images[1] * 0.2 + 0.8, min_auroc=0.0)
     assert [(r.threat, r.whole_box) for r in report.results] == [("weak", False), ("my-box", True)]
+    elsewhere = ThreatModel(**(box.model_dump() | {"name": "from-noise", "start": "noise"}))
+    report = robust(threat=[weak, elsewhere], starts={"noise": images[1]}, min_auroc=0.0, accept_inconclusive=True)
+    assert list(report.spec.threats) == ["weak", "from-noise", "sanity-full-box"]
     both = ThreatModel(**(weak.model_dump() | {"name": "both", "aim": "both"}))
     report = robust(threat=[both, box], ood=images[1] * 0.2 + 0.8, min_auroc=0.0)
     assert list(report.spec.threats) == ["both", "my-box", "sanity-full-box-both"]

@@ -88,7 +88,7 @@ def boxes_beside(threats: Sequence[Threat]) -> list[str]:
     Without it, nobody knows whether a search that finds nothing works at all.
     """
     boxes = [t for t in threats if whole_box(t)]
-    alone = [t for t in threats if not any(covers(box, t) for box in boxes)]
+    alone = [t for t in threats if not any(covers(b, t) and limits_of(b).start == limits_of(t).start for b in boxes)]
     if not alone:
         return []
     return ["sanity-full-box-both" if any(limits_of(t).attacks_id for t in alone) else "sanity-full-box"]
