@@ -57,6 +57,7 @@ THREATS = {
     "words.toml": "norm is linf",
     "match.toml": changed(match='"latent"'),
     "step.toml": changed(step_size='"1/4"'),
+    "linf-8-255.toml": changed(eps='"9/255"'),
     "disagree.toml": 'members = ["linf-8-255", "l2-1"]\nsource = "s"',
     "lower.toml": changed(attack='"torchattacks:pgd"'),
     "itself.toml": 'members = ["itself.toml"]\nsource = "s"',
@@ -312,6 +313,10 @@ BAD = {
     "step for apgd": (
         given(threat="step.toml"),
         ["step.toml: `step_size` belongs only to attack = pgd or adamax", "0.25", "Drop"],
+    ),
+    "name of a shipped one": (
+        given(threat="linf-8-255.toml"),
+        ["`threats` must not bear the name of a shipped threat model", "`eps` changed", "or the file another one"],
     ),
     "suite disagrees": (
         given(threat="disagree.toml"),
