@@ -48,6 +48,10 @@ class Indicators(NamedTuple):
         smaller_eps_auroc: lowest AUROC left by a threat of smaller radius, same norm and sides.
         transfer_auroc: lowest AUROC left, within the same limits, by a search on another score.
         rival_auroc: lowest AUROC left by any other threat of the run within the same limits, suites included.
+        toward_lead: AUROC left minus AUROC left by moves straight toward the other set within the same limits, which
+            ask no gradient, both of a few rows; see `evaluation.toward`.
+        denied_auroc: AUROC if the attacked scores went on as far as the part of their slope could take them that
+            differences show and the gradient does not; see `Probe.denied`.
         restart_spread: AUROC left by the weakest restart minus that of the strongest; of a suite that shares its
             queries, between the first and the last turn of its first member, of the rows that had several.
         other_goal: what the search was after in place of the lowest score (or highest, for ID inputs), in words; None
@@ -77,6 +81,8 @@ class Indicators(NamedTuple):
     smaller_eps_auroc: float | None = None
     transfer_auroc: float | None = None
     rival_auroc: float | None = None
+    toward_lead: float | None = None
+    denied_auroc: float | None = None
     restart_spread: float | None = None
     other_goal: str | None = None
     accepted_before: float | None = None
@@ -84,17 +90,20 @@ class Indicators(NamedTuple):
     id_against_id: bool = False
 
 
-def failures(attacked: float, found: Indicators) -> list[str]:
+def least(clean: float) -> float:
+    """Attacked AUROC at which a detector is broken: a quarter of its clean advantage over chance is gone."""
+    return 0.5 + LEFT * (clean - 0.5)
+
+
+def failures(clean: float, attacked: float, found: Indicators) -> list[str]:
     """Reasons to distrust a high attacked AUROC, in words. Empty: none was found."""
-    return [*_of_the_score(found), *_of_the_search(found), *_of_rivals(attacked, found), *_of_the_box(found)]
+    of_the_score = _of_the_score(found, least(clean))
+    return [*of_the_score, *_of_the_search(found), *_of_rivals(attacked, found), *_of_the_box(found)]
 
 
-def _of_the_score(found: Indicators) -> Iterator[str]:
+def _of_the_score(found: Indicators, broken: float) -> Iterator[str]:
     """Properties of the detector that lead a search astray."""
-    if not found.repeatable:
-        yield "the score changes from call to call"
-    if not found.row_independent:
-        yield "the score of a row depends on its batch"
+    yield from _unsteady(found)
     if found.gradient_trouble is not None:
         yield f"the gradient of the score is not to be relied on: {found.gradient_trouble}"
     if (found.slope_ratio or 0) > EXPLAINED:
@@ -102,9 +111,19 @@ def _of_the_score(found: Indicators) -> Iterator[str]:
     if (found.unexplained_share or 0) > UNEXPLAINED:
         share = f"{found.unexplained_share:.0%} of pairs"
         yield f"on the way between the sets it runs otherwise than its gradient says, for {share}"
+    if found.denied_auroc is not None and found.denied_auroc <= broken:
+        yield f"what differences show and its gradient does not could take it to AUROC {found.denied_auroc:.3f}"
     correlation = found.surrogate_rank_correlation
     if correlation is not None and correlation < RANK_CORRELATION:
         yield f"the surrogate orders inputs unlike the score (rank correlation {correlation:.2f})"
+
+
+def _unsteady(found: Indicators) -> Iterator[str]:
+    """Why another call might say something else, of images before and after an attack alike."""
+    if not found.repeatable:
+        yield "the score changes from call to call"
+    if not found.row_independent:
+        yield "the score of a row depends on its batch"
 
 
 def _of_the_search(found: Indicators) -> Iterator[str]:
@@ -144,6 +163,8 @@ def _of_rivals(attacked: float, found: Indicators) -> Iterator[str]:
     ):
         if auroc is not None and auroc < than - BEATEN:
             yield f"{rival} was stronger (AUROC {auroc:.3f} against {than:.3f})"
+    if (found.toward_lead or 0) > BEATEN:
+        yield f"moves straight toward the other set were stronger (by AUROC {found.toward_lead:.3f} on the rows moved)"
 
 
 def _of_the_box(found: Indicators) -> Iterator[str]:
@@ -176,13 +197,13 @@ def verdict(clean: float, attacked: float, found: Indicators) -> tuple[Verdict, 
     if clean <= 0.5:
         turned = "; a higher score must mean more OOD: is its sign turned?" if clean < 0.5 else ""
         return "broken", f"no better than chance before any attack (AUROC {clean:.3f}){turned}"
-    if attacked <= 0.5 + LEFT * (clean - 0.5):
-        return "broken", f"AUROC {clean:.3f} fell to {attacked:.3f}"
+    if attacked <= least(clean):
+        return "broken", f"AUROC {clean:.3f} fell to {attacked:.3f}" + "".join(f"; {why}" for why in _unsteady(found))
     before, after = found.accepted_before, found.accepted_after
     if before == 1:
         return "inconclusive", "the deployed threshold accepts every OOD input before any attack"
     if before is not None and after is not None and 1 - after <= LEFT * (1 - before):
         return "broken", f"the deployed threshold accepts {after:.0%} of OOD inputs, {before:.0%} before the attack"
-    if reasons := failures(attacked, found):
+    if reasons := failures(clean, attacked, found):
         return "inconclusive", "; ".join(reasons)
     return "holds", f"AUROC {clean:.3f} fell to {attacked:.3f} and no indicator says that the search failed"

@@ -36,6 +36,8 @@ class Probe(NamedTuple):
         along: share of rows on which the slope along the gradient is its length, within a factor of 2 at some step.
         uphill: share of rows that score higher 2/255 along the gradient than 2/255 against it.
         across: in [-1, 1], likeness of predicted and measured changes in random directions, mean over rows; 1: equal.
+        denied: l2 norm of what the gradient lacks, median over rows: random signs s meet a slope r with E <r, s>^2 =
+            ||r||_2^2, and r is what is left of the measured changes. At the step at which that is least.
         repeatable: with and without autograd, two calls gave the same scores.
         row_independent: so did a call with half of the rows.
     """
@@ -48,6 +50,7 @@ class Probe(NamedTuple):
     along: float | None = None
     uphill: float | None = None
     across: float | None = None
+    denied: float | None = None
     repeatable: bool = True
     row_independent: bool = True
 
@@ -157,7 +160,13 @@ def _compare(f: Score, x: Tensor, grad: Tensor, seed: int, found: Probe) -> Prob
         return found
     agree = torch.stack([_alike(measured, expected) for measured, expected in along]).any(dim=0)
     likeness = [_likeness(changes)[judged].mean().item() for changes in across]
-    return found._replace(along=_share(agree[judged]), uphill=_share(along[-1][0][judged] > 0), across=max(likeness))
+    lacking = [_lacking(changes, 2 * step)[judged].median().item() for step, changes in zip(STEPS, across, strict=True)]
+    return found._replace(
+        along=_share(agree[judged]),
+        uphill=_share(along[-1][0][judged] > 0),
+        across=max(likeness),
+        denied=min(lacking),
+    )
 
 
 def _slopes(f: Score, x: Tensor, grad: Tensor, delta: Tensor) -> tuple[Tensor, Tensor]:
@@ -177,6 +186,11 @@ def _likeness(changes: list[tuple[Tensor, Tensor]]) -> Tensor:
     measured, expected = torch.stack([m for m, _ in changes]), torch.stack([e for _, e in changes])
     size = measured.square().sum(0) + expected.square().sum(0)
     return (2 * (measured * expected).sum(0) / size.clamp(min=1e-300)).nan_to_num(0.0, 0.0, 0.0)
+
+
+def _lacking(changes: list[tuple[Tensor, Tensor]], length: float) -> Tensor:
+    """Root mean square, over directions, of the slope of each row that was measured and not predicted."""
+    return torch.stack([((m - e) / length).square() for m, e in changes]).mean(0).sqrt().nan_to_num(nan=0.0)
 
 
 def _share(rows: Tensor) -> float:

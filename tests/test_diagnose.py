@@ -61,6 +61,14 @@ WRONG = {
         "another search within the same limits was stronger (AUROC 0.880 against 0.900)",
     ),
     "no sanity run": ({"full_box_auroc": None}, "no sanity-full-box run"),
+    "moves toward ID": (
+        {"toward_lead": 0.011},
+        "moves straight toward the other set were stronger (by AUROC 0.011 on the rows moved)",
+    ),
+    "denied": (
+        {"denied_auroc": 0.875},
+        "what differences show and its gradient does not could take it to AUROC 0.875",
+    ),
     "sanity run failed": ({"full_box_auroc": 0.51}, "with the whole box the search still left AUROC 0.510"),
 }
 
@@ -71,7 +79,7 @@ def test_each_indicator_alone_forbids_holds(changes, words):
     decision, reason = verdict(1.0, 0.9, found)
     assert decision == "inconclusive"
     assert words in reason
-    assert len(failures(0.9, found)) == 1
+    assert len(failures(1.0, 0.9, found)) == 1
     assert verdict(1.0, 0.7, found)[0] == "broken"  # a drop is a drop, however it was found
 
 
@@ -97,18 +105,20 @@ EDGES = {
     "transfer": {"transfer_auroc": 0.891},
     "smaller radius": {"smaller_eps_auroc": 0.891},
     "sanity": {"full_box_auroc": 0.5},
+    "moves": {"toward_lead": 0.01},
+    "denied": {"denied_auroc": 0.876},
 }
 
 
 @pytest.mark.parametrize("changes", EDGES.values(), ids=EDGES)
 def test_on_the_edge_is_no_failure(changes):
-    assert failures(0.9, FINE._replace(**changes)) == []
+    assert failures(1.0, 0.9, FINE._replace(**changes)) == []
     assert verdict(1.0, 0.9, FINE._replace(**changes))[0] == "holds"
 
 
 def test_what_was_not_measured_is_no_reason_but_for_the_sanity_run():
-    assert failures(0.9, Indicators(white_box=True, full_box_auroc=0.0)) == []
-    assert len(failures(0.9, Indicators(white_box=True))) == 1
+    assert failures(1.0, 0.9, Indicators(white_box=True, full_box_auroc=0.0)) == []
+    assert len(failures(1.0, 0.9, Indicators(white_box=True))) == 1
 
 
 @pytest.mark.parametrize("rival", ["black_box_auroc", "transfer_auroc", "random_auroc"])
@@ -121,8 +131,19 @@ def test_a_suite_is_not_beaten_by_its_members_but_its_gradient_search_may_be(riv
 
 def test_without_a_white_box_number_rivals_are_compared_with_the_attacked_one():
     found = FINE._replace(white_box_auroc=None, black_box_auroc=0.92)
-    assert failures(0.9, found) == []
-    assert "black-box" in failures(0.94, found)[0]
+    assert failures(1.0, 0.9, found) == []
+    assert "black-box" in failures(1.0, 0.94, found)[0]
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"row_independent": False}, "the score of a row depends on its batch"),
+        ({"repeatable": False}, "the score changes from call to call"),
+    ],
+)
+def test_a_drop_of_a_score_that_hangs_on_the_call_is_told_with_it(changes, words):
+    assert verdict(1.0, 0.7, FINE._replace(**changes)) == ("broken", f"AUROC 1.000 fell to 0.700; {words}")
 
 
 def test_a_search_for_the_threshold_is_judged_by_what_it_accepts():
@@ -145,6 +166,6 @@ def test_of_id_images_against_id_images_nothing_can_be_said(clean, attacked):
 def test_all_reasons_are_named():
     worst = Indicators(
         False, 1.0, 1.0, 1.0, 0.0, 0.1, 1.0, False, False, 99.0, 1.0, "no gradient", 0.0, 0.1, 0.9, 0.1, 0.1, 0.1, 0.1,
-        other_goal="the logits",
+        other_goal="the logits", toward_lead=0.1, denied_auroc=0.1,
     )  # fmt: skip
-    assert verdict(1.0, 0.9, worst)[1].count("; ") == 18  # 19 reasons
+    assert verdict(1.0, 0.9, worst)[1].count("; ") == 20  # 21 reasons

@@ -1,19 +1,57 @@
 """One cell, detector x threat x OOD set: from scores before and after to a record of the report."""
 
+from typing import NamedTuple
+
 import torch
 
 from oodattack.attack import STOPPED
 from oodattack.diagnose import Indicators, verdict
 from oodattack.evaluation.floors import Floors
 from oodattack.evaluation.outcome import Clean, Outcome, Side, attacked_scores
-from oodattack.evaluation.setup import Subject
+from oodattack.evaluation.subject import Between, Subject
+from oodattack.metrics import auroc
 from oodattack.numbers import accepted, crossing, deployed, matched, numbers
 from oodattack.report import Certified, Result
-from oodattack.threat import Threat, direction, limits_of, members_of, other_goal, whole_box
+from oodattack.threat import ON_A_SCORE, Threat, direction, limits_of, members_of, other_goal, whole_box
 
 
-def indicators(threat: Threat, outcome: Outcome, ood_name: str, floors: Floors, subject: Subject) -> Indicators:
-    """How the search went on one OOD set, over all attacked rows."""
+class Checks(NamedTuple):
+    """What a score was asked about a search on it, besides what the search says itself. None: nothing.
+
+    Attributes:
+        between: whether its gradient explains what tells the sets apart.
+        toward_lead: see `Toward.lead`.
+        denied_auroc: see `denied_auroc`.
+    """
+
+    between: Between = Between()
+    toward_lead: float | None = None
+    denied_auroc: float | None = None
+
+
+def follows_a_gradient(threat: Threat, outcome: Outcome) -> bool:
+    """Whether a search went down the gradient of the score, or of what stands in for it, not to a target."""
+    return outcome.white_box and not any(m.aim in ("match", "quantile") for m in members_of(threat))
+
+
+def indicators(
+    threat: Threat,
+    outcome: Outcome,
+    ood_name: str,
+    floors: Floors,
+    subject: Subject,
+    checks: Checks,
+) -> Indicators:
+    """How the search went on one OOD set, over all attacked rows.
+
+    Args:
+        threat: what was searched for.
+        outcome: what came of it.
+        ood_name: of the OOD set.
+        floors: what other searches of the run left.
+        subject: the detector.
+        checks: what the score was asked besides.
+    """
     sides = outcome.sides
     matching = any(m.aim in ("match", "quantile") for m in members_of(threat))
     queries = sum(int(side.queries.sum()) for side in sides)
@@ -30,8 +68,8 @@ def indicators(threat: Threat, outcome: Outcome, ood_name: str, floors: Floors, 
         surrogate_rank_correlation=outcome.rank_correlation,
         random_auroc=floors.random,
         full_box_auroc=floors.full_box,
-        slope_ratio=None if matching or not outcome.white_box else subject.slope_ratio[ood_name],
-        unexplained_share=None if matching or not outcome.white_box else subject.unexplained.get(ood_name),
+        slope_ratio=checks.between.slope_ratio,
+        unexplained_share=checks.between.unexplained_share,
         gradient_trouble=subject.trouble[ood_name] if outcome.surrogate is None and outcome.white_box else None,
         rising_share=outcome.rising_share,
         unfinished_drop=outcome.unfinished_drop,
@@ -40,6 +78,8 @@ def indicators(threat: Threat, outcome: Outcome, ood_name: str, floors: Floors, 
         smaller_eps_auroc=floors.smaller_eps,
         transfer_auroc=floors.transfer,
         rival_auroc=floors.rival,
+        toward_lead=checks.toward_lead,
+        denied_auroc=checks.denied_auroc,
         restart_spread=outcome.restart_spread,
         other_goal=other_goal(threat),
         accepted_before=before,
@@ -48,6 +88,30 @@ def indicators(threat: Threat, outcome: Outcome, ood_name: str, floors: Floors, 
         repeatable=subject.repeatable,
         row_independent=subject.row_independent,
     )
+
+
+def denied_auroc(
+    threat: Threat, clean: Clean, outcome: Outcome, ood_name: str, subject: Subject, dims: int
+) -> float | None:
+    """AUROC if all attacked scores went on by what the denied part r of their slope can do within the limits at most.
+
+    eps ||r||_1 <= eps sqrt(D) ||r||_2 in linf, eps ||r||_2 in l2. None for other norms, for searches that are not after
+    the score, and where nothing is known of r.
+
+    Args:
+        threat: what was searched for.
+        clean: scores before the attack.
+        outcome: what came of it.
+        ood_name: of the OOD set.
+        subject: the detector.
+        dims: D, numbers in an image.
+    """
+    limits, slope = limits_of(threat), subject.denied.get(ood_name)
+    if slope is None or not outcome.white_box or limits.aim not in ON_A_SCORE or limits.norm not in ("linf", "l2"):
+        return None
+    far = limits.eps * slope * (dims**0.5 if limits.norm == "linf" else 1)
+    id_scores, ood_scores = (scores.double() for scores in attacked_scores(clean, outcome))
+    return auroc(id_scores + far * limits.attacks_id, ood_scores - far * limits.attacks_ood)
 
 
 def record(

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from oodattack.certificates import Certificates
-from oodattack.evaluation.cell import certified, indicators, record
+from oodattack.evaluation.cell import Checks, certified, denied_auroc, follows_a_gradient, indicators, record
 from oodattack.evaluation.check import check_images
 from oodattack.evaluation.curves import search_curve
 from oodattack.evaluation.floors import floors_of
@@ -14,6 +14,7 @@ from oodattack.evaluation.keeper import Attacked
 from oodattack.evaluation.outcome import Clean, Outcome, attacked_scores, left_auroc, show_rows, worst
 from oodattack.evaluation.searches import ID, Searches
 from oodattack.evaluation.setup import Setup
+from oodattack.evaluation.toward import Toward
 from oodattack.numbers import eps_curves, numbers
 from oodattack.report import Curve, Result
 from oodattack.report.sheet import Shown
@@ -29,6 +30,7 @@ class Run:
         self.curves: list[Curve] = []
         self.searches = Searches(setup)
         self._certificates = Certificates()
+        self._toward = Toward(setup)
 
     def all(self, threats: Sequence[Threat]) -> None:
         """Run every cell.
@@ -103,7 +105,9 @@ class Run:
             return
         subject = self.setup.subjects[name]
         lowest = floors_of(threat, clean, outcome, outcomes)
-        found = indicators(threat, outcome, ood_name, lowest, subject)
+        found = indicators(
+            threat, outcome, ood_name, lowest, subject, self._checks(threat, name, ood_name, x, clean, outcome)
+        )
         result = record(name, threat, ood_name, clean, outcome, found)
         if self.setup.certify:
             sets = ((ID, self.setup.id), (f"ood/{ood_name}", x))
@@ -115,6 +119,19 @@ class Run:
             self.curves.append(search_curve(result, outcome))
         if self.watch:
             self.watch(self._show(result, name, threat, x, clean, outcome))
+
+    def _checks(
+        self, threat: ThreatModel | Suite, name: str, ood_name: str, x: Tensor, clean: Clean, outcome: Outcome
+    ) -> Checks:
+        """What the score itself says of a search that followed its gradient."""
+        if not follows_a_gradient(threat, outcome):
+            return Checks()
+        setup = self.setup
+        return Checks(
+            setup.between(name, ood_name, x),
+            self._toward.lead(name, threat, ood_name, x, clean, outcome),
+            denied_auroc(threat, clean, outcome, ood_name, setup.subjects[name], x[0].numel()),
+        )
 
     def _outcome(self, threat: ThreatModel | Suite, clean: Clean, outcomes: dict[Threat, Outcome]) -> Outcome | None:
         """What a threat did to a detector: of members that spend their own queries, each row at its worst."""

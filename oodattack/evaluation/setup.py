@@ -2,57 +2,24 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from functools import partial
-from typing import Literal, NamedTuple
+from typing import Literal
 
 import torch
 from torch import Tensor
 
-from oodattack.between import pairs, slope_ratio, unexplained_share
-from oodattack.detector import Detector, Latent, Score, Surrogate
-from oodattack.evaluation.batch import Batch, answered, values, with_room
-from oodattack.evaluation.declared import check_latent, sound_class_scores, sound_surrogate
+from oodattack.detector import Detector, Latent, Surrogate
+from oodattack.evaluation.batch import Batch, values, with_room
+from oodattack.evaluation.declared import check_latent, sound_class_scores
 from oodattack.evaluation.keeper import Keeper
 from oodattack.evaluation.plan import Quarry, Unfit, blinded, followed_latent, is_blind, latents, quarry
 from oodattack.evaluation.score import score
+from oodattack.evaluation.subject import Between, Subject, between, look_over
 from oodattack.geometry import row_random
-from oodattack.keep_graph import keeping_graph, reaches
-from oodattack.probe import ROWS, Probe, probe, trouble
+from oodattack.keep_graph import reaches
 from oodattack.threat import ThreatModel
 
-BESIDE = 8 / 255  # noise on images at which a gradient is looked at too: searches that start in a ball see no other
-ALIKE = 0.9  # likeness of a gradient and differences, below which it may pay to keep the graph of a score,
-BETTER = 0.1  # if that is so much more like them
 Precision = Literal["full", "bfloat16"]
 Progress = Callable[[str, int, int], None]  # (what is running, row-queries done, row-queries in all)
-
-
-class Subject(NamedTuple):
-    """A detector that was looked over before any search.
-
-    Attributes:
-        detector: untouched.
-        id_scores: its scores of the ID images, shape (N,).
-        repeatable: whether two calls say the same, up to rounding.
-        row_independent: whether a row alone says the same as in its batch.
-        stand_in: what is differentiated in its place: the surrogate that it declares, if that works on its network, or
-            the score with its graph kept; None for the score itself.
-        trouble: by attacked set, what is wrong with the gradient of the score there, in words; None where nothing is
-            or something stands in for it.
-        slope_ratio: by attacked set, see `between.slope_ratio`, between the ID images and it, of what is
-            differentiated; None where its gradient is in trouble already.
-        unexplained: by attacked set, see `between.unexplained_share`, likewise; not there where a declared surrogate is
-            differentiated, whose gradient may be that of another function.
-    """
-
-    detector: Detector
-    id_scores: Tensor
-    repeatable: bool
-    row_independent: bool
-    stand_in: Surrogate | None
-    trouble: dict[str, str | None]
-    slope_ratio: dict[str, float | None]
-    unexplained: dict[str, float | None]
 
 
 @dataclass
@@ -72,6 +39,7 @@ class Setup:
     keeper: Keeper
     label: str = ""
     subjects: dict[str, Subject] = field(default_factory=dict)
+    _between: dict[tuple[str, str], Between] = field(default_factory=dict)
     _followed: dict[tuple[str, str], Latent | None] = field(default_factory=dict)
     _sound: set[tuple[str, str | None]] = field(default_factory=set)
     _smooth: dict[Latent, bool] = field(default_factory=dict)
@@ -84,13 +52,13 @@ class Setup:
         on_id = {name: self.score(name, self.id, "id") for name in self.detectors}
         steady = {name: self._steadiness(name, scores) for name, scores in on_id.items()}
         for name, detector in self.detectors.items():
-            stand_in, found = self._stand_in(detector, sets)
-            f = stand_in.score if stand_in else detector
-            own = stand_in is None or stand_in is not getattr(detector, "surrogate", None)
-            some = {which: x for which, x in sets.items() if not found[which]}
-            ratios = dict.fromkeys(sets) | {which: self._paired(slope_ratio, f, x) for which, x in some.items()}
-            shares = {which: self._paired(unexplained_share, f, x) for which, x in some.items() if own}
-            self.subjects[name] = Subject(detector, on_id[name], *steady[name], stand_in, found, ratios, shares)
+            self.subjects[name] = look_over(detector, on_id[name], steady[name], self.id, sets, self.batch, self.seed)
+
+    def between(self, name: str, which: str, x: Tensor) -> Between:
+        """See `between`; asked once."""
+        if (name, which) not in self._between:
+            self._between[name, which] = between(self.subjects[name], self.id, x, which, self.batch, self.seed)
+        return self._between[name, which]
 
     def score(self, name: str, x: Tensor, what: str, *, rounded: bool = False, finite: bool = True) -> Tensor:
         """The untouched detector's scores, on the CPU; see `score`."""
@@ -165,50 +133,6 @@ class Setup:
         repeatable = bool(((self.score(name, first, "id") - before).abs() <= slack).all())
         return repeatable, bool(((alone - before[: len(alone)]).abs() <= slack).all())
 
-    def _stand_in(self, detector: Detector, sets: dict[str, Tensor]) -> tuple[Surrogate | None, dict[str, str | None]]:
-        """What stands in for a score, and what is wrong with its gradient on each set if nothing does; see `Subject`.
-
-        A graph is kept where one set needs it, and if finite differences confirm its gradient on all of them.
-        """
-        if declared := with_room(2, self.batch, lambda rows: sound_surrogate(detector, self.id[:rows])):
-            return declared, dict.fromkeys(sets)  # which answers for itself
-        return with_room(ROWS, self.batch, lambda rows: self._probed(detector, sets, max(rows // 2, 1)))
-
-    def _probed(
-        self, detector: Detector, sets: dict[str, Tensor], rows: int
-    ) -> tuple[Surrogate | None, dict[str, str | None]]:
-        """The same for a detector that declares no surrogate, from so many rows of each set."""
-        some = {which: torch.cat([a_few(self.id, rows), a_few(x, rows)]) for which, x in sets.items()}
-        looked = {which: self._twice(detector, x) for which, x in some.items()}
-        found = {which: trouble(there) or beside(trouble(near)) for which, (there, near) in looked.items()}
-        alike = min(likeness(probes) for probes in looked.values())
-        if not any(found.values()) and alike >= ALIKE:
-            return None, found
-        kept = [keeping_graph(detector, at, seed=self.seed) for x in some.values() for at in (x, self._beside(x))]
-        if not all(kept):
-            return None, found
-        stand_in = kept[0]
-        assert stand_in is not None
-        if not any(found.values()):  # a graph that is whole already is not worth a word
-            looked = {which: self._twice(stand_in.score, x) for which, x in some.items()}
-            if min(likeness(probes) for probes in looked.values()) < alike + BETTER:
-                return None, found
-        return stand_in, dict.fromkeys(sets)
-
-    def _twice(self, f: Score, x: Tensor) -> tuple[Probe, Probe]:
-        """What a probe says at images, and beside them, where searches begin."""
-        asked = partial(answered, f)
-        return probe(asked, x, seed=self.seed), probe(asked, self._beside(x), seed=self.seed)
-
-    def _beside(self, x: Tensor) -> Tensor:
-        noise = row_random(self.seed, "beside", range(len(x)), x.device, x.dtype).uniform(x.shape[1:])
-        return (x + BESIDE * (2 * noise - 1)).clamp(0, 1)
-
-    def _paired(self, of: Callable[..., float | None], f: Score, x: Tensor) -> float | None:
-        """What `of` says of a score between the ID images and another set."""
-        some = pairs(self.id, x, seed=self.seed)
-        return with_room(len(some[0]), self.batch, lambda rows: of(partial(answered, f), *some, at_once=rows))
-
     def target_rows(self, limits: ThreatModel, ood_name: str, n: int) -> Tensor | None:
         """The ID image that each of n rows is to match, or None for other aims; the same for every detector."""
         which = self.target_numbers(limits, ood_name, n)
@@ -229,18 +153,3 @@ class Setup:
         order = row_random(self.seed, f"{ood_name}/targets", range(len(self.targets)), self.id.device, torch.float32)
         shuffled = order.uniform((1,)).flatten().argsort()  # every target is used before one is used twice
         return shuffled[rows % len(self.targets)]
-
-
-def a_few(x: Tensor, most: int) -> Tensor:
-    """At most so many images, evenly spaced."""
-    return x[torch.linspace(0, len(x) - 1, min(len(x), most)).round().long().to(x.device)]
-
-
-def beside(trouble: str | None) -> str | None:
-    """Trouble that is found beside the images, where nothing is wrong at them."""
-    return trouble and f"{trouble}, with noise of 8/255 on the images"
-
-
-def likeness(probes: tuple[Probe, Probe]) -> float:
-    """The lower of two, of gradients and differences in random directions; 1 where there is none."""
-    return min(1.0 if found.across is None else found.across for found in probes)

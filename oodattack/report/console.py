@@ -107,6 +107,19 @@ def legend(marks: Mapping[str, str]) -> str:
     return "  ".join(f"{mark} {verdict}" for verdict, mark in marks.items()) + "  [dim]-[/] does not apply"
 
 
+def unsteady(report: Report) -> Iterable[str]:
+    """Detectors whose numbers would be others in another call, of clean images too."""
+    from rich.markup import escape
+
+    for field, why in (
+        ("row_independent", "the score of a row depends on its batch, and so do its numbers, clean ones too"),
+        ("repeatable", "the score changes from call to call, and so do its numbers"),
+    ):
+        names = dict.fromkeys(r.name for r in report.results if r.indicators.get(field) is False)
+        if names:
+            yield escape(f"{', '.join(names)}: {why}. Is a network in training mode?")
+
+
 def notes(report: Report) -> Iterable[str]:
     """Sets that share images, detectors that tell nothing apart, surrogates, cells without an answer or not run."""
     from rich.markup import escape
@@ -117,6 +130,7 @@ def notes(report: Report) -> Iterable[str]:
 
     told = [r for r in report.results if r.clean.auroc <= 0.5 and r.verdict != "inconclusive"]
     yield from dict.fromkeys(escape(f"{r.name} on {r.ood}: {r.reason}") for r in told)
+    yield from unsteady(report)
     surrogates: dict[str, list[str]] = {}
     for r in report.results:
         if r.surrogate:

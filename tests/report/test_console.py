@@ -97,6 +97,19 @@ def test_a_turned_sign_is_named_once_a_set(report):
     assert not any("chance" in note for note in notes(report))
 
 
+@pytest.mark.parametrize(
+    ("field", "why"), [("row_independent", "depends on its batch"), ("repeatable", "changes from call to call")]
+)
+def test_a_score_that_hangs_on_the_call_is_named_once(report, field, why):
+    hanging = [
+        r.model_copy(update={"indicators": r.indicators | {field: False}} if r.name == NAMES[0] else {})
+        for r in report.results
+    ]
+    found = [note for note in notes(report.model_copy(update={"results": hanging})) if why in note]
+    assert len(found) == 1 and found[0].startswith(f"{NAMES[0]}: ") and found[0].endswith("in training mode?")
+    assert not any(why in note for note in notes(report))
+
+
 def test_intervals_need_room(report):
     assert "95 % interval" in text(report, 130)
     assert "95 % interval" not in text(report, 80)

@@ -1,0 +1,163 @@
+"""What is known of a detector before any search: what to differentiate, and how far its gradient can be trusted."""
+
+from functools import partial
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from oodattack.between import pairs, slope_ratio, unexplained_share
+from oodattack.data.rows import evenly
+from oodattack.detector import Detector, Score, Surrogate
+from oodattack.evaluation.batch import Batch, answered, with_room
+from oodattack.evaluation.declared import sound_surrogate
+from oodattack.geometry import row_random
+from oodattack.keep_graph import keeping_graph
+from oodattack.probe import ROWS, Probe, probe, trouble
+
+BESIDE = 8 / 255  # noise on images at which a gradient is looked at too: searches that start in a ball see no other
+ALIKE = 0.9  # likeness of a gradient and differences, below which it may pay to keep the graph of a score,
+BETTER = 0.1  # if that is so much more like them
+
+
+class Subject(NamedTuple):
+    """A detector that was looked over before any search.
+
+    Attributes:
+        detector: untouched.
+        id_scores: its scores of the ID images, shape (N,).
+        repeatable: whether two calls say the same, up to rounding.
+        row_independent: whether a row alone says the same as in its batch.
+        stand_in: what is differentiated in its place: the surrogate that it declares, if that works on its network, or
+            the score with its graph kept; None for the score itself.
+        trouble: by attacked set, what is wrong with the gradient of the score there, in words; None where nothing is
+            or something stands in for it.
+        denied: by attacked set, see `Probe.denied`; not there where something stands in for the score.
+    """
+
+    detector: Detector
+    id_scores: Tensor
+    repeatable: bool
+    row_independent: bool
+    stand_in: Surrogate | None
+    trouble: dict[str, str | None]
+    denied: dict[str, float | None]
+
+
+def look_over(
+    detector: Detector,
+    id_scores: Tensor,
+    steady: tuple[bool, bool],
+    id: Tensor,
+    sets: dict[str, Tensor],
+    batch: Batch,
+    seed: int,
+) -> Subject:
+    """Probe a detector on the ID images and on those of every set that is attacked.
+
+    Args:
+        detector: any.
+        id_scores: its scores of the ID images.
+        steady: whether these repeat, and do not depend on the batch.
+        id: the ID images.
+        sets: the others, by name.
+        batch: how many rows there is room for.
+        seed: of directions, pairs and noise.
+    """
+    probed = _Probed(detector, id, sets, batch, seed)
+    declared = with_room(2, batch, lambda rows: sound_surrogate(detector, id[:rows]))  # which answers for itself
+    stand_in, wrong, denied = (declared, {}, {}) if declared else with_room(ROWS, batch, probed.stand_in)
+    return Subject(detector, id_scores, *steady, stand_in, {which: wrong.get(which) for which in sets}, denied)
+
+
+class _Probed(NamedTuple):
+    """A detector that declares no surrogate, and what it is probed on."""
+
+    detector: Detector
+    id: Tensor
+    sets: dict[str, Tensor]
+    batch: Batch
+    seed: int
+
+    def stand_in(self, rows: int) -> tuple[Surrogate | None, dict[str, str | None], dict[str, float | None]]:
+        """Its own graph kept, or else what is wrong with its gradient on each set, and what that denies there.
+
+        A graph is kept where one set needs it, and if finite differences confirm its gradient on all of them.
+
+        Args:
+            rows: as many as may be computed at a time.
+        """
+        each = max(rows // 2, 1)
+        some = {which: torch.cat([a_few(self.id, each), a_few(x, each)]) for which, x in self.sets.items()}
+        looked = {which: self.twice(self.detector, x) for which, x in some.items()}
+        found = {which: trouble(there) or beside(trouble(near)) for which, (there, near) in looked.items()}
+        denied = {which: there.denied for which, (there, _) in looked.items()}
+        alike = min(likeness(probes) for probes in looked.values())
+        if not any(found.values()) and alike >= ALIKE:
+            return None, found, denied
+        kept = [keeping_graph(self.detector, at, seed=self.seed) for x in some.values() for at in (x, self.beside(x))]
+        if not all(kept):
+            return None, found, denied
+        surrogate = kept[0]
+        assert surrogate is not None
+        if not any(found.values()):  # a graph that was whole is not worth a word
+            looked = {which: self.twice(surrogate.score, x) for which, x in some.items()}
+            if min(likeness(probes) for probes in looked.values()) < alike + BETTER:
+                return None, found, denied
+        return surrogate, {}, {}
+
+    def twice(self, f: Score, x: Tensor) -> tuple[Probe, Probe]:
+        """What a probe says at images, and beside them, where searches begin."""
+        asked = partial(answered, f)
+        return probe(asked, x, seed=self.seed), probe(asked, self.beside(x), seed=self.seed)
+
+    def beside(self, x: Tensor) -> Tensor:
+        """The images with noise on them."""
+        noise = row_random(self.seed, "beside", range(len(x)), x.device, x.dtype).uniform(x.shape[1:])
+        return (x + BESIDE * (2 * noise - 1)).clamp(0, 1)
+
+
+class Between(NamedTuple):
+    """See `between.slope_ratio` and `between.unexplained_share`, of what is differentiated. None: nothing was asked."""
+
+    slope_ratio: float | None = None
+    unexplained_share: float | None = None
+
+
+def between(subject: Subject, id: Tensor, x: Tensor, which: str, batch: Batch, seed: int) -> Between:
+    """How far the gradient explains what tells the ID images from another set.
+
+    Nothing where it is in trouble already. The gradient of a declared surrogate may be that of another function,
+    straight through a step: of that the ratio alone is asked.
+
+    Args:
+        subject: the detector.
+        id: the ID images.
+        x: the other ones.
+        which: their name.
+        batch: how many rows there is room for.
+        seed: of the pairs.
+    """
+    if subject.trouble[which]:
+        return Between()
+    f = partial(answered, subject.stand_in.score if subject.stand_in else subject.detector)
+    some = pairs(id, x, seed=seed)
+    ratio = with_room(len(some[0]), batch, lambda rows: slope_ratio(f, *some, at_once=rows))
+    if subject.stand_in is not None and subject.stand_in is getattr(subject.detector, "surrogate", None):
+        return Between(ratio)
+    return Between(ratio, with_room(len(some[0]), batch, lambda rows: unexplained_share(f, *some, at_once=rows)))
+
+
+def a_few(x: Tensor, most: int) -> Tensor:
+    """At most so many images, evenly spaced."""
+    return x[evenly(len(x), most).to(x.device)]
+
+
+def beside(trouble: str | None) -> str | None:
+    """Trouble that is found beside the images, where nothing is wrong at them."""
+    return trouble and f"{trouble}, with noise of 8/255 on the images"
+
+
+def likeness(probes: tuple[Probe, Probe]) -> float:
+    """The lower of two, of gradients and differences in random directions; 1 where there is none."""
+    return min(1.0 if found.across is None else found.across for found in probes)

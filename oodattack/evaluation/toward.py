@@ -1,0 +1,91 @@
+"""Moves straight from one set toward the other: they cost a few calls of the score, and follow no gradient of it."""
+
+from collections.abc import Iterator
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from oodattack.data.rows import evenly
+from oodattack.evaluation.floors import bounds
+from oodattack.evaluation.outcome import Clean, Outcome, attacked_scores
+from oodattack.evaluation.setup import Setup
+from oodattack.geometry import uphill
+from oodattack.metrics import auroc
+from oodattack.threat import ON_A_SCORE, Suite, ThreatModel, limits_of
+
+BLURS = (2, 4, 8)  # sides of the boxes between one band of frequencies and the next
+ROWS = 64  # of a set that are moved
+OF_MEANS = 512  # images whose mean stands for that of their set
+NORMS = ("linf", "l2", "l1")
+
+
+class Toward:
+    """Scores of a few rows of each set at the worst of four moves, found once for each detector and limits.
+
+    A row goes as far as its limits allow along a band of frequencies of mean(ID images) - mean(OOD images), or the
+    other way if it is an ID image. Where a score is the least of several, or one of them opens a gate for another, its
+    gradient is truthful, and leads a search along the one that happens to count first; these moves do not ask it.
+    """
+
+    def __init__(self, setup: Setup) -> None:
+        self.setup = setup
+        self._bands: dict[str, list[Tensor]] = {}
+        self._moved: dict[tuple[object, ...], Tensor] = {}
+
+    def lead(
+        self, name: str, threat: ThreatModel | Suite, ood_name: str, x: Tensor, clean: Clean, outcome: Outcome
+    ) -> float | None:
+        """AUROC that the search left on these rows minus AUROC that the moves leave, > 0 where they are stronger.
+
+        None for searches of other kinds, and for scores that differ from call to call: the lowest of several calls
+        would only be the luckiest.
+
+        Args:
+            name: of the detector.
+            threat: the search.
+            ood_name: of the OOD set.
+            x: its images.
+            clean: scores before the attack.
+            outcome: of the search.
+        """
+        limits = limits_of(threat)
+        plain = limits.aim in ON_A_SCORE and limits.norm in NORMS and limits.after is None
+        if not (plain and outcome.white_box and self.setup.subjects[name].repeatable):
+            return None
+        found, moved = dict(zip((1, -1), attacked_scores(clean, outcome), strict=True)), {1: clean.id, -1: clean.ood}
+        for sign, images, before in ((1, self.setup.id, clean.id), (-1, x, clean.ood)):
+            if limits.attacks_id if sign == 1 else limits.attacks_ood:
+                rows = evenly(len(images), ROWS)
+                key = (name, ood_name, bounds(limits), sign)
+                if key not in self._moved:
+                    some = images[rows.to(x.device)]
+                    self._moved[key] = self._worst(name, limits, ood_name, x, some, before[rows], sign)
+                found[sign], moved[sign] = found[sign][rows], self._moved[key]
+        return auroc(found[1], found[-1]) - auroc(moved[1], moved[-1])
+
+    def _worst(
+        self, name: str, limits: ThreatModel, ood_name: str, x: Tensor, images: Tensor, before: Tensor, sign: int
+    ) -> Tensor:
+        """Highest (sign 1) or lowest (-1) score of each image before and after the moves, shape (N,)."""
+        if ood_name not in self._bands:
+            means = [some[evenly(len(some), OF_MEANS).to(x.device)].mean(dim=0) for some in (self.setup.id, x)]
+            self._bands[ood_name] = list(bands(means[0] - means[1]))
+        worst = sign * before
+        for band in self._bands[ood_name]:
+            up = uphill((-sign * band).expand_as(images), images, limits.norm)
+            scores = self.setup.score(name, limits.project(images + limits.reach * up, images), "images", finite=False)
+            worst = torch.maximum(worst, sign * scores.where(scores.isfinite(), before))
+        return sign * worst
+
+
+def bands(difference: Tensor) -> Iterator[Tensor]:
+    """What box blurs of 2, 4 and 8 pixels take from an image (C, H, W), one after the other, and what they leave."""
+    left = difference[None]
+    for side in BLURS:
+        before = side // 2
+        padded = F.pad(left, (before, side - 1 - before) * 2, mode="replicate")
+        smooth = F.avg_pool2d(padded, side, stride=1)
+        yield (left - smooth)[0]
+        left = smooth
+    yield left[0]
