@@ -17,6 +17,13 @@ def fault(error: BaseException) -> str:
     return summary(error) + (f" ({os.path.basename(own[-1].filename)}, line {own[-1].lineno})" if own else "")
 
 
+def own_words(error: BaseException) -> str | None:
+    """The message of an error that this package raised itself, which says what to do; None of any other."""
+    frames = traceback.extract_tb(error.__traceback__)
+    ours = isinstance(error, (ValueError, TypeError)) and bool(frames) and frames[-1].filename.startswith(NOBODYS[0])
+    return " ".join(str(error).split()) if ours else None
+
+
 def installed(file: str) -> bool:
     """Whether nobody here wrote a file: one of Python, of this package or of another one."""
     return file.startswith(("<", *NOBODYS)) or not SITES.isdisjoint(file.split(os.sep))

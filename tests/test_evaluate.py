@@ -700,6 +700,24 @@ def test_wrong_use(options, message):
     assert "\n" not in str(caught.value)
 
 
+def test_images_that_look_channels_last_are_told_so():
+    net = nn.Conv2d(3, 2, 3).eval()
+    words = r"must score images \(5, 4, 3\), .*channels-last: give it x\.permute\(0, 3, 1, 2\)"
+    with pytest.raises(ValueError, match=words):
+        run(lambda x: net(x).mean((1, 2, 3)), id=torch.rand(8, 5, 4, 3), ood=torch.rand(4, 5, 4, 3))
+
+
+def test_what_this_package_says_of_a_detector_is_not_wrapped_in_a_second_remedy():
+    class Two(nn.Linear):
+        def forward(self, x):
+            return {"logits": super().forward(x.flatten(1))}
+
+    with pytest.raises(ValueError) as caught:
+        run(MSP(Classifier(Two(16, 3).double().eval(), head="")).eval())
+    assert str(caught.value).startswith("detector 'msp': the network must return")
+    assert "Correct detector" not in str(caught.value) and "ValueError" not in str(caught.value)
+
+
 @pytest.mark.parametrize("fails_at", [1, 5, 9, 15, 30, 60, 100, 150])
 def test_a_detector_that_fails_at_any_time_is_told_in_one_line(fails_at):
     class Flaky(Linear):

@@ -6,7 +6,7 @@ from torch import Tensor
 from oodattack.adapters.http_wire import ScorerError
 from oodattack.detector import Detector
 from oodattack.evaluation.batch import Batch, by_rows
-from oodattack.faults import fault, out_of_memory
+from oodattack.faults import fault, out_of_memory, own_words
 
 
 def score(
@@ -37,10 +37,13 @@ def score(
         except (Exception, SystemExit) as error:  # whatever a user's detector does
             if out_of_memory(error):
                 raise  # the block is done again in halves
+            if said := own_words(error):
+                raise ValueError(f"detector {name!r}: {said}") from error
             shape = tuple(x.shape[1:])
-            raise ValueError(
-                f"detector {name!r} must score images {shape}, got {fault(error)}. Correct detector or images."
-            ) from error
+            remedy = "Correct detector or images."
+            if shape[-1] in (1, 3) and shape[0] not in (1, 3):
+                remedy = "They look channels-last: give it x.permute(0, 3, 1, 2)."
+            raise ValueError(f"detector {name!r} must score images {shape}, got {fault(error)}. {remedy}") from error
         if not isinstance(part, Tensor) or part.shape != block.shape[:1]:
             got = tuple(part.shape) if isinstance(part, Tensor) else type(part).__name__
             raise ValueError(

@@ -1,5 +1,6 @@
 """Do two reports measure the same thing? Weights, batch size and device may differ; what is asked of them may not."""
 
+import re
 from collections.abc import Iterator
 from typing import NamedTuple
 
@@ -23,7 +24,7 @@ def check_spec(new: Baseline, old: Baseline) -> None:
     for field in fields(new, old):
         if field.old != field.new:
             raise ValueError(
-                f"`{field.name}` must be as in the baseline, {field.old}, got {field.new}. "
+                f"`{field.name}` must be as in the baseline, {short(field.old)}, got {short(field.new)}. "
                 "Run with the same options, or make a new baseline: --update, in pytest --oodattack-update."
             )
 
@@ -53,6 +54,11 @@ def fields(new: Baseline, old: Baseline) -> Iterator[Field]:
         if here is not None:
             yield Field(f"results: {name}: clean", sizes(cell.clean), sizes(here.clean))
             yield Field(f"results: {name}: attacked", sizes(cell.attacked), sizes(here.attacked))
+
+
+def short(text: str) -> str:
+    """With the beginning of a hash in place of all of it."""
+    return re.sub(r"\b([0-9a-f]{12})[0-9a-f]{52}\b", r"\1...", text)
 
 
 def sizes(area: Area) -> str:
