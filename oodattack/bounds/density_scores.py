@@ -35,6 +35,8 @@ def radius(ball: Ball, metric: Metric) -> Tensor:
     low, high = around(ball)
     off = (high - ball.x).maximum(ball.x - low).flatten(1)
     by_axis: Tensor = torch.linalg.vector_norm(off @ metric.axes.to(off).abs(), dim=1)
+    if metric.rest is not None:  # what the axes leave is no longer than the whole
+        by_axis = torch.hypot(by_axis, torch.linalg.vector_norm(off, dim=1) * metric.rest.to(off))
     return by_axis.minimum(spread(ball, "l2") * stretch(metric).to(off))
 
 

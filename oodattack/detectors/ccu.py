@@ -3,6 +3,7 @@ arXiv:1909.12180."""
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Generator, Tensor, nn
@@ -72,7 +73,7 @@ class CCU(nn.Module):
                 self.register_buffer(f"{group}_{field}", value)
         self.training = net.training
 
-    def _parts(self, group: str, fields: Sequence[str]) -> list[Tensor]:
+    def _parts(self, group: str, fields: Sequence[str]) -> list[Any]:
         return [self.get_buffer(f"{group}_{field}") for field in fields]
 
     @property
@@ -127,7 +128,7 @@ def fit_ccu(
 
     Args:
         net: classifier.
-        x: ID images, or batches of them; all are held, and the D x D metric with them.
+        x: ID images, or batches of them; all are held, and with them an axis of the metric each, D of them at most.
         ood: images of everything else, or batches of them. None: `noise_like` the ID images.
         seed: of the clustering and the noise.
         components: of each mixture; fewer where there are less than two images for each.

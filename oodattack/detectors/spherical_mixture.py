@@ -13,10 +13,11 @@ LEAST = 0.1  # smallest variance of a component as a share of the mean one
 
 
 class Metric(NamedTuple):
-    """d(x, y) = ||(x - y) A||_2 on images flattened to (D,)."""
+    """d(x, y) = ||(x - y) A||_2 on images flattened to (D,), with what the axes leave of x - y times `rest`."""
 
     centre: Tensor  # (D,), where the coordinates are 0; distances do not depend on it
-    axes: Tensor  # A, (D, D); column j is a direction of unit length over its scale
+    axes: Tensor  # A, (D, R), R <= D; column j is a direction of unit length over its scale, all at right angles
+    rest: Tensor | None = None  # one over the scale of all directions beside the axes, a scalar; None where R = D
 
 
 class Mixture(NamedTuple):
@@ -29,6 +30,9 @@ class Mixture(NamedTuple):
 
 def coordinates(x: Tensor, metric: Metric) -> Tensor:
     """u = (x - centre) A, in float64: distances of 1e4 and likelihoods of 1e8 are usual far from ID images.
+
+    With fewer axes than numbers, u = (x - centre) (A V^T + rest (I - V V^T)), V the directions of A: turned as a whole,
+    so that no D x D matrix is needed.
 
     Args:
         x: shape (B, ...) of D numbers a row.
@@ -45,13 +49,18 @@ def coordinates(x: Tensor, metric: Metric) -> Tensor:
             f"`x` must have {len(metric.centre)} numbers an image as the metric has, got {found}. "
             "Pass images of the size that it was fitted on."
         )
-    return (x.flatten(1).double() - metric.centre.double()) @ metric.axes.double()
+    off, axes = x.flatten(1).double() - metric.centre.double(), metric.axes.double()
+    if metric.rest is None:
+        return off @ axes
+    v = axes / torch.linalg.vector_norm(axes, dim=0)
+    u: Tensor = (off @ axes) @ v.mT + (off - (off @ v) @ v.mT) * metric.rest.double()
+    return u
 
 
 def stretch(metric: Metric) -> Tensor:
     """Largest d(x, y) / ||x - y||_2, a scalar: what an l2 ball of radius 1 measures in the metric."""
     lengths: Tensor = torch.linalg.vector_norm(metric.axes, dim=0)  # columns are orthogonal
-    return lengths.amax()
+    return lengths.amax() if metric.rest is None else lengths.amax().maximum(metric.rest)
 
 
 def distances(u: Tensor, mixture: Mixture) -> Tensor:
@@ -93,6 +102,9 @@ def log_density(u: Tensor, mixture: Mixture) -> Tensor:
 def fit_metric(x: Tensor, *, power: float, floor: float = FLOOR) -> Metric:
     """Axes of the principal components of images, each over its singular value to a power.
 
+    With fewer images than numbers an image, only axes of singular values above the floor are kept: all others have the
+    same scale. Memory is then O(N D).
+
     Args:
         x: images, shape (N, ...) of D numbers a row, N >= 2.
         power: 0.5 as in the authors' code, or 1 for whitened coordinates.
@@ -106,11 +118,27 @@ def fit_metric(x: Tensor, *, power: float, floor: float = FLOOR) -> Metric:
     if len(rows) < 2:
         raise ValueError(f"`x` must have at least 2 images to fit on, got {len(rows)}. Pass more ID images.")
     centre = rows.mean(dim=0)
-    squares, basis = torch.linalg.eigh((rows - centre).mT @ (rows - centre))
-    singular = squares.clamp(min=0).sqrt()
+    few = len(rows) < rows.shape[1]
+    singular, basis = thin(rows - centre) if few else full(rows - centre)
     if singular[-1] == 0:
         raise ValueError("`x` must have images that differ, got copies of one. Pass other ID images.")
-    return Metric(centre, basis / singular.clamp(min=floor * singular[-1]) ** power)
+    least = floor * singular[-1]
+    if not few:
+        return Metric(centre, basis / singular.clamp(min=least) ** power)
+    kept = singular > least
+    return Metric(centre, basis[:, kept] / singular[kept] ** power, least**-power)
+
+
+def full(rows: Tensor) -> tuple[Tensor, Tensor]:
+    """Singular values of rows (N, D), ascending, shape (D,), and directions as columns, shape (D, D)."""
+    squares, basis = torch.linalg.eigh(rows.mT @ rows)
+    return squares.clamp(min=0).sqrt(), basis
+
+
+def thin(rows: Tensor) -> tuple[Tensor, Tensor]:
+    """`full` of N < D rows without the directions that they cannot have: shapes (N,) and (D, N)."""
+    _, singular, directions = torch.linalg.svd(rows, full_matrices=False)
+    return singular.flip(0), directions.mT.flip(1)
 
 
 def fit_mixture(u: Tensor, *, components: int, seed: int, rounds: int = 20) -> Mixture:

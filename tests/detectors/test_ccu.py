@@ -1,11 +1,14 @@
 """Confidence that a density of images switches off far away from them, by hand."""
 
+import json
 import math
 
 import pytest
 import torch
 from torch import nn
 
+from oodattack.bounds.ball import Ball
+from oodattack.bounds.density_scores import radius
 from oodattack.classifier import Classifier
 from oodattack.detectors.ccu import CCU, ccu, fit_ccu, noise_like
 from oodattack.detectors.msp import log_odds
@@ -16,9 +19,11 @@ from oodattack.detectors.spherical_mixture import (
     distances,
     fit_metric,
     fit_mixture,
+    full,
     log_density,
     stretch,
 )
+from oodattack.detectors.store import load, save
 
 
 def numbers(*values):
@@ -103,6 +108,57 @@ def test_directions_without_variance_count_most_but_not_for_all():
     x = numbers((1.0, 0.0), (-1.0, 0.0))  # singular values sqrt 2 and 0, raised to 1e-6 of the first
     (narrow,) = coordinates(numbers((0.0, 1.0)).view(1, 2), fit_metric(x, power=0.5)).abs().amax(1).tolist()
     assert narrow == pytest.approx((1e-6 * math.sqrt(2)) ** -0.5)
+
+
+def whole_metric(x, *, power, floor=1e-6):
+    """`fit_metric` with all D axes, whatever the number of images."""
+    rows = x.flatten(1).double()
+    centre = rows.mean(dim=0)
+    singular, basis = full(rows - centre)
+    return Metric(centre, basis / singular.clamp(min=floor * singular[-1]) ** power)
+
+
+@pytest.mark.parametrize("power", [0.5, 1.0])
+@pytest.mark.parametrize("rows", [2, 12, 35, 36, 60])
+def test_axes_of_few_images_measure_as_all_axes_do(rows, power):
+    x, y = blurs(rows), torch.rand(20, 1, 6, 6, generator=torch.Generator().manual_seed(5), dtype=torch.float64)
+    found, whole = fit_metric(x, power=power), whole_metric(x, power=power)
+    assert found.axes.shape == ((36, 36) if rows >= 36 else (36, min(rows - 1, found.axes.shape[1])))
+    mine, theirs = (torch.cdist(coordinates(y, m), coordinates(torch.cat([x, y]), m)) for m in (found, whole))
+    torch.testing.assert_close(mine, theirs, rtol=1e-6, atol=1e-6 * theirs.max().item())
+    assert stretch(found).item() == pytest.approx(stretch(whole).item())
+    assert coordinates(y, found).shape == (20, 36)  # what a density divides by
+    ball = Ball(y, torch.full((20,), 0.1).double(), "linf", -math.inf, math.inf)
+    apart = torch.linalg.vector_norm(coordinates(y + 0.1 * (y.round() * 2 - 1), found) - coordinates(y, found), dim=1)
+    assert (apart <= radius(ball, found) * (1 + 1e-9)).all()
+
+
+@pytest.mark.parametrize("rows", [20, 60])
+def test_scores_after_few_images_are_those_of_all_axes(monkeypatch, rows):
+    net, x = net_of([[1.0] * 36, [0.0] * 36]), blurs(rows)
+    found = fit_ccu(net, x, seed=0, components=5)
+    monkeypatch.setattr("oodattack.detectors.ccu.fit_metric", whole_metric)
+    whole = fit_ccu(net, x, seed=0, components=5)
+    both = torch.cat([blurs(8, seed=1), torch.rand(8, 1, 6, 6, generator=torch.Generator().manual_seed(3)).double()])
+    torch.testing.assert_close(found(both), whole(both), rtol=1e-6, atol=1e-6)
+
+
+def test_large_images_need_no_square_metric():
+    x = torch.rand(20, 3, 200, 200, generator=torch.Generator().manual_seed(0))
+    assert fit_metric(x, power=0.5).axes.shape == (120_000, 19)  # the square would have 115 GB
+
+
+@pytest.mark.parametrize("rows", [20, 60])
+def test_few_axes_come_back_from_a_file_and_so_do_detectors_saved_without_a_rest(tmp_path, rows):
+    detector, x = fit_ccu(net_of([[1.0] * 36, [0.0] * 36]), blurs(rows), seed=0, components=3), blurs(8, seed=1)
+    save(detector, tmp_path / "d")
+    assert torch.equal(load(tmp_path / "d", detector.net)(x), detector(x))
+    record = json.loads((tmp_path / "d.json").read_text())
+    rest = record["detector"]["arguments"]["metric"]["items"].pop("rest")
+    assert (rest is None) == (rows == 60)
+    if rest is None:
+        (tmp_path / "d.json").write_text(json.dumps(record))
+        assert torch.equal(load(tmp_path / "d", detector.net)(x), detector(x))
 
 
 def test_mixture_finds_two_clusters():
