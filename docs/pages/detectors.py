@@ -15,9 +15,10 @@ INTRODUCTION = """# Detectors
 `oodattack run --detector NAME` puts a detector of this page under attack. `NAME@NETWORK` says which network it stands
 on, `odin@gq` the network trained with GQ; without, it is the one trained with plain cross-entropy, or that of
 `--model`."""
-ON = """What it stands on: the **network** alone; **ID images**, on which it is fitted (`--fit`, on the embedded
-default its own training images); **OOD images** for validation too, on which it is tuned (`--ood-validation`) beside
-ID images (`--id-validation`, by default those of `--fit`);
+ON = """What it stands on: the **network** alone; **ID images**, on which it is fitted, with labels where it says so
+(`--fit`, on the embedded default its own training images; where `--id-validation` will do, no `--fit` is asked for);
+**OOD images** for validation too, on which it is tuned (`--ood-validation`) beside ID images (`--id-validation`, by
+default those of `--fit`);
 **several** networks; **no network**, the images alone."""
 
 
@@ -43,7 +44,7 @@ def needs(row: Row) -> str:
     if row.bare:
         return "no network, ID images"
     parts = ["several networks" if row.several else "network"]
-    parts += ["ID images"] * row.fits + ["OOD images"] * row.tunes
+    parts += ["labelled ID images" if row.labels else "ID images"] * row.fits + ["OOD images"] * row.tunes
     return ", ".join(parts)
 
 

@@ -55,7 +55,10 @@ EXAMPLE = "Example: oodattack run --detector energy@greg --ood far-mix --threat 
 @mean
 @std
 @click.option(
-    "--fit", metavar="NAME", shell_complete=names("datasets"), help="Labelled ID images that detectors are fitted on."
+    "--fit",
+    metavar="NAME",
+    shell_complete=names("datasets"),
+    help="ID images that detectors are fitted on; with labels where one needs them.",
 )
 @click.option(
     "--id-validation",

@@ -44,20 +44,20 @@ class Fit(NamedTuple):
     """What a detector may be fitted on.
 
     Attributes:
-        x: ID training images, shape (N, C, H, W), in [0, 1].
-        y: their labels, shape (N,).
+        x: ID training images, shape (N, C, H, W), in [0, 1]; N = 0 where there are none.
+        y: their labels, shape (N,), or None where there are none.
         ood_val: OOD validation images, shape (M, C, H, W), or None where there are none.
         id_val: ID validation images, shape (K, C, H, W), or None where there are none but the training images.
     """
 
     x: Tensor
-    y: Tensor
+    y: Tensor | None
     ood_val: Tensor | None = None
     id_val: Tensor | None = None
 
     def sets(self) -> dict[str, Tensor]:
         """All images, by what they are called in a report."""
-        given = {"the training images": self.x, "the OOD validation images": self.ood_val}
+        given = {"the training images": self.x if len(self.x) else None, "the OOD validation images": self.ood_val}
         given |= {"the ID validation images": self.id_val}
         return {name: x for name, x in given.items() if x is not None}
 
@@ -86,6 +86,8 @@ class Row(NamedTuple):
         build: (classifier, what to fit on) -> detector; of several networks, a list of classifiers; without a
             network, whatever comes first is left alone, and None will do.
         fits: whether `build` looks at the training images.
+        labels: whether it needs their labels.
+        known: whether ID validation images, where there are some, take the place of the training images.
         tunes: whether it needs OOD validation images.
         several: whether it is made of several networks.
         bare: whether it stands on no network: it looks at the images alone.
@@ -96,6 +98,8 @@ class Row(NamedTuple):
     description: str
     build: Callable[[Any, Fit], nn.Module]
     fits: bool = False
+    labels: bool = False
+    known: bool = False
     tunes: bool = False
     several: bool = False
     bare: bool = False
@@ -114,6 +118,7 @@ DETECTORS = {
             "squared distance of penultimate features to the nearest class",
             lambda net, fit: fit_mahalanobis(net, fit.x, fit.y),
             fits=True,
+            labels=True,
         ),
         Row(
             "mahalanobis-layers",
@@ -121,6 +126,7 @@ DETECTORS = {
             "mean of that distance over layers, after a step of 0.0014 each",
             lambda net, fit: fit_mahalanobis_layers(net, fit.x, fit.y),
             fits=True,
+            labels=True,
         ),
         Row(
             "oe-score",
@@ -140,6 +146,7 @@ DETECTORS = {
             "ODIN with T and step chosen by FPR95 on validation images",
             lambda net, fit: fit_odin(net, fit.known(), fit.strange()),
             fits=True,
+            known=True,
             tunes=True,
         ),
         Row(
@@ -148,6 +155,7 @@ DETECTORS = {
             "that distance with weights of a logistic regression on validation images",
             lambda net, fit: fit_layer_weights(fit_mahalanobis_layers(net, fit.x, fit.y), fit.known(), fit.strange()),
             fits=True,
+            labels=True,
             tunes=True,
         ),
         Row(
@@ -246,6 +254,7 @@ DETECTORS = {
             "norm of the Grad-CAM map",
             lambda net, fit: fit_sal_agg(net, fit.known(), fit.strange()),
             fits=True,
+            known=True,
             tunes=True,
         ),
         Row(
@@ -254,6 +263,7 @@ DETECTORS = {
             "norm of the guided backpropagation map and max logit, each over its deviation",
             lambda net, fit: fit_sal_agg_mls(net, fit.known(), fit.strange()),
             fits=True,
+            known=True,
             tunes=True,
         ),
         Row(
@@ -286,6 +296,7 @@ DETECTORS = {
             "S&I-Z and max logit as one detector",
             lambda net, fit: fit_weighted_sum({"si-z": SIZ(net), "max-logit": MaxLogit(net)}, fit.known()),
             fits=True,
+            known=True,
         ),
         Row(
             "gradnorm",
@@ -313,6 +324,7 @@ DETECTORS = {
             "energy of a head pruned for the predicted class",
             lambda net, fit: fit_line(net, fit.x, fit.y),
             fits=True,
+            labels=True,
         ),
         Row(
             "rankfeat",

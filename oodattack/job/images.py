@@ -1,5 +1,6 @@
 """The images of a job by name."""
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -10,7 +11,7 @@ from oodattack.data import Images
 from oodattack.data.auxiliary import auxiliary
 from oodattack.data.disk import Room, moved
 from oodattack.data.registry import part_to_fit
-from oodattack.detectors import Fit
+from oodattack.detectors import Fit, Row
 from oodattack.job.ask import DEFAULT_ID, DEFAULT_OOD, DEFAULT_OOD_EACH, Job
 from oodattack.job.look import look_of
 from oodattack.threat import Threat, limits_of, members_of
@@ -72,51 +73,80 @@ def at_most(name: str, samples: int, **look: Any) -> Images:
     return data.load(name, samples=samples, at_most=True, **look)
 
 
-def fit_images(job: Job, *, tunes: bool, room: Room | None = None) -> Fit:
-    """Training images and labels for detectors that are fitted, and validation images.
+def fit_images(job: Job, rows: Sequence[Row], *, room: Room | None = None) -> Fit:
+    """Training images and labels for detectors that are fitted, and validation images; no more than they need is asked.
 
     Args:
         job: what was asked for.
-        tunes: whether a detector needs OOD validation images; on digits those are outliers made for training.
+        rows: of the detectors.
         room: where to put many images.
 
     Raises:
-        ValueError: none were named, they have no labels, or validation images are of another shape.
+        ValueError: what a detector needs was not named, has no labels, or is of another shape than the rest.
     """
+    check_named(job, rows)
+    here: dict[str, Any] = {"seed": job.seed, "root": job.data_root, "room": room}
+    known: Tensor | None = None
     if job.fit is None and job.id != "digits":
-        raise ValueError("`--fit` must name labelled ID training images for this detector, got none. Add npz:PATH.")
-    if tunes and job.ood_validation is None and job.id != "digits":
-        raise ValueError("`--ood-validation` must name OOD images for this detector, got none. Add npz:PATH.")
-    name = job.fit or "digits"
-    images = data.load(
-        name, part=part_to_fit(name), seed=job.seed, root=job.data_root, protocol=job.protocol, room=room
-    )
-    if images.y is None:
-        raise ValueError(f"`--fit` must have labels, got none in {images.name!r}. Store them under the key `labels`.")
-    known, strange = (
-        None if named is None else validation(option, named, job, images, room)
-        for option, named in (("--id-validation", job.id_validation), ("--ood-validation", job.ood_validation))
-    )
-    if strange is None and job.id == "digits":
-        strange = auxiliary(VALIDATION, train=images, seed=1)
-    return Fit(images.x, images.y, strange, known)
+        assert job.id_validation is not None  # else `check_named` would have asked for --fit
+        first = data.load(job.id_validation, protocol=job.protocol, **here)
+        beside, train, known = "--id-validation", Images(first.name, first.x[:0], None, first.source), first.x
+    else:
+        name = job.fit or "digits"
+        first = train = data.load(name, part=part_to_fit(name), protocol=job.protocol, **here)
+        beside = "--fit"
+        if train.y is None and (labelled := [row for row in rows if row.labels]):
+            raise ValueError(
+                f"`--fit` must have labels for {listed(labelled)}, got none in {train.name!r}. "
+                "Store them under the key `labels`."
+            )
+        if job.id_validation is not None:
+            known = validation("--id-validation", job.id_validation, job, first, beside, room)
+    strange = None
+    if job.ood_validation is not None:
+        strange = validation("--ood-validation", job.ood_validation, job, first, beside, room)
+    elif job.id == "digits":
+        strange = auxiliary(VALIDATION, train=train, seed=1)
+    return Fit(train.x, train.y, strange, known)
+
+
+def check_named(job: Job, rows: Sequence[Row]) -> None:
+    """Raise ValueError unless everything that detectors are fitted on was named; on digits there is a default."""
+    if job.id == "digits":
+        return
+    fitted = [row for row in rows if row.fits and not (row.known and job.id_validation)]
+    if fitted and job.fit is None:
+        kind = "labelled ID" if any(row.labels for row in fitted) else "ID"
+        more = ", or images to tune on with --id-validation" if all(row.known for row in fitted) else ""
+        raise ValueError(
+            f"`--fit` must name {kind} training images for {listed(fitted)}, got none. Add npz:PATH{more}."
+        )
+    tuned = [row for row in rows if row.tunes]
+    if tuned and job.ood_validation is None:
+        raise ValueError(f"`--ood-validation` must name OOD images for {listed(tuned)}, got none. Add npz:PATH.")
+
+
+def listed(rows: Sequence[Row]) -> str:
+    """The names of detectors."""
+    return ", ".join(repr(row.name) for row in rows)
 
 
 def fit_moved(fit: Fit, device: torch.device, dtype: torch.dtype, room: Room) -> Fit:
     """The same elsewhere, images in another precision; see `moved`."""
     ood_val, id_val = (x if x is None else moved(x, device, dtype, room) for x in (fit.ood_val, fit.id_val))
-    return Fit(moved(fit.x, device, dtype, room), fit.y.to(device), ood_val, id_val)
+    y = None if fit.y is None else fit.y.to(device)
+    return Fit(moved(fit.x, device, dtype, room), y, ood_val, id_val)
 
 
-def validation(option: str, name: str, job: Job, train: Images, room: Room | None) -> Tensor:
-    """The images that an option names, in the format of the training images.
+def validation(option: str, name: str, job: Job, first: Images, beside: str, room: Room | None) -> Tensor:
+    """The images that an option names, in the format of the first ones, which the option `beside` names.
 
     Raises:
         ValueError: they are of another shape.
     """
-    look = look_of(name, train, job.protocol)
+    look = look_of(name, first, job.protocol)
     x = data.load(name, seed=job.seed, root=job.data_root, room=room, **look).x
-    if x.shape[1:] != train.x.shape[1:]:
-        wanted, found = tuple(train.x.shape[1:]), tuple(x.shape[1:])
-        raise ValueError(f"`{option}` must have the shape {wanted} of --fit, got {found}. Resize them.")
+    if x.shape[1:] != first.x.shape[1:]:
+        wanted, found = tuple(first.x.shape[1:]), tuple(x.shape[1:])
+        raise ValueError(f"`{option}` must have the shape {wanted} of {beside}, got {found}. Resize them.")
     return x

@@ -167,7 +167,7 @@ def prepare(asked: Asked, room: Room, progress: Progress | None) -> Ready:
     rows = [DETECTORS[d] for d, _ in asked.wanted if d in DETECTORS]
     fit = None
     if any(row.fits for row in rows):
-        fit = fit_moved(fit_images(job, tunes=any(row.tunes for row in rows), room=room), device, dtype, room)
+        fit = fit_moved(fit_images(job, rows, room=room), device, dtype, room)
     detectors: dict[str, Detector] = {}
     for wanted in asked.wanted:
         nets = [networks[n].seen_by(wanted.detector).to(dtype) for n in wanted.networks]

@@ -11,6 +11,7 @@ import torch
 from oodattack.cli import main
 from oodattack.data import load, subset
 from oodattack.data.idx import FAMILIES
+from oodattack.detectors import DETECTORS
 from oodattack.job import Job
 from oodattack.job.images import fit_images, fit_moved, load_images
 from oodattack.job.training_data import training_data
@@ -69,7 +70,7 @@ def pixels(x: torch.Tensor) -> np.ndarray:
 
 def test_each_option_loads_its_part(sets, tmp_path):
     job = Job(id="mnist", ood=("kmnist",), fit="mnist", ood_validation="kmnist", data_root=tmp_path / "sets")
-    loaded, fit = load_images(job, [THREAT]), fit_images(job, tunes=True)
+    loaded, fit = load_images(job, [THREAT]), fit_images(job, [DETECTORS["mahalanobis-weighted"]])
     assert np.array_equal(pixels(loaded.id.x), sets["mnist", "test"])
     assert np.array_equal(pixels(loaded.ood[0].x), sets["kmnist", "test"])
     assert np.array_equal(pixels(fit.x), sets["mnist", "train"])  # never what is judged on
@@ -78,7 +79,10 @@ def test_each_option_loads_its_part(sets, tmp_path):
 
 
 def test_fit_on_digits_is_on_those_to_train_with():
-    named, default = fit_images(Job(fit="digits"), tunes=False), fit_images(Job(), tunes=False)
+    named, default = (
+        fit_images(Job(fit="digits"), [DETECTORS["mahalanobis"]]),
+        fit_images(Job(), [DETECTORS["mahalanobis"]]),
+    )
     assert torch.equal(named.x, default.x) and len(named.x) == 433
 
 
@@ -112,7 +116,10 @@ def room(monkeypatch):
 def test_what_detectors_are_fitted_on_goes_into_room(sets, tmp_path, room):
     named = {"fit": "mnist", "ood_validation": "kmnist", "id_validation": "mnist"}
     job = Job(id="mnist", ood=("kmnist",), data_root=tmp_path / "sets", **named)
-    there, here = fit_images(job, tunes=True, room=room), fit_images(job, tunes=True)
+    there, here = (
+        fit_images(job, [DETECTORS["mahalanobis-weighted"]], room=room),
+        fit_images(job, [DETECTORS["mahalanobis-weighted"]]),
+    )
     assert room.asked == [(20, 1, 28, 28), (12, 1, 28, 28), (12, 1, 28, 28)]
     assert all(torch.equal(a, b) for a, b in zip(there, here, strict=True))
     double = fit_moved(there, torch.device("cpu"), torch.float64, room)
@@ -234,7 +241,7 @@ def test_the_embedded_sets_share_nothing():
     from oodattack.job.networks import learnt_by
 
     job = Job(samples=200)
-    loaded, fit = load_images(job, [read_threat("linf-8-255")]), fit_images(job, tunes=True)
+    loaded, fit = load_images(job, [read_threat("linf-8-255")]), fit_images(job, [DETECTORS["mahalanobis-weighted"]])
     learnt = {**learnt_by(["ce"], job), "the OOD validation images": fit.ood_val}
     judged = {"id": loaded.id.x, "targets": loaded.targets.x, **{i.name: i.x for i in loaded.ood}}
     assert [*learnt] == ["the training images", "the auxiliary images", "the OOD validation images"]

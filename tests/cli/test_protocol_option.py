@@ -12,6 +12,7 @@ from quick_threat import QUICK
 
 from oodattack.cli import main
 from oodattack.data import load
+from oodattack.detectors import DETECTORS
 from oodattack.job import Job
 from oodattack.job.images import fit_images, load_images
 from oodattack.job.networks import user_network
@@ -101,7 +102,7 @@ def test_all_of_a_job_goes_through_it_but_what_is_drawn(monkeypatch):
     monkeypatch.setattr("oodattack.job.training_data.AUXILIARY", 10)
     named = {"fit": "digits", "id_validation": "digits", "ood_validation": "digits-6-9"}
     job = Job(protocol="pad-2-grey-to-rgb", ood=("digits-6-9", "noise"), samples=5, **named)
-    loaded, fit = load_images(job, [read_threat("linf-8-255")]), fit_images(job, tunes=True)
+    loaded, fit = load_images(job, [read_threat("linf-8-255")]), fit_images(job, [DETECTORS["mahalanobis-weighted"]])
     digits = [loaded.id.x, loaded.targets.x, loaded.ood[0].x, fit.x, fit.id_val, fit.ood_val]
     for x in [*digits, loaded.ood[1].x]:
         assert x.shape[1:] == (3, 36, 36)

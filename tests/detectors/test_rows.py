@@ -105,7 +105,7 @@ def test_a_bare_detector_is_built_in_the_type_of_the_job(monkeypatch):
 
 
 def test_a_tuned_detector_gets_outliers_and_its_sign_from_them():
-    fit = fit_images(Job(), tunes=True)
+    fit = fit_images(Job(), [DETECTORS["mahalanobis-weighted"]])
     assert fit.ood_val.shape == (VALIDATION, 1, 32, 32) and 0 <= fit.ood_val.min() and fit.ood_val.max() <= 1
     detector = build_detector("sal-agg", [Classifier(SmallResNet(1, 6, width=2).eval())], fit, CPU)
     draft = detector.aggregated(fit.x).mean() - detector.aggregated(fit.ood_val).mean()
@@ -136,15 +136,54 @@ def test_outside_digits_the_validation_images_must_be_named(tmp_path):
     np.savez(tmp_path / "id.npz", images=np.random.default_rng(0).random((8, 1, 8, 8)), labels=np.arange(8) % 2)
     np.savez(tmp_path / "ood.npz", images=np.random.default_rng(1).random((5, 1, 8, 8)))
     named = {"id": f"npz:{tmp_path}/id.npz", "fit": f"npz:{tmp_path}/id.npz"}
-    with pytest.raises(ValueError, match="`--ood-validation` must name OOD images for this detector, got none"):
-        fit_images(Job(**named), tunes=True)
-    assert fit_images(Job(**named), tunes=False).ood_val is None
+    with pytest.raises(
+        ValueError, match="`--ood-validation` must name OOD images for 'mahalanobis-weighted', got none"
+    ):
+        fit_images(Job(**named), [DETECTORS["mahalanobis-weighted"]])
+    assert fit_images(Job(**named), [DETECTORS["mahalanobis"]]).ood_val is None
     both = {"ood_validation": f"npz:{tmp_path}/ood.npz", "id_validation": f"npz:{tmp_path}/id.npz"}
-    fit = fit_images(Job(**named, **both), tunes=True)
+    fit = fit_images(Job(**named, **both), [DETECTORS["mahalanobis-weighted"]])
     assert (fit.ood_val.shape, fit.id_val.shape) == ((5, 1, 8, 8), (8, 1, 8, 8))
     np.savez(tmp_path / "small.npz", images=np.zeros((4, 1, 6, 6)))
     with pytest.raises(ValueError, match=r"`--id-validation` must have the shape .* of --fit, got"):
-        fit_images(Job(**named, **both | {"id_validation": f"npz:{tmp_path}/small.npz"}), tunes=True)
+        fit_images(
+            Job(**named, **both | {"id_validation": f"npz:{tmp_path}/small.npz"}), [DETECTORS["mahalanobis-weighted"]]
+        )
+
+
+def test_no_more_is_asked_for_than_a_detector_needs(tmp_path):
+    draw = np.random.default_rng(0)
+    for name, rows in (("bare", 8), ("known", 6), ("strange", 5)):
+        np.savez(tmp_path / f"{name}.npz", images=draw.random((rows, 1, 8, 8)))
+
+    def fit(*rows, **named):
+        words = {option: f"npz:{tmp_path}/{file}.npz" for option, file in named.items()}
+        return fit_images(Job(id="npz:x.npz", **words), [DETECTORS[name] for name in rows])
+
+    given = fit("knn", "vim", "react", "dice", "gram", fit="bare")  # without labels
+    assert given.x.shape == (8, 1, 8, 8) and given.y is None
+    with pytest.raises(ValueError, match=r"`--fit` must have labels for 'line', got none in 'npz:.*bare\.npz'. Store"):
+        fit("knn", "line", fit="bare")
+    tuned = {"id_validation": "known", "ood_validation": "strange"}
+    given = fit("odin-tuned", "sal-agg", **tuned)  # without training images
+    assert [len(given.x), given.y, len(given.known()), len(given.strange())] == [0, None, 6, 5]
+    assert list(given.sets()) == ["the OOD validation images", "the ID validation images"]
+    assert list(fit_moved(given, CPU, torch.float64, torch.empty_like).sets()) == list(given.sets())
+    with pytest.raises(ValueError, match="`--fit` must name labelled ID training images for 'mahalanobis', got none"):
+        fit("odin-tuned", "mahalanobis", **tuned)
+    with pytest.raises(ValueError, match=r"must name ID training images for 'knn', got none\. Add npz:PATH\.$"):
+        fit("knn", **tuned)
+    more = "got none. Add npz:PATH, or images to tune on with --id-validation.$"
+    with pytest.raises(ValueError, match=f"must name ID training images for 'odin-tuned', 'si-z\\+max-logit', {more}"):
+        fit("odin-tuned", "si-z+max-logit", ood_validation="strange")
+
+
+def test_rows_say_who_needs_labels_and_whom_validation_images_are_enough():
+    for name, row in DETECTORS.items():
+        source = row.build.__code__.co_names  # of `lambda net, fit: ...`
+        assert row.labels == ("y" in source)
+        assert row.known == ("known" in source and "x" not in source)
+        assert row.fits == bool({"x", "known"} & set(source)), name
 
 
 @pytest.mark.parametrize("given", [Fit(images(4).double(), torch.arange(4)), Fit(*[images(4).double()] * 4)])
@@ -219,7 +258,7 @@ def test_mood_runs_on_a_network_with_exits_and_no_other(workplace, capsys):
 
 def test_tuned_rows_want_validation_images_from_the_command_line(workplace, capsys):
     assert run("small", "sal-agg", val=False) == 2
-    assert "`--ood-validation` must name OOD images for this detector, got none" in capsys.readouterr().err
+    assert "`--ood-validation` must name OOD images for 'sal-agg', got none" in capsys.readouterr().err
 
 
 def test_a_missing_package_is_named_from_the_command_line(workplace, capsys, monkeypatch):
