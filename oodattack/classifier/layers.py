@@ -11,6 +11,10 @@ NUMBERED = re.compile(r"(\w+\.)?((stages|blocks)\.|s)\d+")  # timm's
 STEMS = ("stem", "relu", "act1", "bn1", "conv1")
 
 
+class NoStages(ValueError):
+    """A network that does not name its stages."""
+
+
 def check_plain(network: nn.Module) -> None:
     """Raise ValueError if a network, or a part of it, is TorchScript, whose layers take no hooks."""
     if any(isinstance(module, torch.jit.ScriptModule) for module in network.modules()):
@@ -63,12 +67,12 @@ def stages(network: nn.Module) -> list[str]:
     last.
 
     Raises:
-        ValueError: the network does not name its stages that way.
+        NoStages: the network does not name its stages that way; a ValueError.
     """
     names = stage_names(network) or numbered_stages(network)
     if not names:
         check_plain(network)
-        raise ValueError(
+        raise NoStages(
             "the network has no modules named like `layer1`. Give `layers` explicitly, or take another detector."
         )
     modules = dict(network.named_modules())

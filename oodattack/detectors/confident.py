@@ -4,6 +4,7 @@ Out-of-Distribution Samples", ICLR 2018, arXiv:1711.09325. Attacked by Liang et 
 from torch import Tensor, nn
 
 from oodattack.classifier import Classifier
+from oodattack.detectors.default_stages import stages_for
 from oodattack.detectors.layer_gradients import check_layers
 from oodattack.detectors.msp import log_odds_surrogate, msp
 from oodattack.detectors.net import check_net
@@ -50,4 +51,6 @@ def encoder_of(net: Classifier) -> str:
     Raises:
         ValueError: a network with neither.
     """
-    return "features" if "features" in dict(net.network.named_children()) else net.stages()[-1]
+    if "features" in dict(net.network.named_children()):
+        return "features"
+    return stages_for(net, "Confident(net, layer=...)")[-1]

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from oodattack.classifier import Classifier, channel_mean
 from oodattack.detectors.batches import BATCH_SIZE, Images, labelled
+from oodattack.detectors.default_stages import stages_for
 from oodattack.detectors.mahalanobis import Gaussians, class_distances, gaussians_of
 from oodattack.detectors.moments import class_moments
 from oodattack.detectors.net import check_net
@@ -138,7 +139,8 @@ def fit_mahalanobis_layers(
         ValueError: as `fit_mahalanobis`, an unknown layer, or a network without named stages.
     """
     check_net(net, "run")
-    layers = net.stages() if layers is None else list(layers)
+    call = "fit_mahalanobis_layers(net, x, y, layers=[...])"
+    layers = stages_for(net, call) if layers is None else list(layers)
     widths: list[int] = []
 
     def features() -> Iterator[tuple[Tensor, Tensor]]:

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from oodattack.classifier import Classifier
 from oodattack.detector import Surrogate
+from oodattack.detectors.default_stages import stages_for
 from oodattack.detectors.energy import energy
 from oodattack.detectors.net import check_net
 
@@ -38,7 +39,7 @@ class RankFeat(nn.Module):
         check_net(net, "run")
         super().__init__()
         self.net, self.fast = net, fast
-        self.layers = net.stages()[-1:] if layers is None else list(layers)
+        self.layers = stages_for(net, "RankFeat(net, layers=[...])")[-1:] if layers is None else list(layers)
         if not self.layers:
             raise ValueError("`layers` must name at least one layer, got none. Leave it out for the last stage.")
         words = f"{STEPS} power iterations for the first singular vector"

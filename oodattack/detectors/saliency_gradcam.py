@@ -5,6 +5,7 @@ import torch
 from torch import Tensor
 
 from oodattack.classifier import Classifier
+from oodattack.detectors.default_stages import stages_for
 from oodattack.detectors.saliency_relu import BentRelus
 from oodattack.detectors.saliency_target import chosen_logit, differentiated
 
@@ -25,11 +26,12 @@ def grad_cam(net: Classifier, x: Tensor, *, layer: str | None = None, beta: floa
         Shape (B, N M), unbounded.
 
     Raises:
-        ValueError: no such layer, or one without positions.
+        ValueError: no such layer, one without positions, or none given to a network that does not name its stages.
 
     Differs from the paper: nothing. Differs from Selvaraju et al.: no ReLU, and no resizing to the image.
     """
-    name = default_layer(net) if layer is None else layer
+    call = 'fit_sal_agg(net, id_val, ood_val, options={"layer": ...})'
+    name = stages_for(net, call)[-1] if layer is None else layer
     with torch.enable_grad():
         leaf, graph = differentiated(x)
         with BentRelus(guided=False, beta=beta):
@@ -41,17 +43,3 @@ def grad_cam(net: Classifier, x: Tensor, *, layer: str | None = None, beta: floa
         (slope,) = torch.autograd.grad(top.sum(), maps, create_graph=graph)
         found = (slope.mean(dim=(2, 3), keepdim=True) * maps).sum(dim=1).flatten(1)
     return found if graph else found.detach()
-
-
-def default_layer(net: Classifier) -> str:
-    """The last stage, in front of the pooling.
-
-    Raises:
-        ValueError: the network does not name its stages.
-    """
-    try:
-        return net.stages()[-1]
-    except ValueError:
-        raise ValueError(
-            "`layer` must be named for a network without `layer1`, `layer2`, ..., got None. See `named_modules()`."
-        ) from None

@@ -98,26 +98,33 @@ def fit_vim(net: Classifier, x: Images, *, dim: int | None = None, batch_size: i
     Args:
         net: classifier.
         x: images (N, C, H, W) in [0, 1], or batches of them; see `batches`.
-        dim: in 1..D - 1. Default: see `default_dim`.
+        dim: in 1..D - 1. Default: see `default_dim`, but at most half the number of images, which span no more than
+            one dimension each.
         batch_size: images per forward pass.
 
     Raises:
         ValueError: no images, a head that is not linear, `dim` out of range, or features that all lie in the principal
             space.
+
+    Differs from the authors' code: the default for few images.
     """
     check_net(net, "features")
-    width = head_of(net).weight.shape[1]
+    width, asked = head_of(net).weight.shape[1], dim
     dim = default_dim(width) if dim is None else dim
     if not 1 <= dim < width:
         raise ValueError(
             f"`dim` must be in 1..{width - 1}, below the number of features, got {dim}. Leave it out for the default."
         )
+    n = 0
     with torch.no_grad():
         origin = origin_of(net)
         moment = torch.zeros(width, width, dtype=torch.float64, device=origin.device)
         for h in batches_of_features(net, x, batch_size):
             off = h.double() - origin
             moment += off.T @ off
+            n += len(h)
+        if asked is None:
+            dim = max(1, min(dim, n // 2))
         residual = torch.linalg.eigh(moment).eigenvectors[:, : width - dim]  # ascending eigenvalues
         top, length, size = moment.new_zeros(3)
         for h in batches_of_features(net, x, batch_size):
@@ -126,7 +133,8 @@ def fit_vim(net: Classifier, x: Images, *, dim: int | None = None, batch_size: i
             size += (h.double() - origin).norm(dim=1).sum()
     if length <= 1e-6 * size:
         raise ValueError(
-            f"`dim` must leave features something beside the principal space, got {dim}, which holds all. Lower it."
+            f"`dim` must leave features something beside the principal space, got {dim}, which holds those of all {n} "
+            "images. Pass more images, or lower `dim` in Python."
         )
     weight = head_of(net).weight
     return ViM(net, origin.to(weight), residual.to(weight), alpha=float(top / length))

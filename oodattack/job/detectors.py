@@ -81,6 +81,8 @@ def build_detector(
     base = list(nets) if row.several else next(iter(nets), None)
     try:
         return row.build(base, fit or Fit(empty, empty)).to(device, dtype)
+    except ValueError as error:
+        raise ValueError(f"detector {name!r}: {error}") from error
     except RuntimeError as error:  # such as images that the network does not take
         why = fault(error)
         raise ValueError(f"detector {name!r} must fit the network, got {why}. Check --model and --fit.") from error

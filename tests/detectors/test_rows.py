@@ -93,7 +93,28 @@ def test_mood_refuses_a_network_without_exits_in_one_line():
     with pytest.raises(ValueError) as error:
         build_detector("mood", [Classifier(SmallResNet(1, 3, width=2).eval())], Fit(images(4), torch.zeros(4)), CPU)
     assert str(error.value) == (
-        "`net` must have a network with a method `exits`, got SmallResNet. Take `models.exits.ExitNet`."
+        "detector 'mood': `net` must have a network with a method `exits`, got SmallResNet. "
+        "Take `models.exits.ExitNet`."
+    )
+
+
+LAYERS = {
+    "rankfeat": "RankFeat(net, layers=[...])",
+    "mahalanobis-layers": "fit_mahalanobis_layers(net, x, y, layers=[...])",
+    "mahalanobis-weighted": "fit_mahalanobis_layers(net, x, y, layers=[...])",
+    "confident": "Confident(net, layer=...)",
+    "sal-agg": 'fit_sal_agg(net, id_val, ood_val, options={"layer": ...})',
+}
+
+
+@pytest.mark.parametrize("name", LAYERS)
+def test_a_network_without_stages_is_told_who_wants_them_and_how_to_do_without(name):
+    net = Classifier(nn.Sequential(nn.Conv2d(1, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(16, 3)).eval())
+    with pytest.raises(ValueError) as error:
+        build_detector(name, [net], Fit(images(12), torch.arange(12) % 3, images(6).sqrt()), CPU)
+    assert str(error.value) == (
+        f"detector {name!r}: the network has no modules named like `layer1`. Take another detector, or name some of "
+        f"`named_modules()` in Python: {LAYERS[name]}."
     )
 
 

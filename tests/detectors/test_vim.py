@@ -90,11 +90,23 @@ def test_default_dimension(width, dim):
     assert default_dim(width) == dim
 
 
+@pytest.mark.parametrize(("n", "dim"), [(2, 1), (9, 4), (63, 31), (64, 32), (100, 32)])
+def test_few_images_lower_the_default_dimension(n, dim):
+    x = torch.rand(n, 64, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    weight = torch.rand(3, 64, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    detector = fit_vim(flat(weight.tolist()), pixels(x), batch_size=7)
+    assert detector.residual.shape == (64, 64 - dim) and 0 < detector.alpha < 1e3
+
+
 def test_refuses_what_does_not_fit():
     x = pixels(ORIGIN + OFF)
     with pytest.raises(ValueError, match=r"`dim` must be in 1..2, below the number of features, got 3"):
         fit_vim(NET, x, dim=3)
     with pytest.raises(ValueError, match=r"`dim` must leave features something beside the principal space, got 2"):
+        fit_vim(NET, x[:4], dim=2)
+    with pytest.raises(
+        ValueError, match=r"got 2, which holds those of all 4 images\. Pass more images, or lower `dim`"
+    ):
         fit_vim(NET, x[:4], dim=2)
     with pytest.raises(ValueError, match=r"`origin` and `residual` must be \(3,\) and \(3, D - dim\), got \(2,\)"):
         ViM(NET, double(0, 0), torch.eye(3), alpha=1.0)
