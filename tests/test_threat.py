@@ -181,6 +181,13 @@ def test_wrong_fields_are_named(changes, message, write):
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize("inside", ["", 'members = [{name = "a"}]\n'])
+def test_a_misspelt_field_is_named_and_not_the_one_that_is_missing(write, inside):
+    path = write(inside + LINF.replace("queries", "querys"))
+    with pytest.raises(ValueError, match=r"`querys` must be a known field, got .*\. Did you mean `queries`\?$"):
+        read_threat(path)
+
+
 def test_paired_is_needed_for_matching_only(write):
     with pytest.raises(ValueError, match="`paired` is needed with aim"):
         read_threat(write("\n".join(line for line in MATCH.splitlines() if not line.startswith("paired"))))

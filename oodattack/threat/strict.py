@@ -1,5 +1,6 @@
 """Records that refuse wrong fields in one line, from Python as from a file."""
 
+import difflib
 from typing import Any, TypeVar, cast
 
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -22,13 +23,16 @@ class Strict(BaseModel):
 
     @classmethod
     def _first_complaint(cls, error: ValidationError) -> str:
-        first = error.errors()[0]
+        errors = error.errors()
+        first = next((e for e in errors if e["type"] == "extra_forbidden"), errors[0])  # may be one that is missing
         field = ".".join(str(part) for part in first["loc"])
         if first["type"] == "missing":
             return f"`{field}` must be given, got nothing. Add it: no field of a threat model has a default."
         if first["type"] == "extra_forbidden":
-            known = ", ".join(n for n in cls.model_fields if n != "name")
-            return f"`{field}` must be a known field ({known}), got an unknown one. Correct or drop it."
+            known = [n for n in cls.model_fields if n != "name"]
+            if close := difflib.get_close_matches(field, known, n=1):
+                return f"`{field}` must be a known field, got an unknown one. Did you mean `{close[0]}`?"
+            return f"`{field}` must be a known field ({', '.join(known)}), got an unknown one. Correct or drop it."
         message = str(first["msg"]).removeprefix("Value error, ")
         if not field:
             return message
