@@ -24,6 +24,7 @@ from oodattack.job.folder import Interrupted, forget, run_directory, tidy, write
 from oodattack.job.images import Loaded, fit_images, fit_moved, load_images
 from oodattack.job.networks import Network, learnt_by, load_networks
 from oodattack.job.planned import checked_before, checked_now, job_of, plan_of
+from oodattack.job.suited import check_open, check_outlier_class
 from oodattack.report import Report, read_report
 from oodattack.runs.go_on import how_to_go_on
 from oodattack.runs.images import dtype_of
@@ -169,9 +170,14 @@ def prepare(asked: Asked, room: Room, progress: Progress | None) -> Ready:
     if any(row.fits for row in rows):
         fit = fit_moved(fit_images(job, rows, room=room), device, dtype, room)
     detectors: dict[str, Detector] = {}
+    labels = {"--id": images.id.y, "--fit": fit.y if fit else None}
+    one = images.id.x[:1].to(device, dtype)
     for wanted in asked.wanted:
         nets = [networks[n].seen_by(wanted.detector).to(dtype) for n in wanted.networks]
-        detectors[wanted.name] = build_detector(wanted.detector, nets, fit, device, dtype)
+        for n in wanted.networks:
+            check_outlier_class(wanted.detector, networks[n], one, labels)
+        detectors[wanted.name] = found = build_detector(wanted.detector, nets, fit, device, dtype)
+        check_open(wanted.name, found, one)
     learnt = learnt_by(names, job) | (fit.sets() if fit else {})
     return Ready(images.to(device, dtype, room), networks, detectors, learnt)
 

@@ -37,6 +37,8 @@ class Training(nn.Module):
     def forward(self, x): return fine(self.drop(x))
 
 def net(channels, classes): return nn.Sequential(nn.Flatten(), nn.Linear(64, classes))
+def two(channels, classes): return nn.Sequential(nn.Flatten(), nn.Linear(64, 2)).eval()
+def leaky(): return nn.Sequential(nn.Flatten(), nn.BatchNorm1d(64), nn.LeakyReLU(), nn.Linear(64, 3)).eval()
 def net_fails(): raise OSError("no such checkpoint")
 def net_no(): return "resnet"
 """
@@ -291,6 +293,26 @@ BAD = {
         network(detector="mahalanobis", fit="npz:ood.npz"),
         ["`--fit` must have labels", "got none", "`labels`"],
     ),
+    "outlier class of ID": (
+        network(detector="outlier-class", model="mine:two"),
+        ["outlier-class must have a network with an outlier class", "got 2 logits for labels 0..1 of --id", "Take"],
+    ),
+    "outlier class of ID to fit on": (
+        [*network(detector="outlier-class", model="mine:two", id="npz:ood.npz", fit="npz:id.npz"), "--detector", "knn"],
+        ["outlier-class must have a network with an outlier class", "got 2 logits for labels 0..1 of --fit", "Take"],
+    ),
+    **{
+        f"{name} behind leaky ReLUs": (
+            network(detector=name, model="mine:leaky", fit="npz:id.npz"),
+            [
+                f"detector '{name}",
+                "the network must have ReLUs behind its norm layers",
+                "got none",
+                "use gaia-a or si-a",
+            ],
+        )
+        for name in ("gaia-z", "si-z", "si-z+max-logit")
+    },
     "eps of 8": (
         given(threat="eps8.toml"),
         ["eps8.toml: `eps` must be in (0, 1] for linf", "got 8", "Write 8/255, not 8"],

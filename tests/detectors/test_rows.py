@@ -16,7 +16,10 @@ from oodattack.cli import main
 from oodattack.detectors import DETECTORS, Fit
 from oodattack.job import Job
 from oodattack.job.detectors import build_detector, split_name
+from oodattack.job.id_classes import id_classes
 from oodattack.job.images import VALIDATION, fit_images, fit_moved
+from oodattack.job.networks import Network
+from oodattack.job.suited import check_open, check_outlier_class
 from oodattack.models.exits import ExitNet
 from oodattack.models.small import SmallResNet
 
@@ -96,6 +99,28 @@ def test_mood_refuses_a_network_without_exits_in_one_line():
         "detector 'mood': `net` must have a network with a method `exits`, got SmallResNet. "
         "Take `models.exits.ExitNet`."
     )
+
+
+def test_a_class_behind_those_of_the_labels_may_be_that_of_outliers():
+    whole = Classifier(nn.Sequential(nn.Flatten(), nn.Linear(16, 3)).eval())
+    known = {"--id": torch.tensor([0, 1, 1]), "--fit": None}
+    check_outlier_class("outlier-class", Network(whole, None, whole), images(1), known)
+    known["--fit"] = torch.tensor([0, 2])
+    with pytest.raises(ValueError, match=r"got 3 logits for labels 0\.\.2 of --fit"):
+        check_outlier_class("outlier-class", Network(whole, None, whole), images(1), known)
+    check_outlier_class("msp", Network(whole, None, whole), images(1), known)
+    check_outlier_class("outlier-class", Network(id_classes(whole, 2), None, whole), images(1), known)  # by its record
+
+
+@pytest.mark.parametrize("act", [nn.ReLU(), nn.GELU(), nn.Hardtanh()])
+@pytest.mark.parametrize("name", ["gaia-z", "si-z"])
+def test_counts_of_zero_gradients_are_taken_where_there_can_be_some(name, act):
+    net = Classifier(nn.Sequential(nn.Flatten(), nn.BatchNorm1d(16), act, nn.Linear(16, 3)).eval())
+    check_open(name, build_detector(name, [net], None, CPU), images(1))
+    net.network[2] = nn.LeakyReLU()
+    with pytest.raises(ValueError, match=f"detector '{name}': the network must have ReLUs behind its norm layers"):
+        check_open(name, build_detector(name, [net], None, CPU), images(1))
+    check_open("gaia-a", build_detector("gaia-a", [net], None, CPU), images(1))
 
 
 LAYERS = {
