@@ -11,6 +11,7 @@ from oodattack.data.rows import evenly
 from oodattack.report import Result
 
 USUAL = 0.95  # share of ID images that a judge takes for what they are
+MATERIAL = 0.1  # of the spread of ID images, between their 5th and 95th percentile: smaller moves make nothing else
 MOST = 1000  # ID images whose nearest neighbours tell what is usual
 AT_ONCE = 64
 
@@ -25,12 +26,16 @@ class Judge(NamedTuple):
         score: (B, C, H, W) in [0, 1] -> (B,), higher means less like an ID image.
         threshold: score that 95 % of ID images do not exceed.
         detector: the detector@network whose score it is; None for what no attack is after.
+        material: smallest fall of the score that makes something else of an image.
+        images: number of ID images that threshold and material are from.
     """
 
     name: str
     score: Callable[[Tensor], Tensor]
     threshold: float
     detector: str | None = None
+    material: float = 0.0
+    images: int = 0
 
     def is_independent(self, result: Result) -> bool:
         """Whether the attack of a cell was after something else: another detector on other networks."""
@@ -40,13 +45,16 @@ class Judge(NamedTuple):
         shared = set(mine.partition("@")[2].split(",")) & set(result.network.split(",")) - {""}
         return mine != attacked and not shared
 
-    def verdicts(self, start: Tensor, x_adv: Tensor) -> list[str]:
-        """For each row: far from ID images, made to look like one, or as near to them before the attack."""
-        before, after = (self.score(x) <= self.threshold for x in (start, x_adv))
-        return [
-            FAR if not now else WAS_NEAR if then else NEAR
-            for then, now in zip(before.tolist(), after.tolist(), strict=True)
-        ]
+    def verdicts(self, before: Tensor, after: Tensor) -> list[str]:
+        """For each row: far from ID images, made to look like one, or about as near to them before the attack.
+
+        Args:
+            before: scores of this judge before the attack, shape (B,).
+            after: after it, shape (B,).
+        """
+        near = (after <= self.threshold).tolist()
+        moved = ((before > self.threshold) & (before - after >= self.material)).tolist()
+        return [FAR if not now else NEAR if made else WAS_NEAR for now, made in zip(near, moved, strict=True)]
 
 
 def nearest(x: Tensor, x_id: Tensor) -> tuple[Tensor, Tensor]:
@@ -82,16 +90,19 @@ def pixel_judge(x_id: Tensor) -> Judge:
         apart = _apart(flat[rows], flat)
         apart[torch.arange(len(rows)), rows] = torch.inf  # itself
         usual.append(apart.amin(dim=1))
-    return Judge(
-        name="the root-mean-square distance of pixels to the nearest ID image",
-        score=lambda x: nearest(x, x_id)[0],
-        threshold=torch.cat(usual).double().quantile(USUAL).item(),
-    )
+    name = "the root-mean-square distance of pixels to the nearest ID image"
+    return judge_of(name, lambda x: nearest(x, x_id)[0], torch.cat(usual))
 
 
 def judge_by(name: str, f: Callable[[Tensor], Tensor], x_id: Tensor) -> Judge:
     """Judges by another detector's score; not where its own network is attacked, see `Judge.is_independent`."""
-    return Judge(f"the score of {name}", f, f(x_id).double().quantile(USUAL).item(), name)
+    return judge_of(f"the score of {name}", f, f(x_id))._replace(detector=name)
+
+
+def judge_of(name: str, score: Callable[[Tensor], Tensor], usual: Tensor) -> Judge:
+    """The judge by a score, from the scores (N,) of ID images."""
+    low, high = usual.double().quantile(usual.new_tensor([1 - USUAL, USUAL]).double()).tolist()
+    return Judge(name, score, high, material=MATERIAL * (high - low), images=len(usual))
 
 
 def _apart(a: Tensor, b: Tensor) -> Tensor:

@@ -30,13 +30,15 @@ class Entry(NamedTuple):
     Attributes:
         rows: what is shown.
         said: the judge's opinion of each; None where ID images or the judge itself were attacked.
-        away: distance to the nearest ID image.
+        judged: the judge's score of each before and after the attack; None likewise.
+        away: distance to the nearest ID image, before and after.
         path: of the contact sheet, relative to the page.
     """
 
     rows: Picked
     said: list[str] | None
-    away: list[float]
+    judged: list[tuple[float, float]] | None
+    away: list[tuple[float, float]]
     path: str
 
 
@@ -106,7 +108,8 @@ def entry(run: Saved, rows: Picked, judge: Judge, x_id: Tensor) -> Entry:
     """Judge the rows of a cell and draw its contact sheet."""
     away, which = nearest(rows.x_adv, x_id)
     asked = rows.side == "ood" and judge.is_independent(rows.result)
-    said = judge.verdicts(rows.start, rows.x_adv) if asked else None
+    scores = (judge.score(rows.start), judge.score(rows.x_adv)) if asked else None
+    said = None if scores is None else judge.verdicts(*scores)
     k = len(rows.row)
     if rows.target is None:
         reference, known = x_id[which], reference_scores(run, rows, which)
@@ -133,7 +136,18 @@ def entry(run: Saved, rows: Picked, judge: Judge, x_id: Tensor) -> Entry:
     except OSError as error:
         raise ValueError(f"{path.parent}: must be a folder to write in, got {error.strerror}. Check it.") from None
     write_file(path, data.getvalue())
-    return Entry(rows, said, away.tolist(), quote(path.relative_to(place).as_posix()))
+    return Entry(
+        rows,
+        said,
+        None if scores is None else pairs(*scores),
+        pairs(nearest(rows.start, x_id)[0], away),
+        quote(path.relative_to(place).as_posix()),
+    )
+
+
+def pairs(before: Tensor, after: Tensor) -> list[tuple[float, float]]:
+    """Numbers of each row, before and after the attack."""
+    return list(zip(before.tolist(), after.tolist(), strict=True))
 
 
 def notes(rows: Picked, said: list[str] | None) -> Iterator[tuple[str, list[str]]]:

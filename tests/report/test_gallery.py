@@ -14,7 +14,7 @@ from browser import CHROMIUM, LOOK_INSIDE, NO_BROWSER, browse
 from PIL import Image
 from small_run import RUN, fill
 
-from oodattack.gallery.judge import FAR, NEAR, WAS_NEAR, Judge, judge_by, nearest, pixel_judge
+from oodattack.gallery.judge import FAR, NEAR, WAS_NEAR, Judge, judge_by, judge_of, nearest, pixel_judge
 from oodattack.gallery.picked import picked
 from oodattack.gallery.run_page import sheets_of, write_page
 from oodattack.gallery.saved import column, id_images, pool_of, rows_of, saved
@@ -189,7 +189,17 @@ def test_a_copy_of_an_id_image_is_seen():
     start[2] = x_id[9] + 0.02
     x_adv[2] = x_id[9] + 0.01
     for judge in (pixel_judge(x_id), judge_by("bright", bright, x_id)):
-        assert judge.verdicts(start, x_adv) == [NEAR, FAR, WAS_NEAR]
+        assert judge.verdicts(judge.score(start), judge.score(x_adv)) == [NEAR, FAR, WAS_NEAR]
+        assert judge.images == 50
+
+
+def test_a_trace_across_the_threshold_makes_no_id_image():
+    # ID distances 0 .. 1: threshold 0.95, and a tenth of what lies between 0.05 and 0.95 is 0.09
+    judge = judge_of("", bright, torch.linspace(0, 1, 101))
+    assert (judge.threshold, judge.material, judge.images) == (pytest.approx(0.95), pytest.approx(0.09), 101)
+    before, after = torch.tensor([0.9502, 1.03, 1.05, 0.9]), torch.tensor([0.9499, 0.945, 0.955, 0.2])
+    assert judge.verdicts(before, after) == [WAS_NEAR, WAS_NEAR, FAR, WAS_NEAR]
+    assert judge.verdicts(before, after - 0.01) == [WAS_NEAR, NEAR, NEAR, WAS_NEAR]
 
 
 @pytest.mark.parametrize(
@@ -298,7 +308,11 @@ def test_the_command_line(place, capsys):
     assert main(["gallery", "out", "--judge", "mine:dark"]) == 2
     assert "`--judge` must be one of energy@model, mine:bright, got 'mine:dark'" in capsys.readouterr().err
     assert main(["gallery", "out", "--judge", "mine:bright"]) == 0
-    assert "the score of mine:bright" in (place / "out" / "gallery" / "gallery.html").read_text()
+    text = (place / "out" / "gallery" / "gallery.html").read_text()
+    assert "the score of mine:bright" in text
+    n = len(id_images(saved(place / "out")))
+    assert re.search(rf"as it is for 95 % of the {n} ID images .* brought it down by [0-9.e-]+ or more", text)
+    assert len(re.findall(r"<td>[0-9.e-]+ → [0-9.e-]+</td><td>-?[0-9.e-]+ → -?[0-9.e-]+</td><td", text)) > 0
 
 
 def test_a_run_writes_its_page_and_verifies_with_a_gallery(place, capsys):
