@@ -1,7 +1,7 @@
 """`oodattack run`: from the words of a command line to a finished run directory, in one go or several."""
 
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
@@ -26,7 +26,7 @@ from oodattack.job.networks import Network, learnt_by, load_networks
 from oodattack.job.planned import checked_before, checked_now, job_of, plan_of
 from oodattack.job.suited import check_open, check_outlier_class
 from oodattack.report import Report, read_report
-from oodattack.runs.go_on import how_to_go_on
+from oodattack.runs.go_on import PLAN, how_to_go_on
 from oodattack.runs.images import dtype_of
 from oodattack.runs.keeper import RunKeeper
 from oodattack.runs.manifest import MANIFEST, write_manifest
@@ -92,6 +92,12 @@ def resume(folder: Path, *, progress: Progress | None = None) -> tuple[Report, P
         ValueError: no plan, or something that it names has changed; one line that names the first field.
         Interrupted: Ctrl-C.
     """
+    if folder.is_dir() and not (folder / PLAN).exists() and not (folder / "journal").exists():
+        elsewhere = ", with a new --out" if any(folder.iterdir()) else ""
+        raise ValueError(
+            f"{folder}: a run must have a plan to go on with, got none: nothing was finished before it stopped. "
+            f"Give the run command again{elsewhere}."
+        )
     plan = read_plan(folder)
     if (folder / MANIFEST).exists():
         shutil.rmtree(folder / "journal", ignore_errors=True)  # where a kill came between the two
@@ -169,10 +175,9 @@ def prepare(asked: Asked, room: Room, progress: Progress | None) -> Ready:
     fit = None
     if any(row.fits for row in rows):
         fit = fit_moved(fit_images(job, rows, room=room), device, dtype, room)
+    one, labels = images.id.x[:1].to(device, dtype), {"--id": images.id.y, "--fit": fit.y if fit else None}
     detectors: dict[str, Detector] = {}
-    labels = {"--id": images.id.y, "--fit": fit.y if fit else None}
-    one = images.id.x[:1].to(device, dtype)
-    for wanted in asked.wanted:
+    for wanted in told(asked, progress):
         nets = [networks[n].seen_by(wanted.detector).to(dtype) for n in wanted.networks]
         for n in wanted.networks:
             check_outlier_class(wanted.detector, networks[n], one, labels)
@@ -180,6 +185,19 @@ def prepare(asked: Asked, room: Room, progress: Progress | None) -> Ready:
         check_open(wanted.name, found, one)
     learnt = learnt_by(names, job) | (fit.sets() if fit else {})
     return Ready(images.to(device, dtype, room), networks, detectors, learnt)
+
+
+def told(asked: Asked, progress: Progress | None) -> Iterator[Wanted]:
+    """The detectors of a job; what is being fitted is told meanwhile."""
+    fitted = [w for w in asked.wanted if w.detector in DETECTORS and DETECTORS[w.detector].fits]
+    tell = progress if fitted and asked.ranks.speaks else None
+    for wanted in asked.wanted:
+        if tell and wanted in fitted:
+            i = fitted.index(wanted)
+            tell(f"fitting {wanted.name} ({i + 1} of {len(fitted)})", i, len(fitted))
+        yield wanted
+    if tell:
+        tell("fitting is done", len(fitted), len(fitted))
 
 
 def measured(asked: Asked, ready: Ready, size: int, keeper: RunKeeper, progress: Progress | None) -> Report:

@@ -15,6 +15,7 @@ from oodattack.classifier import Classifier
 from oodattack.cli import main
 from oodattack.detectors import DETECTORS, Fit
 from oodattack.job import Job
+from oodattack.job import run as run_job
 from oodattack.job.detectors import build_detector, split_name
 from oodattack.job.id_classes import id_classes
 from oodattack.job.images import VALIDATION, fit_images, fit_moved
@@ -284,6 +285,19 @@ def test_rows_run_from_the_command_line(workplace, capsys):
     assert {(r["detector"], r["network"]) for r in results} == {(name, "" if name in bare else "model") for name in NEW}
     saved = {path.name for path in (workplace / "out" / "detectors").glob("*.json")}
     assert saved == {f"{name}.json" if name in bare else f"{name}@model.json" for name in NEW}
+
+
+def test_what_is_being_fitted_is_told(workplace):
+    told, files = [], {"id": "npz:id.npz", "ood": ("npz:ood.npz",), "fit": "npz:id.npz"}
+    model = {"model": "small", "weights": (workplace / "small.safetensors",)}
+    wanted = Job(
+        detectors=("knn", "msp", "auto-encoder"), threats=("quick.toml",), out=workplace / "out", **files, **model
+    )
+    run_job(wanted, progress=lambda *words: told.append(words))
+    assert told[:3] == [
+        ("fitting knn@model (1 of 2)", 0, 2), ("fitting auto-encoder (2 of 2)", 1, 2), ("fitting is done", 2, 2)
+    ]  # fmt: skip
+    assert told[3:] and not any(label.startswith("fitting") for label, _, _ in told[3:])
 
 
 @pytest.mark.parametrize("name", [param("glow"), param("glow-png")])

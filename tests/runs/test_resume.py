@@ -172,6 +172,16 @@ CHANGES = {
 }
 
 
+def test_a_run_that_was_stopped_before_it_had_finished_anything_is_given_again(place, capsys):
+    (place / "out").mkdir()
+    said = "out: a run must have a plan to go on with, got none: nothing was finished before it stopped. Give the run"
+    assert main(RESUME) == 2
+    assert capsys.readouterr().err == f"oodattack: {said} command again.\n"
+    (place / "out" / "plan.json.7.partial").touch()
+    assert main(RESUME) == 2
+    assert capsys.readouterr().err == f"oodattack: {said} command again, with a new --out.\n"
+
+
 @pytest.mark.parametrize("what", CHANGES)
 def test_what_has_changed_is_named(place, stops, capsys, monkeypatch, what):
     stops(2)
