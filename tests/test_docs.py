@@ -10,6 +10,7 @@ from markdown_it import MarkdownIt
 import oodattack
 from docs.build import files, stale
 from docs.pages.docstrings import parsed
+from docs.pages.entry import differs
 from docs.pages.formulas import marked
 from docs.pages.markdown import Anchors, prose, table
 from docs.pages.source import file_of, made_by, signature
@@ -199,6 +200,20 @@ class Held:
     x: int
     y: float = field(default=0.5, kw_only=True)
     spent: int = field(default=0, init=False)
+
+
+def test_a_difference_has_its_first_words_set_apart():
+    assert differs("Differs from the paper: nothing.") == "**Differs from the paper**: nothing."
+    madrys = differs("Differs from Madry's network (arXiv:1706.06083): leaky ReLUs.")
+    assert (
+        madrys
+        == "**Differs from Madry's network ([arXiv:1706.06083](https://arxiv.org/abs/1706.06083))**: leaky ReLUs."
+    )
+
+
+def test_radii_of_suites_read_as_those_of_files():
+    page = PAGES["docs/threat-models.md"]
+    assert "| [`flagship`](../threat_models/flagship.toml) | hide | linf 8/255 |" in page
 
 
 def test_signatures():

@@ -49,8 +49,8 @@ def prose_of_a_line(line: str) -> str:
 
 def differs(part: str) -> str:
     """A difference from the paper, with its first words set apart."""
-    head, _, rest = part.partition(":")
-    return f"**{head}**:{prose(rest)}"
+    head, _, rest = part.partition(": ")  # with its space: "arXiv:" ends nothing
+    return f"**{prose(head)}**: {prose(rest)}"
 
 
 def entries(things: list[Any], room: str, shown: set[Any]) -> list[str]:

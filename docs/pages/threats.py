@@ -6,6 +6,7 @@ from typing import Any
 from docs.pages.docstrings import parsed
 from docs.pages.markdown import code, link, page, prose, table
 from oodattack.threat import Suite, Sweep, Threat, ThreatModel, direction, preset_folder, presets, read_threat
+from oodattack.threat.wanted import in_255ths
 
 INTRODUCTION = """# Threat models
 
@@ -55,14 +56,19 @@ def attributes(kind: type) -> str:
     return table(["field", ""], [(f"`{name}`", prose(words)) for name, words in said])
 
 
+def radius(limits: ThreatModel) -> str:
+    """The radius of a ball, as a file would have it."""
+    return in_255ths(limits.eps) if limits.norm == "linf" else f"{limits.eps:g}"
+
+
 def row(name: str, threat: Threat) -> tuple[str, ...]:
     """A shipped threat model in a line."""
     raw: dict[str, Any] = tomllib.loads(presets()[name].read_text(encoding="utf-8"))
     first = threat if isinstance(threat, ThreatModel) else threat.members[0]
     eps = (
-        f"{first.eps:g} to {threat.members[-1].eps:g}"
+        f"{radius(first)} to {radius(threat.members[-1])}"
         if isinstance(threat, Sweep)
-        else raw.get("eps", f"{first.eps:g}")
+        else raw.get("eps", radius(first))
     )
     attack = f"`{first.attack}`"
     queries: int | str = first.queries
