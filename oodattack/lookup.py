@@ -10,11 +10,12 @@ from typing import Any
 
 
 def unknown(argument: str, name: str, names: Sequence[str]) -> ValueError:
-    """The error for a name that is not among `names`: it lists them and suggests the closest, or a file."""
+    """The error for a name that is not among `names`: the closest, or a file, comes first, as the list may be long."""
     same = [known for known in names if known.lower() == name.lower()]
     close = same or difflib.get_close_matches(name, names, n=1)
-    remedy = f"Did you mean {meant!r}?" if (meant := on_disk(name, names) or "".join(close)) else "Pick one of them."
-    return ValueError(f"`{argument}` must be one of {', '.join(names)}, got {name!r}. {remedy}")
+    rule = f"`{argument}` must be one of {', '.join(names)}, got {name!r}."
+    meant = on_disk(name, names) or "".join(close)
+    return ValueError(f"Did you mean {meant!r}? {rule}" if meant else f"{rule} Pick one of them.")
 
 
 def on_disk(name: str, names: Sequence[str]) -> str:

@@ -662,6 +662,10 @@ WRONG = {
     "shape": ({"ood": torch.rand(3, 3, 4, 4)}, r"`near` must have the shape of .*, \(1, 4, 4\), got \(3, 4, 4\)"),
     "range": ({"ood": OOD * 255}, r"`near` must be in \[0, 1\], got \[78.*Divide 8-bit values by 255"),
     "NaN images": ({"ood": OOD / 0 * 0}, "`near` must be finite, got NaN or infinity"),
+    "two NaN images": (
+        {"ood": torch.stack([OOD[0], OOD[1] / 0, OOD[1], OOD[0] / 0 * 0])},
+        r"`near` must be finite, got NaN or infinity in 2 of 4 images, the first in row 1\. Remove those images\.",
+    ),
     "id range": ({"id": ID - 1}, r"`id` must be in \[0, 1\]"),
     "id range again": ({"id": ID - 1, "ood": {"id": OOD}}, r"`id` must be in \[0, 1\]"),
     "bytes": ({"ood": torch.zeros(3, 1, 4, 4, dtype=torch.uint8)}, "`near` must be floating point, got torch.uint8"),

@@ -264,7 +264,7 @@ def test_missing_file_and_unknown_name(tmp_path):
         (tmp_path / "folder.toml").mkdir()
         read_threat(tmp_path / "folder.toml")
     with pytest.raises(
-        ValueError, match=r"`threat` must be one of .*FILE.toml, got 'linf8-255'. Did you mean 'linf-8-255'\?"
+        ValueError, match=r"Did you mean 'linf-8-255'\? `threat` must be one of .*FILE.toml, got 'linf8-255'\."
     ):
         read_threat("linf8-255")
 

@@ -45,7 +45,11 @@ def check_images(x: Tensor, name: str) -> Tensor:
     edges = torch.stack([torch.stack(block.detach().aminmax()) for block in blocks(x)])  # NaN if any value is
     low, high = edges[:, 0].amin().item(), edges[:, 1].amax().item()
     if not low - low == high - high == 0:
-        raise ValueError(f"`{name}` must be finite, got NaN or infinity. Remove those images.")
+        bad = torch.cat([~block.isfinite().flatten(1).all(dim=1) for block in blocks(x)]).nonzero().flatten()
+        raise ValueError(
+            f"`{name}` must be finite, got NaN or infinity in {len(bad)} of {len(x)} images, the first in row "
+            f"{bad[0].item()}. Remove those images."
+        )
     if low < 0 or high > 1:
         raise ValueError(
             f"`{name}` must be in [0, 1], got [{low:.3g}, {high:.3g}]. "

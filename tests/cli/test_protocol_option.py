@@ -94,7 +94,7 @@ def test_an_unknown_protocol(workplace, capsys, command):
     assert main([*command.split(), "--protocol", "resize32"]) == 2
     out, err = capsys.readouterr()
     assert out == "" and len(err.splitlines()) == 1 and "protocol` must be one of keep" in err
-    assert "got 'resize32'. Did you mean 'resize-32'?" in err
+    assert "Did you mean 'resize-32'? `" in err and "got 'resize32'." in err
     assert sorted(workplace.rglob("*")) == before
 
 

@@ -145,6 +145,6 @@ def test_protocols_of_arrays_and_built_in_sets(tmp_path):
 
 def test_unknown_protocol():
     with pytest.raises(
-        ValueError, match=r"`protocol` must be one of keep, .*got 'resize32'\. Did you mean 'resize-32'\?"
+        ValueError, match=r"Did you mean 'resize-32'\? `protocol` must be one of keep, .*got 'resize32'\."
     ):
         load("digits", seed=0, protocol="resize32")

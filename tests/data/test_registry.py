@@ -78,7 +78,7 @@ def test_samples_of_digits_keep_their_labels():
 
 
 WRONG = {
-    "misspelt": ({"name": "spiral"}, r"`name` must be one of digits, .*, got 'spiral'. Did you mean 'spirals'\?"),
+    "misspelt": ({"name": "spiral"}, r"Did you mean 'spirals'\? `name` must be one of digits, .*, got 'spiral'\."),
     "strange": ({"name": "xyz"}, r"`name` must be one of digits, .*pkg.mod:callable, got 'xyz'. Pick one of them."),
     "too many": ({"name": "digits", "samples": 326}, "`samples` must be in 1..325 for `digits`, got 326"),
     "none": ({"name": "noise", "samples": 0}, "`samples` must be >= 1, got 0"),
@@ -97,7 +97,7 @@ WRONG = {
     "no folder": ({"name": "folder:nowhere"}, "`folder:nowhere` must name a folder, got none at nowhere"),
     "folder parts": ({"name": "folder:a", "part": "train"}, "`part` must be one of test for `folder:a`, got 'train'"),
     "folder size": ({"name": "folder:a", "size": 4}, "`size` must be >= 8, got 4"),
-    "no set": ({"name": "cifar10"}, "`name` must be one of digits, .*, got 'cifar10'. Did you mean 'cifar-10'"),
+    "no set": ({"name": "cifar10"}, r"Did you mean 'cifar-10'\? `name` must be one of digits, .*, got 'cifar10'\."),
     "too many parts": ({"name": "os:times"}, r"`os:times` must return images or \(images, labels\), got a tuple of 5"),
     "no images": ({"name": "os:getcwd"}, "`os:getcwd` must hold uint8 or floating-point images"),
 }

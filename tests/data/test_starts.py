@@ -41,7 +41,9 @@ def test_picture_from_disk(tmp_path):
 
 
 def test_errors():
-    with pytest.raises(ValueError, match=r"`kind` must be one of noise, .*got 'color-spiral'. Did you mean 'colour-sp"):
+    with pytest.raises(
+        ValueError, match=r"Did you mean 'colour-spiral'\? `kind` must be one of noise, .*got 'color-spiral'\."
+    ):
         start_images("color-spiral", 1, channels=3, size=16, seed=0)
     with pytest.raises(ValueError, match=r"`picture:nowhere\.png` must name a file"):
         start_images("picture:nowhere.png", 1, channels=3, size=16, seed=0)

@@ -12,8 +12,8 @@ def test_torchvision_by_name():
 
 
 WRONG = {
-    "misspelt": ("smal", 1, 6, r"`name` must be one of small, .*got 'smal'. Did you mean 'small'\?"),
-    "torchvision": ("torchvision:resnet81", 3, 6, r"got 'resnet81'. Did you mean 'resnet18'\?"),
+    "misspelt": ("smal", 1, 6, r"Did you mean 'small'\? `name` must be one of small, .*got 'smal'\."),
+    "torchvision": ("torchvision:resnet81", 3, 6, r"Did you mean 'resnet18'\? .*got 'resnet81'\."),
     "detection": ("torchvision:fasterrcnn_resnet50_fpn", 3, 6, "`torchvision:NAME` must be one of alexnet"),
     "grey": ("torchvision:resnet18", 1, 6, "`channels` must be 3 for `torchvision:resnet18`, got 1"),
     "channels": ("small", 0, 6, "`channels` must be >= 1 and `classes` >= 2, got 0 and 6"),
@@ -95,7 +95,7 @@ def test_own_networks_and_user_code_have_no_preprocessing(name):
 UNKNOWN = {
     "own": (
         "vgg14",
-        r"`name` must be one of small, .*timm:NAME, pkg.mod:callable, got 'vgg14'. Did you mean 'vgg13'\?",
+        r"Did you mean 'vgg13'\? `name` must be one of small, .*timm:NAME, pkg.mod:callable, got 'vgg14'\.",
     ),
     "torchvision": ("torchvision:resnet81", "got 'resnet81'"),
     "weights": (

@@ -24,7 +24,7 @@ def test_there_is_a_recipe_for_every_objective():
 
 
 def test_unknown_recipe_is_named():
-    with pytest.raises(ValueError, match=r"`recipe` must be one of ce, gq.*got 'gregg'\. Did you mean 'greg'\?"):
+    with pytest.raises(ValueError, match=r"Did you mean 'greg'\? `recipe` must be one of ce, gq.*got 'gregg'\."):
         find_recipe("gregg")
 
 
