@@ -43,7 +43,7 @@ def guided_backprop(net: Classifier, x: Tensor, *, sum_channels: bool = False, b
         if not relus.seen:
             raise ValueError(
                 "guided backpropagation must have ReLUs to guide, got a network that calls none, or hides them in "
-                'TorchScript. Take another method, such as "integrated-gradients".'
+                'TorchScript. Take another detector, or in Python method="integrated-gradients".'
             )
         top = chosen_logit(logits, logits.detach().argmax(dim=1))
         (found,) = torch.autograd.grad(top.sum(), leaf, create_graph=graph)

@@ -104,6 +104,6 @@ class BentRelus(TorchFunctionMode):
         if func in UNGUIDED:
             raise ValueError(
                 f"guided backpropagation must have ReLUs as activations, got {name!r}, for which it has no rule. "
-                'Take another method, such as "integrated-gradients".'
+                'Take another detector, or in Python method="integrated-gradients".'
             )
         return None

@@ -144,6 +144,14 @@ def test_a_network_without_stages_is_told_who_wants_them_and_how_to_do_without(n
     )
 
 
+@pytest.mark.parametrize("act", [nn.LeakyReLU(), nn.Identity()])
+def test_a_network_that_cannot_be_guided_is_told_how_to_do_without(act):
+    net = Classifier(nn.Sequential(nn.Conv2d(1, 4, 3), act, nn.Flatten(), nn.Linear(16, 3)).eval())
+    remedy = r'Take another detector, or in Python method="integrated-gradients"\.'
+    with pytest.raises(ValueError, match=f"^detector 'sal-agg\\+mls': guided backpropagation must have .*{remedy}$"):
+        build_detector("sal-agg+mls", [net], Fit(images(12), torch.arange(12) % 3, images(6).sqrt()), CPU)
+
+
 def test_a_bare_detector_is_built_in_the_type_of_the_job(monkeypatch):
     monkeypatch.setitem(DETECTORS, "auto-encoder", ROWS["auto-encoder"])
     found = build_detector("auto-encoder", [], Fit(images(8).double(), torch.zeros(8)), CPU, torch.float64)
