@@ -12,6 +12,7 @@ SPEAKS = re.compile(r"\b(must|got)\b")  # what a rule and a value are told by
 REMEDY = re.compile(r"\. (\S.*[.?]|\{\})$", re.DOTALL)  # after the sentence with them, another one
 NOT_WHOLE = {  # texts that are parts of a message, in which another text ends with a remedy
     "evaluation/declared.py": 3,  # rules
+    "lookup.py": 1,  # a rule, before which the name that was meant may stand
     "threat/files.py": 1,  # a rule
     "threat/model.py": 2,  # complaints about one field, which `Strict` completes
     "threat/strict.py": 2,  # rules

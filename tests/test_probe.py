@@ -27,9 +27,16 @@ def look(f, x=X, seed=0):
 
 def test_a_linear_score_is_all_right():
     found = look(linear)
-    assert found._replace(across=1.0) == Probe(16, True, along=1.0, uphill=1.0, across=1.0)
+    assert found._replace(across=1.0, denied=0.0) == Probe(16, True, along=1.0, uphill=1.0, across=1.0, denied=0.0)
     assert found.across == pytest.approx(1, abs=1e-9)
+    assert found.denied == pytest.approx(0, abs=1e-9)
     assert trouble(found) is None
+
+
+def test_what_a_gradient_lacks_has_the_length_of_what_is_hidden():
+    lacking = look(lambda x: linear(x) + (OTHER * x.detach()).flatten(1).sum(1))
+    assert lacking.denied == pytest.approx(OTHER.norm().item(), rel=0.3)  # two random directions a row
+    assert look(linear).denied < 1e-6 * WEIGHT.norm()
 
 
 def kinks():
