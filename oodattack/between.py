@@ -91,7 +91,7 @@ def unexplained_share(f: Score, a: Tensor, b: Tensor, *, at_once: int = PAIRS) -
     some = rough[:REFINED]  # pairs come in random order
     for segments in SEGMENTS[1:]:
         if len(some):
-            some = some[left(some, segments) > ROUGH]
+            some = some[~(left(some, segments) <= ROUGH)]  # NaN settles nothing
     return len(some) / max(min(len(rough), REFINED), 1) * len(rough) / known
 
 

@@ -21,6 +21,7 @@ def own_words(error: BaseException) -> str | None:
     """The message of an error that this package raised itself, which says what to do; None of any other."""
     frames = traceback.extract_tb(error.__traceback__)
     ours = isinstance(error, (ValueError, TypeError)) and bool(frames) and frames[-1].filename.startswith(NOBODYS[0])
+    ours = ours and (frames[-1].line or "").startswith("raise ")  # not a call of ours that Python refused
     return " ".join(str(error).split()) if ours else None
 
 

@@ -89,7 +89,7 @@ def sha256_of_networks(detectors: Mapping[str, object]) -> dict[str, str]:
             continue
         other = first.setdefault(network, name)
         changed = digest != (found.get(network) or digest)
-        if changed and not same_network(behind(detectors[other]), behind(detectors[name])):
+        if changed and not alike(detectors[other], detectors[name]):
             raise ValueError(
                 f"`detector` must have one network called {network!r}, got other weights behind {other!r} and "
                 f"{name!r}. Name them apart after the @."
@@ -104,6 +104,19 @@ def same_network(a: object, b: object) -> bool:
     return all(any(begin_alike(t, u) for u in other) for t in mine) or all(
         any(begin_alike(t, u) for u in mine) for t in other
     )
+
+
+def alike(a: object, b: object) -> bool:
+    """Whether two detectors may stand on one network; of two that do not say which part it is, each may have more."""
+    unsaid = not (hasattr(a, "net") or hasattr(b, "net"))
+    return same_network(behind(a), behind(b)) or (unsaid and same_parts(a, b))
+
+
+def same_parts(a: object, b: object) -> bool:
+    """Whether two modules, each with something of its own, share tensors by name, and those are equal."""
+    mine, other = (dict(m.state_dict()) if isinstance(m, nn.Module) else {} for m in (a, b))
+    both = mine.keys() & other.keys()
+    return bool(both) and all(begin_alike(mine[name], other[name]) for name in both)
 
 
 def begin_alike(a: Tensor, b: Tensor) -> bool:

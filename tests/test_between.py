@@ -64,6 +64,13 @@ def test_two_jumps_do_not_make_up_for_one_another():
     assert unexplained_share(up_and_down, a, b) > 0.9
 
 
+def test_a_gradient_that_is_no_number_settles_nothing():
+    root = lambda x: ((mean(x) - 0.65).abs() - 0.006).clamp(min=0).sqrt()  # of 0: its slope there is NaN
+    jump = lambda x: mean(x) + 3.0 * (mean(x) > 0.65)
+    assert unexplained_share(jump, *away()) > 0.9
+    assert unexplained_share(lambda x: jump(x) + 1e-3 * root(x), *away()) > 0.9
+
+
 def test_the_gradient_of_another_function_is_told():
     assert unexplained_share(lambda x: mean(Flipped.apply(x)), *away()) == 1
 

@@ -594,6 +594,19 @@ def test_a_network_inside_a_detector_of_ones_own_is_the_same():
         sha256_of_networks({"mine@ce": Mine(b), "msp@ce": MSP(a)})
 
 
+def test_two_detectors_of_ones_own_may_stand_on_one_network():
+    class Own(nn.Module):
+        def __init__(self, body, name):
+            super().__init__()
+            self.body = body
+            self.register_buffer(name, torch.rand(3))
+
+    a, b = (nn.Linear(4, 3) for _ in range(2))
+    assert len(sha256_of_networks({"maha@r": Own(a, "means"), "knn@r": Own(a, "bank")})) == 1
+    with pytest.raises(ValueError, match="must have one network called 'r'"):
+        sha256_of_networks({"maha@r": Own(a, "means"), "knn@r": Own(b, "bank")})
+
+
 def test_a_network_behind_many_detectors_is_hashed_once(monkeypatch):
     net, calls = Classifier(nn.Linear(16, 3)), []
     monkeypatch.setattr(identity, "sha256_of_module", lambda module: calls.append(module) or "digest")
@@ -702,6 +715,28 @@ def test_wrong_use(options, message):
     with pytest.raises(ValueError, match=message) as caught:
         run(**options)
     assert "\n" not in str(caught.value)
+
+
+def test_a_detector_that_is_called_wrongly_is_not_answered_in_our_name():
+    with pytest.raises(ValueError, match=r"must score images \(1, 4, 4\), got TypeError: .*'y'\. Correct detector"):
+        run(lambda x, y: x.mean((1, 2, 3)))
+
+
+def test_a_black_box_is_not_asked_beside_its_images(monkeypatch):
+    """Rows that a score without any gradient is asked before a search, of two sets as of one but for their scores."""
+    asked = []
+
+    def blind(x):
+        asked.append(len(x))
+        return torch.as_tensor(brightness(x).detach().numpy())
+
+    def rows(**sets):
+        asked.clear()
+        evaluate(blind, id=ID, ood=sets, threats=[threat(queries=2)], seed=0)
+        return sum(asked)
+
+    one, two = rows(a=OOD), rows(a=OOD, b=OOD.flip(3))
+    assert two - one <= one - len(ID)
 
 
 def test_images_that_look_channels_last_are_told_so():

@@ -58,8 +58,8 @@ def adversarial_images(
         progress: see `evaluate`.
 
     Returns:
-        Shape, type and device of `x`, values in [0, 1], row i within the threat model around `x[i]`, whether it fools
-        the detector or not.
+        Shape, type and device of `x`, values in [0, 1], row i within the threat model around `x[i]` (of one with
+        `after`, around what that returned), whether it fools the detector or not.
 
     Raises:
         ValueError: a sweep, or a threat that moves ID images or begins elsewhere than at `x`; several detectors; a

@@ -12,7 +12,7 @@ from oodattack.evaluation.subject import Between, Subject
 from oodattack.metrics import auroc
 from oodattack.numbers import accepted, crossing, deployed, matched, numbers
 from oodattack.report import Certified, Result
-from oodattack.threat import ON_A_SCORE, Threat, direction, limits_of, members_of, other_goal, whole_box
+from oodattack.threat import ON_A_SCORE, Threat, direction, in_a_ball, limits_of, members_of, other_goal, whole_box
 
 
 class Checks(NamedTuple):
@@ -107,7 +107,8 @@ def denied_auroc(
         dims: D, numbers in an image.
     """
     limits, slope = limits_of(threat), subject.denied.get(ood_name)
-    if slope is None or not outcome.white_box or limits.aim not in ON_A_SCORE or limits.norm not in ("linf", "l2"):
+    plain = limits.aim in ON_A_SCORE and limits.norm in ("linf", "l2") and in_a_ball(threat)
+    if slope is None or not (plain and outcome.white_box):
         return None
     far = limits.eps * slope * (dims**0.5 if limits.norm == "linf" else 1)
     id_scores, ood_scores = (scores.double() for scores in attacked_scores(clean, outcome))

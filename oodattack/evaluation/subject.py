@@ -95,10 +95,13 @@ class _Probed(NamedTuple):
         alike = min(likeness(probes) for probes in looked.values())
         if not any(found.values()) and alike >= ALIKE:
             return None, found, denied
-        kept = [keeping_graph(self.detector, at, seed=self.seed) for x in some.values() for at in (x, self.beside(x))]
-        if not all(kept):
-            return None, found, denied
-        surrogate = kept[0]
+        surrogate = None
+        for x in some.values():
+            for at in (x, self.beside(x)):
+                kept = keeping_graph(self.detector, at, seed=self.seed)
+                if kept is None:
+                    return None, found, denied
+                surrogate = surrogate or kept
         assert surrogate is not None
         if not any(found.values()):  # a graph that was whole is not worth a word
             looked = {which: self.twice(surrogate.score, x) for which, x in some.items()}
@@ -109,7 +112,8 @@ class _Probed(NamedTuple):
     def twice(self, f: Score, x: Tensor) -> tuple[Probe, Probe]:
         """What a probe says at images, and beside them, where searches begin."""
         asked = partial(answered, f)
-        return probe(asked, x, seed=self.seed), probe(asked, self.beside(x), seed=self.seed)
+        there = probe(asked, x, seed=self.seed)
+        return there, probe(asked, self.beside(x), seed=self.seed) if there.exists else there
 
     def beside(self, x: Tensor) -> Tensor:
         """The images with noise on them."""

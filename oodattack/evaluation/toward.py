@@ -12,7 +12,7 @@ from oodattack.evaluation.outcome import Clean, Outcome, attacked_scores
 from oodattack.evaluation.setup import Setup
 from oodattack.geometry import uphill
 from oodattack.metrics import auroc
-from oodattack.threat import ON_A_SCORE, Suite, ThreatModel, limits_of
+from oodattack.threat import ON_A_SCORE, Suite, ThreatModel, in_a_ball, limits_of
 
 BLURS = (2, 4, 8)  # sides of the boxes between one band of frequencies and the next
 ROWS = 64  # of a set that are moved
@@ -50,7 +50,7 @@ class Toward:
             outcome: of the search.
         """
         limits = limits_of(threat)
-        plain = limits.aim in ON_A_SCORE and limits.norm in NORMS and limits.after is None
+        plain = limits.aim in ON_A_SCORE and limits.norm in NORMS and limits.after is None and in_a_ball(threat)
         if not (plain and outcome.white_box and self.setup.subjects[name].repeatable):
             return None
         found, moved = dict(zip((1, -1), attacked_scores(clean, outcome), strict=True)), {1: clean.id, -1: clean.ood}

@@ -101,7 +101,8 @@ def judge_by(name: str, f: Callable[[Tensor], Tensor], x_id: Tensor) -> Judge:
 
 def judge_of(name: str, score: Callable[[Tensor], Tensor], usual: Tensor) -> Judge:
     """The judge by a score, from the scores (N,) of ID images."""
-    low, high = usual.double().quantile(usual.new_tensor([1 - USUAL, USUAL]).double()).tolist()
+    levels = torch.tensor([1 - USUAL, USUAL], dtype=torch.float64, device=usual.device)
+    low, high = usual.double().quantile(levels).tolist()
     return Judge(name, score, high, material=MATERIAL * (high - low), images=len(usual))
 
 

@@ -15,6 +15,8 @@ from oodattack.runs.manifest import MANIFEST
 
 PASSING = re.compile(rf".+\.\d+\.partial|{PREFIX}.*")  # files; see `replace_file` and `room_on_disk`
 
+PARTS = ("journal", "inputs", "clean", "shards", "detectors")  # folders of a run that has not come to its report
+
 
 class Interrupted(KeyboardInterrupt):
     """Ctrl-C in the middle of a run; the message says how to go on."""
@@ -68,7 +70,7 @@ def forget(folder: Path) -> bool:
     """Take away what a run that failed has written, unless a block of a search was finished; whether it did."""
     if any((folder / "journal").glob("*.block")):
         return False
-    for name in ("journal", "inputs", "clean", "shards", "detectors"):
+    for name in PARTS:
         rmtree(folder / name, ignore_errors=True)
     for name in (PLAN, INDEX):
         (folder / name).unlink(missing_ok=True)

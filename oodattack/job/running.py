@@ -20,7 +20,7 @@ from oodattack.gallery.run_page import write_page
 from oodattack.job.ask import DEFAULT_DETECTORS, DEFAULT_THREATS, ON_A_MODEL, Job
 from oodattack.job.detectors import Wanted, build_detector, split_name
 from oodattack.job.device import checked_device
-from oodattack.job.folder import Interrupted, forget, run_directory, tidy, write_sheet
+from oodattack.job.folder import PARTS, Interrupted, forget, run_directory, tidy, write_sheet
 from oodattack.job.images import Loaded, fit_images, fit_moved, load_images
 from oodattack.job.networks import Network, learnt_by, load_networks
 from oodattack.job.planned import checked_before, checked_now, job_of, plan_of
@@ -93,7 +93,14 @@ def resume(folder: Path, *, progress: Progress | None = None) -> tuple[Report, P
         Interrupted: Ctrl-C.
     """
     if folder.is_dir() and not (folder / PLAN).exists() and not (folder / "journal").exists():
-        elsewhere = ", with a new --out" if any(folder.iterdir()) else ""
+        inside = sorted(path.name for path in folder.iterdir())
+        strange = [name for name in inside if name not in PARTS and not name.startswith(PLAN)]
+        if strange:
+            raise ValueError(
+                f"{folder}: `--resume` must name the directory of a run, got one with {strange[0]} and without "
+                f"{PLAN}. Check the path."
+            )
+        elsewhere = ", with a new --out" if inside else ""
         raise ValueError(
             f"{folder}: a run must have a plan to go on with, got none: nothing was finished before it stopped. "
             f"Give the run command again{elsewhere}."

@@ -1,6 +1,7 @@
 """Networks that a detector of the table cannot tell anything on, as far as images and labels show."""
 
 from collections.abc import Mapping
+from contextlib import suppress
 
 import torch
 from torch import Tensor
@@ -20,12 +21,16 @@ def check_open(name: str, detector: object, x: Tensor) -> None:
     Raises:
         ValueError: no norm layer is followed by an activation with a flat part: the score is a constant.
     """
-    if isinstance(detector, GaiaZ) and detector.surrogate is not None:
+    if not isinstance(detector, GaiaZ) or detector.surrogate is None:
+        return
+    refused = None
+    with torch.no_grad(), suppress(Exception):  # images that a network does not take: scoring says so
         try:
-            with torch.no_grad():
-                detector.surrogate.score(x)
+            detector.surrogate.score(x)
         except ValueError as error:
-            raise ValueError(f"detector {name!r}: {error}") from error
+            refused = error if bool((detector(x) == 1).all()) else None  # else there is a ReLU, in other words
+    if refused is not None:
+        raise ValueError(f"detector {name!r}: {refused}") from refused
 
 
 def check_outlier_class(name: str, network: Network, x: Tensor, labels: Mapping[str, Tensor | None]) -> None:
@@ -42,10 +47,11 @@ def check_outlier_class(name: str, network: Network, x: Tensor, labels: Mapping[
     """
     if name != OF_THE_CLASS or network.whole is not network.net:  # else its record has told
         return
-    with torch.no_grad():
+    logits = None
+    with torch.no_grad(), suppress(Exception):  # as above
         logits = network.net.logits(x).shape[1]
     for option, y in labels.items():
-        if y is not None and (highest := int(y.max())) >= logits - 1:
+        if y is not None and logits is not None and (highest := int(y.max())) >= logits - 1:
             raise ValueError(
                 f"`--detector` {OF_THE_CLASS} must have a network with an outlier class behind those of ID images, got "
                 f"{logits} logits for labels 0..{highest} of {option}. Take a network with one, such as `oodattack "

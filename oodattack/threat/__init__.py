@@ -14,7 +14,7 @@ from oodattack.threat.group import (
 )
 from oodattack.threat.model import ON_A_SCORE, OUTSIDE, STARTS, ThreatModel
 from oodattack.threat.strict import Misfit, validated
-from oodattack.threat.wanted import covers, direction, in_short, other_goal, whole_box
+from oodattack.threat.wanted import covers, direction, in_a_ball, in_short, other_goal, whole_box
 
 __all__ = [
     "ON_A_SCORE",
@@ -30,6 +30,7 @@ __all__ = [
     "direction",
     "each_radius",
     "file_hash",
+    "in_a_ball",
     "in_short",
     "limits_of",
     "members_of",

@@ -38,11 +38,13 @@ def in_255ths(eps: float) -> str:
 
 def whole_box(threat: Threat) -> bool:
     """Whether an attacker on a score may use the whole box, in every search: every detector must fall to that."""
+    largest = all((m.norm, m.eps) == ("linf", 1) and m.aim in ON_A_SCORE for m in members_of(threat))
+    return largest and in_a_ball(threat)
 
-    def whole(m: ThreatModel) -> bool:
-        return (m.norm, m.eps, m.limit, m.severity) == ("linf", 1, None, None) and m.aim in ON_A_SCORE
 
-    return all(whole(m) for m in members_of(threat))
+def in_a_ball(threat: Threat) -> bool:
+    """Whether the ball is all that bounds an attacker: distortions have a limit of their own within it."""
+    return all(m.limit is None and m.severity is None for m in members_of(threat))
 
 
 def covers(other: Threat, threat: Threat) -> bool:

@@ -124,6 +124,20 @@ def test_counts_of_zero_gradients_are_taken_where_there_can_be_some(name, act):
     check_open("gaia-a", build_detector("gaia-a", [net], None, CPU), images(1))
 
 
+class Clipped(nn.Module):
+    def forward(self, x):
+        return torch.where(x > 0, x, 0)
+
+
+def test_what_a_network_does_in_other_words_is_no_reason_to_refuse_it():
+    net = Classifier(nn.Sequential(nn.Flatten(), nn.BatchNorm1d(16), Clipped(), nn.Linear(16, 3)).eval())
+    net.network[1].running_mean.fill_(0.5)  # else all of it is open
+    check_open("gaia-z", build_detector("gaia-z", [net], None, CPU), images(1))
+    check_open("gaia-z", build_detector("gaia-z", [net], None, CPU), images(1, size=5))  # which it does not take
+    known = {"--id": torch.tensor([0, 2])}
+    check_outlier_class("outlier-class", Network(net, None, net), images(1, size=5), known)
+
+
 LAYERS = {
     "rankfeat": "RankFeat(net, layers=[...])",
     "mahalanobis-layers": "fit_mahalanobis_layers(net, x, y, layers=[...])",

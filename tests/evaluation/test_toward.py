@@ -60,13 +60,14 @@ def test_id_images_move_the_other_way():
     assert found.verdict == "inconclusive" and found.indicators["toward_lead"] > 0.5
 
 
-@pytest.mark.parametrize("threat", ["liang-score", "square-5k", "patch-8", "fmn-linf"])
+@pytest.mark.parametrize("threat", ["liang-score", "square-5k", "patch-8", "fmn-linf", "semantic-stadv"])
 def test_searches_of_other_kinds_have_no_such_floor(threat):
     x = [torch.nn.functional.interpolate(some, 16) for some in (OOD, ID, images(8, ood=False, seed=2))]
     limits = read_threat(threat).model_dump() | {"name": "short", "queries": 5}
     short = type(read_threat(threat)).model_validate(limits)
     report = evaluate(brightness, id=x[1], ood={"ood": x[0]}, threats=[short], targets=x[2], seed=0)
     assert report.results[0].indicators["toward_lead"] is None
+    assert report.results[0].indicators["denied_auroc"] is None
 
 
 def test_a_score_that_draws_is_not_asked():

@@ -180,6 +180,10 @@ def test_a_run_that_was_stopped_before_it_had_finished_anything_is_given_again(p
     (place / "out" / "plan.json.7.partial").touch()
     assert main(RESUME) == 2
     assert capsys.readouterr().err == f"oodattack: {said} command again, with a new --out.\n"
+    (place / "out" / "notes.txt").touch()  # no run has made that
+    assert main(RESUME) == 2
+    rule = "`--resume` must name the directory of a run, got one with notes.txt and without plan.json"
+    assert capsys.readouterr().err == f"oodattack: out: {rule}. Check the path.\n"
 
 
 @pytest.mark.parametrize("what", CHANGES)
