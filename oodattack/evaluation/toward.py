@@ -69,14 +69,22 @@ class Toward:
     ) -> Tensor:
         """Highest (sign 1) or lowest (-1) score of each image before and after the moves, shape (N,)."""
         if ood_name not in self._bands:
-            means = [some[evenly(len(some), OF_MEANS).to(x.device)].mean(dim=0) for some in (self.setup.id, x)]
-            self._bands[ood_name] = list(bands(means[0] - means[1]))
+            self._bands[ood_name] = list(bands(mean_of(self.setup.id) - mean_of(x)))
         worst = sign * before
         for band in self._bands[ood_name]:
             up = uphill((-sign * band).expand_as(images), images, limits.norm)
             scores = self.setup.score(name, limits.project(images + limits.reach * up, images), "images", finite=False)
             worst = torch.maximum(worst, sign * scores.where(scores.isfinite(), before))
         return sign * worst
+
+
+def mean_of(x: Tensor) -> Tensor:
+    """Mean image of at most 512, shape (C, H, W); a few are in memory at a time."""
+    rows = evenly(len(x), OF_MEANS)
+    total = torch.zeros_like(x[0])
+    for some in rows.split(ROWS):
+        total += x[some.to(x.device)].sum(dim=0)
+    return total / len(rows)
 
 
 def bands(difference: Tensor) -> Iterator[Tensor]:

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from oodattack import evaluate, read_threat
-from oodattack.evaluation.toward import bands
+from oodattack.evaluation.toward import bands, mean_of
 
 SIZE = 8
 CHECKER = torch.tensor([[(-1.0) ** (i + j) for j in range(SIZE)] for i in range(SIZE)])
@@ -79,6 +79,12 @@ def test_moves_that_make_a_score_infinite_do_not_count():
     odds = lambda x: brightness(x).log() - (1 - brightness(x)).log()  # -inf on black
     found = results(odds, "linf-8-255")
     assert found["linf-8-255"].verdict == "holds"
+
+
+def test_the_mean_of_many_images_is_that_of_rows_all_over_them():
+    x = torch.arange(5000.0).view(-1, 1, 1, 1) / 5000
+    assert mean_of(x).item() == pytest.approx(0.5, abs=1e-3)
+    assert torch.allclose(mean_of(ID), ID.mean(dim=0))
 
 
 def test_bands_add_up_to_the_image():
