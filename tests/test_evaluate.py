@@ -14,7 +14,7 @@ from oodattack.detectors import MSP, OutlierClass
 from oodattack.evaluation import evaluate, sides
 from oodattack.evaluation.check import check_disjoint, exact_digests
 from oodattack.evaluation.outcome import Outcome, Scored, Side, worst
-from oodattack.evaluation.search import Hunted
+from oodattack.evaluation.search import Rows
 from oodattack.identity import sha256_of, sha256_of_networks
 from oodattack.job.id_classes import id_classes
 from oodattack.keep_graph import NAME
@@ -1068,7 +1068,7 @@ def test_a_composed_attack_is_stuck_on_rows_that_neither_of_the_two_moved(monkey
     first, second = ([True, False, True, False], [True, True, False, False])
     ends = iter([first, second])
 
-    def search(setup, prey, limits, names, rows):
+    def search(setup, quarry, limits, names, rows):
         side = plain._replace(clean_best=torch.tensor(next(ends)))
         return {names[0]: Scored(side, rows.x)}
 
@@ -1076,7 +1076,7 @@ def test_a_composed_attack_is_stuck_on_rows_that_neither_of_the_two_moved(monkey
     plain = Side(*[zeros] * 8, zeros.bool(), zeros, None, None, None, None, zeros)
     monkeypatch.setattr(sides, "attack_ood", search)
     setup = SimpleNamespace(plan=lambda name, limits: (None, limits), target_rows=lambda *_: None)
-    rows = Hunted("near", OOD[:4], {"d": zeros}, range(4))
+    rows = Rows("near", OOD[:4], {"d": zeros}, range(4))
     found = sides.attack_twice(setup, None, threat("then", after=threat("first")), "d", rows)
     assert found.clean_best.tolist() == [True, False, False, False]
 

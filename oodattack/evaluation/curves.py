@@ -13,11 +13,11 @@ from oodattack.report import Curve, Result
 from oodattack.threat import ON_A_SCORE, ThreatModel
 
 
-def queries_curve(setup: Setup, prey: Quarry, limits: ThreatModel, x: torch.Tensor, outcome: Outcome) -> Outcome:
+def queries_curve(setup: Setup, quarry: Quarry, limits: ThreatModel, x: torch.Tensor, outcome: Outcome) -> Outcome:
     """Add AUROC along the search, and how far its restarts are apart, in the scale that the search follows."""
     if limits.aim not in ON_A_SCORE or limits.objective == "misclassify":
         return outcome
-    f = prey.judge or prey.f
+    f = quarry.judge or quarry.f
     clean = {-1: setup.values(f, x).cpu(), 1: setup.values(f, setup.id).cpu()}
 
     def left(field: str) -> list[float]:
@@ -37,8 +37,8 @@ def queries_curve(setup: Setup, prey: Quarry, limits: ThreatModel, x: torch.Tens
         curve += [(float(before + q), a) for q, a in zip(milestones(limits.queries), left("history"), strict=True)]
     return outcome._replace(
         curve=curve,
-        curve_is_exact=prey.exact or prey.judge is not None,
-        rising_share=None if prey.judge or limits.draws else rising(outcome, milestones(limits.queries)),
+        curve_is_exact=quarry.exact or quarry.judge is not None,
+        rising_share=None if quarry.judge or limits.draws else rising(outcome, milestones(limits.queries)),
         unfinished_drop=unfinished(curve, after=before),
         restart_spread=spread,
     )

@@ -58,14 +58,14 @@ class Objective(NamedTuple):
     own: Callable[[Tensor], Loss] | None = None
 
 
-def objective(prey: Quarry, threat: ThreatModel, goal: Goal, x: Tensor, rows: slice) -> Objective:
+def objective(quarry: Quarry, threat: ThreatModel, goal: Goal, x: Tensor, rows: slice) -> Objective:
     """The losses of one block.
 
     A row that is to hide is finished once its score is below every score it can pass: AUROC cannot fall further
     through it. Where the quarry does not order inputs as the detector does, `goal.confirm` has the last word.
 
     Args:
-        prey: what is differentiated.
+        quarry: what is differentiated.
         threat: says what for.
         goal: the rest.
         x: the clean images of the block.
@@ -75,42 +75,42 @@ def objective(prey: Quarry, threat: ThreatModel, goal: Goal, x: Tensor, rows: sl
         z = _targets(goal)
         spread = z.std(correction=0) if threat.match == "score" and len(z) > 1 else None
         z_in = z[rows, 0]
-        unit = _unit(prey, x, z_in)
+        unit = _unit(quarry, x, z_in)
         enough = aims.close_enough(z_in, unit=unit, spread=spread)
-        return Objective([aims.match(prey.f, z_in, unit=unit)], enough)
+        return Objective([aims.match(quarry.f, z_in, unit=unit)], enough)
     if threat.objective == "misclassify":
-        return Objective([aims.misclassify(prey.f, prey.f(x).argmax(dim=1).detach())], None)
+        return Objective([aims.misclassify(quarry.f, quarry.f(x).argmax(dim=1).detach())], None)
     assert goal.beaten is not None
     spread = goal.beaten.std(correction=0)  # 0, not NaN, of a single score
     if threat.aim == "quantile":
         assert threat.quantile is not None
         level = goal.beaten.quantile(threat.quantile)
-        return Objective([aims.quantile(prey.f, level)], (-aims.CLOSE * spread).expand(len(x)))
+        return Objective([aims.quantile(quarry.f, level)], (-aims.CLOSE * spread).expand(len(x)))
     if threat.aim == "cross":
         level = goal.beaten.new_tensor(id_threshold(goal.beaten.cpu(), tpr=TPR))
-        return Objective([aims.cross(prey.f, level)], None, crossing=True)
+        return Objective([aims.cross(quarry.f, level)], None, crossing=True)
     furthest = goal.beaten.max() if goal.side == "id" else -goal.beaten.min()
     enough = torch.maximum(furthest + BEYOND * spread, furthest.nextafter(furthest.new_tensor(float("inf"))))
     toward = aims.lift if goal.side == "id" else aims.hide
-    judge = None if prey.judge is None else toward(prey.judge)
-    followed = _followed(prey, threat, goal, x, rows)
+    judge = None if quarry.judge is None else toward(quarry.judge)
+    followed = _followed(quarry, threat, goal, x, rows)
     return followed._replace(enough=enough.expand(len(x)), judge=judge)
 
 
-def _followed(prey: Quarry, threat: ThreatModel, goal: Goal, x: Tensor, rows: slice) -> Objective:
+def _followed(quarry: Quarry, threat: ThreatModel, goal: Goal, x: Tensor, rows: slice) -> Objective:
     """The losses of the aims hide and raise, by `threat.objective`."""
     if threat.objective == "latent":
         z = _targets(goal)[rows]
-        unit = _unit(prey, x, z.flatten(1))
-        return Objective([aims.match(prey.f, z[:, r], unit=unit) for r in range(z.shape[1])], None)
+        unit = _unit(quarry, x, z.flatten(1))
+        return Objective([aims.match(quarry.f, z[:, r], unit=unit) for r in range(z.shape[1])], None)
     if threat.objective == "class-logits" and goal.side == "id":
-        return Objective([aims.less_of_every_class(prey.f)], None)
+        return Objective([aims.less_of_every_class(quarry.f)], None)
     if threat.objective == "class-logits":
         with torch.no_grad():
-            likeliest = prey.f(x).nan_to_num(-torch.inf, torch.inf, -torch.inf).argsort(dim=1, descending=True)
-        own = lambda which: aims.more_of_a_class(prey.f, likeliest.gather(1, which[:, None]).squeeze(1))  # noqa: E731
-        return Objective([aims.more_of_a_class(prey.f, label) for label in likeliest.unbind(dim=1)], None, own=own)
-    return Objective([(aims.lift if goal.side == "id" else aims.hide)(prey.f)], None)
+            likeliest = quarry.f(x).nan_to_num(-torch.inf, torch.inf, -torch.inf).argsort(dim=1, descending=True)
+        own = lambda which: aims.more_of_a_class(quarry.f, likeliest.gather(1, which[:, None]).squeeze(1))  # noqa: E731
+        return Objective([aims.more_of_a_class(quarry.f, label) for label in likeliest.unbind(dim=1)], None, own=own)
+    return Objective([(aims.lift if goal.side == "id" else aims.hide)(quarry.f)], None)
 
 
 def _targets(goal: Goal) -> Tensor:
@@ -118,10 +118,10 @@ def _targets(goal: Goal) -> Tensor:
     return goal.targets
 
 
-def _unit(prey: Quarry, x: Tensor, z_in: Tensor) -> Tensor:
+def _unit(quarry: Quarry, x: Tensor, z_in: Tensor) -> Tensor:
     """The largest number in f(x) and the targets of each row, shape (B,); 1 where all are zero or not finite."""
     with torch.no_grad():
-        z = torch.cat([rows_of(real(prey.f(x))), z_in], dim=1)
+        z = torch.cat([rows_of(real(quarry.f(x))), z_in], dim=1)
     unit = z.nan_to_num(0.0, 0.0, 0.0).abs().amax(dim=1)
     return unit.where(unit > 0, 1)
 

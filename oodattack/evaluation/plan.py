@@ -33,7 +33,7 @@ class Unfit(Exception):
     """A threat model that a detector cannot be asked about; the message says why."""
 
 
-def quarry(
+def quarry_of(
     detector: Detector,
     threat: ThreatModel,
     *,
@@ -102,11 +102,11 @@ def measured(detector: Detector, threat: ThreatModel) -> Callable[[Tensor], Tens
     return detector if threat.match == "score" else detector.latent  # type: ignore[attr-defined]
 
 
-def latents(prey: Quarry, detector: Detector, threat: ThreatModel) -> tuple[Latent, ...]:
+def latents(quarry: Quarry, detector: Detector, threat: ThreatModel) -> tuple[Latent, ...]:
     """The latents that a search follows, and the one on which MAPE is measured; none where it is about scores."""
     if threat.match in ("latent", "logits"):
-        return prey.f, measured(detector, threat)
-    return (prey.f,) if threat.objective == "latent" else ()
+        return quarry.f, measured(detector, threat)
+    return (quarry.f,) if threat.objective == "latent" else ()
 
 
 def is_blind(limits: ThreatModel) -> bool:

@@ -10,7 +10,7 @@ from oodattack.attack import Found
 from oodattack.data.disk import copied, gathered, pieces, put
 from oodattack.evaluation.outcome import Scored, Side, show_rows
 from oodattack.evaluation.plan import measured
-from oodattack.evaluation.search import Hunted
+from oodattack.evaluation.search import Rows
 from oodattack.evaluation.setup import Setup
 from oodattack.metrics import id_threshold
 from oodattack.numbers import TPR
@@ -19,9 +19,7 @@ from oodattack.threat import ThreatModel
 OUTWARD = (1.001, 1.003, 1.01, 1.03, 1.1, 1.3, 2.0, 4.0)  # times the distance of a point that just misses
 
 
-def scored(
-    setup: Setup, name: str, limits: ThreatModel, rows: Hunted, found: Found, *, sign: int, alone: bool
-) -> Scored:
+def scored(setup: Setup, name: str, limits: ThreatModel, rows: Rows, found: Found, *, sign: int, alone: bool) -> Scored:
     """One detector's own view of the returned images; a clean image that is worse for it counts as returned.
 
     Args:

@@ -17,7 +17,7 @@ from oodattack.evaluation.curves import unfinished
 from oodattack.evaluation.front import Front, left_auroc, restart_spread
 from oodattack.evaluation.outcome import Outcome, Scored, Side, show_rows
 from oodattack.evaluation.plan import Quarry, Unfit, is_blind
-from oodattack.evaluation.search import Hunted
+from oodattack.evaluation.search import Rows
 from oodattack.evaluation.setup import Setup
 from oodattack.evaluation.sides import attack_id, attack_ood
 from oodattack.threat import Suite, ThreatModel
@@ -152,7 +152,7 @@ class Spending:
         """What it came to; `start` is the time at which it began."""
         fronts, plan = self.fronts, self.plan
         sides = {f.sign: _side(self.setup, f) for f in fronts}
-        used = [prey.surrogate for prey in plan.values() if prey.surrogate and prey.judge is None]
+        used = [quarry.surrogate for quarry in plan.values() if quarry.surrogate and quarry.judge is None]
         white_box = any(not is_blind(limits) for limits in plan)
         return Outcome(
             ood=sides.get(-1),
@@ -172,12 +172,12 @@ class Spending:
 
     def _attacked(self, limits: ThreatModel, queries: int, front: Front, rows: Tensor) -> Scored:
         """A member's search on some rows of a side, of so many queries."""
-        setup, prey, longer = self.setup, self.plan[limits], _longer(limits, queries)
+        setup, quarry, longer = self.setup, self.plan[limits], _longer(limits, queries)
         images = picked(front.x, rows, setup.keeper.room)
-        hunted = Hunted(front.name, images, {self.name: front.clean[rows]}, rows.tolist(), round=front.turns)
+        attacked = Rows(front.name, images, {self.name: front.clean[rows]}, rows.tolist(), round=front.turns)
         if front.sign < 0:
-            return attack_ood(setup, prey, longer, [self.name], hunted)[self.name]
-        return attack_id(setup, prey, longer, [self.name], hunted, front.others)[self.name]
+            return attack_ood(setup, quarry, longer, [self.name], attacked)[self.name]
+        return attack_id(setup, quarry, longer, [self.name], attacked, front.others)[self.name]
 
     def _worth(self, limits: ThreatModel) -> float:
         """Of a member's last turn or trial."""
@@ -247,12 +247,12 @@ def fitting(setup: Setup, suite: Suite, name: str) -> dict[ThreatModel, Quarry]:
         if limits.draws is not None and setup.subjects[name].repeatable:
             continue
         try:
-            prey, chosen = setup.plan(name, limits)
+            quarry, chosen = setup.plan(name, limits)
         except Unfit as unfit:
             reason = str(unfit)
             continue
         if chosen == limits or chosen.aim == "cross":
-            plan[chosen] = prey
+            plan[chosen] = quarry
         else:
             reason = "no member of the suite can be used without a gradient"
     if not plan:

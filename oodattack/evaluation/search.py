@@ -24,7 +24,7 @@ from oodattack.threat import ThreatModel
 LEAST = 3  # points of each of several losses: the clean one, a first one and a step from there
 
 
-class Hunted(NamedTuple):
+class Rows(NamedTuple):
     """Rows of one set that are attacked.
 
     Attributes:
@@ -44,7 +44,7 @@ class Hunted(NamedTuple):
     round: int = 0
 
 
-def search(setup: Setup, prey: Quarry, threat: ThreatModel, hunted: Hunted, goal: Goal, *, who: str) -> Found:
+def search(setup: Setup, quarry: Quarry, threat: ThreatModel, attacked: Rows, goal: Goal, *, who: str) -> Found:
     """Attack all rows, block by block.
 
     Every random number of ours comes from (seed, key, number of the row), so the blocks do not matter beyond rounding;
@@ -54,9 +54,9 @@ def search(setup: Setup, prey: Quarry, threat: ThreatModel, hunted: Hunted, goal
 
     Args:
         setup: of the evaluation; its `advance` is told the number of row-queries just spent or saved.
-        prey: what is followed.
+        quarry: what is followed.
         threat: limits and how to search.
-        hunted: the rows.
+        attacked: the rows.
         goal: what the search is after.
         who: the detectors that the search is for.
 
@@ -65,8 +65,8 @@ def search(setup: Setup, prey: Quarry, threat: ThreatModel, hunted: Hunted, goal
         ValueError: one image alone does not fit in memory, or the detector fails.
         FloatingPointError: what is followed is not finite on the rows before the search; one line.
     """
-    x, numbers, batch = hunted.x, hunted.numbers, setup.batch
-    key = f"{hunted.name}/{threat.name}" + (f"/{hunted.round}" if hunted.round else "")
+    x, numbers, batch = attacked.x, attacked.numbers, setup.batch
+    key = f"{attacked.name}/{threat.name}" + (f"/{attacked.round}" if attacked.round else "")
     x_adv = setup.keeper.room(x)  # filled block by block: two copies of all images would be one too many
     blocks = [slice(first, min(first + batch.block, len(x))) for first in range(0, len(x), batch.block)]
     told = 0
@@ -84,7 +84,7 @@ def search(setup: Setup, prey: Quarry, threat: ThreatModel, hunted: Hunted, goal
             "side": goal.side,
             "precision": setup.precision,
             "threat": threat.model_dump_json(),
-            "follows": prey.surrogate,
+            "follows": quarry.surrogate,
             "rows": list(numbers[blocks[i]]),
         }
         targets = None if goal.targets is None else goal.targets[blocks[i]]
@@ -95,11 +95,11 @@ def search(setup: Setup, prey: Quarry, threat: ThreatModel, hunted: Hunted, goal
             rows = slice(blocks[i].start + within.start, blocks[i].start + within.stop)
             random = row_random(setup.seed, key, numbers[rows], x.device, x.dtype)
             try:
-                return _block(prey, threat, x[rows], goal, rows, random, setup.precision, tell)
+                return _block(quarry, threat, x[rows], goal, rows, random, setup.precision, tell)
             except FloatingPointError as error:
                 found, _, _ = str(error).partition(". ")
                 raise FloatingPointError(
-                    f"{who}, {threat.name} on {hunted.name}: {found}. Correct {followed(prey, threat)} that the "
+                    f"{who}, {threat.name} on {attacked.name}: {found}. Correct {followed(quarry, threat)} that the "
                     "search follows, or leave the threat out."
                 ) from None
 
@@ -120,16 +120,16 @@ def search(setup: Setup, prey: Quarry, threat: ThreatModel, hunted: Hunted, goal
     return Found(**whole | {"x_adv": x_adv})  # type: ignore[arg-type]
 
 
-def followed(prey: Quarry, threat: ThreatModel) -> str:
+def followed(quarry: Quarry, threat: ThreatModel) -> str:
     """What a search follows, in words; a judge is asked about the clean images in its place."""
-    if prey.surrogate is not None:
-        return f"the surrogate {prey.surrogate!r}"
+    if quarry.surrogate is not None:
+        return f"the surrogate {quarry.surrogate!r}"
     what = threat.match or ("logits" if threat.objective == "misclassify" else threat.objective)
-    return f"the {what or 'score'}" if prey.judge is None else f"the {what} or the score"
+    return f"the {what or 'score'}" if quarry.judge is None else f"the {what} or the score"
 
 
 def _block(
-    prey: Quarry,
+    quarry: Quarry,
     threat: ThreatModel,
     x: Tensor,
     goal: Goal,
@@ -139,9 +139,9 @@ def _block(
     progress: Callable[[int], None],
 ) -> Found:
     """One block: a call of `maximise` for each loss, on the rows that are not finished yet."""
-    judge = None if prey.judge is None else partial(answered, prey.judge)
-    prey = prey._replace(f=partial(answered, prey.f), judge=judge)
-    asked, everybody = objective(prey, threat, goal, x, rows), torch.arange(len(x), device=x.device)
+    judge = None if quarry.judge is None else partial(answered, quarry.judge)
+    quarry = quarry._replace(f=partial(answered, quarry.f), judge=judge)
+    asked, everybody = objective(quarry, threat, goal, x, rows), torch.arange(len(x), device=x.device)
     if len(asked.losses) == 1:
         return _once(asked, 0, threat, x, goal, everybody, random, precision, progress)
     asked, left, spent = _raced(asked, threat, x, random, precision, progress)

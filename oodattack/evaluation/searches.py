@@ -10,7 +10,7 @@ from oodattack.evaluation.front import Front, front
 from oodattack.evaluation.outcome import Clean, Outcome, Side
 from oodattack.evaluation.plan import Quarry, Unfit, describe, is_blind
 from oodattack.evaluation.schedule import scheduled
-from oodattack.evaluation.search import Hunted
+from oodattack.evaluation.search import Rows
 from oodattack.evaluation.setup import Setup
 from oodattack.evaluation.sides import attack_id, attack_ood, attack_twice
 from oodattack.metrics import rank_correlation
@@ -60,10 +60,10 @@ class Searches:
         for name, reason in unfit.items():
             self._skip(name, limits, ood_name, reason)
         outcomes: dict[str, Outcome] = {}
-        for (prey, spent), names in groups.items():
+        for (quarry, spent), names in groups.items():
             self.setup.label = f"{limits.name} on {ood_name}: {', '.join(names)}"
-            ood = self._attack_ood(prey, spent, names, ood_name, x, clean) if limits.attacks_ood else {}
-            ids = self._attack_id(prey, spent, names, x) if limits.attacks_id else {}
+            ood = self._attack_ood(quarry, spent, names, ood_name, x, clean) if limits.attacks_ood else {}
+            ids = self._attack_id(quarry, spent, names, x) if limits.attacks_id else {}
             white_box = not is_blind(spent)
             for name in names:
                 outcome = Outcome(
@@ -72,28 +72,28 @@ class Searches:
                     seconds=sum(side[name].seconds for side in (ood, ids) if side),
                     attack=describe(spent),
                     white_box=white_box,
-                    surrogate=prey.surrogate if white_box else None,
-                    rank_correlation=self._agreement(prey, name, x, clean[name]) if white_box else None,
+                    surrogate=quarry.surrogate if white_box else None,
+                    rank_correlation=self._agreement(quarry, name, x, clean[name]) if white_box else None,
                     shared_with=names,
                 )
-                outcomes[name] = queries_curve(self.setup, prey, spent, x, outcome)
+                outcomes[name] = queries_curve(self.setup, quarry, spent, x, outcome)
         return outcomes
 
     def _attack_ood(
-        self, prey: Quarry, limits: ThreatModel, names: list[str], ood_name: str, x: Tensor, clean: dict[str, Clean]
+        self, quarry: Quarry, limits: ThreatModel, names: list[str], ood_name: str, x: Tensor, clean: dict[str, Clean]
     ) -> dict[str, Side]:
         target = self.setup.target_rows(limits, ood_name, len(x))
-        rows = Hunted(ood_name, x, {n: clean[n].ood for n in names}, range(len(x)), target)
+        rows = Rows(ood_name, x, {n: clean[n].ood for n in names}, range(len(x)), target)
         if limits.after is not None:
-            return {n: attack_twice(self.setup, prey, limits, n, rows) for n in names}
-        return {n: scored.side for n, scored in attack_ood(self.setup, prey, limits, names, rows).items()}
+            return {n: attack_twice(self.setup, quarry, limits, n, rows) for n in names}
+        return {n: scored.side for n, scored in attack_ood(self.setup, quarry, limits, names, rows).items()}
 
-    def _attack_id(self, prey: Quarry, limits: ThreatModel, names: list[str], x: Tensor) -> dict[str, Side]:
+    def _attack_id(self, quarry: Quarry, limits: ThreatModel, names: list[str], x: Tensor) -> dict[str, Side]:
         """Search once on the ID rows for all OOD sets: the goal is to pass every one of them."""
         setup = self.setup
         if any((limits, name) not in self._id_sides for name in names):
-            rows = Hunted(ID, setup.id, {n: setup.subjects[n].id_scores for n in names}, range(len(setup.id)))
-            found = attack_id(setup, prey, limits, names, rows, self._others(x))
+            rows = Rows(ID, setup.id, {n: setup.subjects[n].id_scores for n in names}, range(len(setup.id)))
+            found = attack_id(setup, quarry, limits, names, rows, self._others(x))
             self._id_sides |= {(limits, n): scored.side for n, scored in found.items()}
         return {n: self._id_sides[limits, n] for n in names}
 
@@ -151,9 +151,9 @@ class Searches:
             Skipped(detector=detector, network=network, threat=threat.name, ood=ood_name, reason=reason)
         )
 
-    def _agreement(self, prey: Quarry, name: str, x: Tensor, clean: Clean) -> float | None:
+    def _agreement(self, quarry: Quarry, name: str, x: Tensor, clean: Clean) -> float | None:
         """Rank correlation of a surrogate with the score, where the search follows one."""
-        return None if prey.exact or prey.judge is not None else self._agreement_of(name, x, clean)
+        return None if quarry.exact or quarry.judge is not None else self._agreement_of(name, x, clean)
 
     def _agreement_of(self, name: str, x: Tensor, clean: Clean) -> float | None:
         """Rank correlation of a surrogate score with the detector's own over clean ID and OOD inputs."""

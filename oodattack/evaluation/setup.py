@@ -11,7 +11,7 @@ from oodattack.detector import Detector, Latent, Surrogate
 from oodattack.evaluation.batch import Batch, values, with_room
 from oodattack.evaluation.declared import check_latent, sound_class_scores
 from oodattack.evaluation.keeper import Keeper
-from oodattack.evaluation.plan import Quarry, Unfit, blinded, followed_latent, is_blind, latents, quarry
+from oodattack.evaluation.plan import Quarry, Unfit, blinded, followed_latent, is_blind, latents, quarry_of
 from oodattack.evaluation.score import score
 from oodattack.evaluation.subject import Between, Subject, between, look_over
 from oodattack.geometry import row_random
@@ -75,27 +75,27 @@ class Setup:
         if limits.norm == "patch" and limits.eps >= max(height, width):
             raise Unfit(f"a patch of {limits.eps:.0f} x {limits.eps:.0f} covers an image of {height} x {width}")
         stand_in = None if is_blind(limits) else self.subjects[name].stand_in
-        prey = self._quarry(name, limits, stand_in)
+        quarry = self._quarry(name, limits, stand_in)
         if is_blind(limits):
-            return prey, limits
-        if prey.f not in self._smooth:
-            self._smooth[prey.f] = reaches(prey.f, self.id[:1])
-        if self._smooth[prey.f]:
-            return prey, limits
-        if prey.judge is not None or limits.objective == "misclassify":
+            return quarry, limits
+        if quarry.f not in self._smooth:
+            self._smooth[quarry.f] = reaches(quarry.f, self.id[:1])
+        if self._smooth[quarry.f]:
+            return quarry, limits
+        if quarry.judge is not None or limits.objective == "misclassify":
             raise Unfit("the network's logits have no gradient")
-        return quarry(self.detectors[name], limits, stand_in=None), blinded(limits)
+        return quarry_of(self.detectors[name], limits, stand_in=None), blinded(limits)
 
     def _quarry(self, name: str, limits: ThreatModel, stand_in: Surrogate | None) -> Quarry:
-        """See `quarry`; latents are looked over, once, where they are followed or measured."""
+        """See `quarry_of`; latents are looked over, once, where they are followed or measured."""
         detector, followed = self.detectors[name], self._follow(name, limits.objective)
-        prey = quarry(detector, limits, stand_in=stand_in, followed=followed)
+        quarry = quarry_of(detector, limits, stand_in=stand_in, followed=followed)
         key = (name, limits.match or limits.objective)
         if key not in self._sound:
-            for f in latents(prey, detector, limits):
+            for f in latents(quarry, detector, limits):
                 with_room(2, self.batch, lambda rows, f=f: check_latent(f, self.id[:rows]))  # type: ignore[misc]
             self._sound.add(key)
-        return prey
+        return quarry
 
     def _follow(self, name: str, objective: str | None) -> Latent | None:
         """What a detector has for the objectives "latent" and "class-logits", looked over once."""

@@ -256,9 +256,9 @@ def turns(monkeypatch):
     """(member, queries, numbers of the rows) of each search of a suite, in order."""
     seen = []
 
-    def watched(setup, prey, limits, names, hunted):
-        seen.append((limits.name, limits.queries, list(hunted.numbers)))
-        return attack_ood(setup, prey, limits, names, hunted)
+    def watched(setup, quarry, limits, names, attacked):
+        seen.append((limits.name, limits.queries, list(attacked.numbers)))
+        return attack_ood(setup, quarry, limits, names, attacked)
 
     monkeypatch.setattr(schedule, "attack_ood", watched)
     return seen
@@ -485,10 +485,10 @@ def test_what_a_blind_first_member_takes_is_blind_in_its_trial_too(monkeypatch):
 def test_how_far_the_first_and_the_last_turn_of_the_first_member_are_apart(monkeypatch):
     seen = {}
 
-    def watched(setup, prey, limits, names, hunted):
-        found = attack_ood(setup, prey, limits, names, hunted)
+    def watched(setup, quarry, limits, names, attacked):
+        found = attack_ood(setup, quarry, limits, names, attacked)
         if limits.name == "a":
-            for row, score in zip(hunted.numbers, found["brightness"].side.scores.tolist(), strict=True):
+            for row, score in zip(attacked.numbers, found["brightness"].side.scores.tolist(), strict=True):
                 seen.setdefault(row, []).append(score)
         return found
 
