@@ -36,7 +36,7 @@ class Indicators(NamedTuple):
         repeatable: scoring the same ID inputs twice gave the same scores.
         row_independent: so did scoring one of them alone.
         slope_ratio: see `between.slope_ratio`, between the ID images and this set, of what the search follows; None for
-            matching.
+            matching, and of a detector that the search broke, as are the next one, `toward_lead` and `denied_auroc`.
         unexplained_share: see `between.unexplained_share`, likewise; None for a declared surrogate too.
         gradient_trouble: what `probe.trouble` says of its gradient there; None also where a surrogate stands in.
         rising_share: share of attacked rows whose search ended above the loss of its own first step (not of the clean

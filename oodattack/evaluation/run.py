@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from oodattack.certificates import Certificates
+from oodattack.diagnose import least
 from oodattack.evaluation.cell import Checks, certified, denied_auroc, follows_a_gradient, indicators, record
 from oodattack.evaluation.check import check_images
 from oodattack.evaluation.curves import search_curve
@@ -123,8 +124,9 @@ class Run:
     def _checks(
         self, threat: ThreatModel | Suite, name: str, ood_name: str, x: Tensor, clean: Clean, outcome: Outcome
     ) -> Checks:
-        """What the score itself says of a search that followed its gradient."""
-        if not follows_a_gradient(threat, outcome):
+        """What the score itself says of a search that followed its gradient; one that broke it needs no excuse."""
+        broke = left_auroc(clean, outcome) <= least(clean.metrics.auroc)
+        if broke or not follows_a_gradient(threat, outcome):
             return Checks()
         setup = self.setup
         return Checks(

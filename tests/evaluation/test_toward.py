@@ -49,9 +49,12 @@ def test_a_weak_score_behind_a_strong_one_never_holds(threat):
 
 
 @pytest.mark.parametrize("threat", ["linf-8-255", "atd-in", "atd-both"])
-def test_a_search_that_works_is_never_behind(threat):
-    assert results(checker, threat)[threat].indicators["toward_lead"] <= 0
+def test_a_search_that_works_is_never_behind_and_one_that_broke_it_is_not_asked(threat):
     assert results(brightness, threat)[threat].indicators["toward_lead"] <= 0
+    broken = results(checker, threat)[threat]
+    assert broken.verdict == "broken"
+    for name in ("toward_lead", "denied_auroc", "slope_ratio", "unexplained_share"):
+        assert broken.indicators[name] is None
 
 
 def test_id_images_move_the_other_way():
