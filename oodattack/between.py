@@ -13,8 +13,7 @@ from oodattack.probe import gradient, values
 PAIRS = 48  # an eighth of rows, which is what a verdict turns on, are three of them or more in 19 of 20 cases
 SEGMENTS = (8, 32, 128, 512)  # of the line between two images; finer ones where coarser ones do not settle it
 REFINED = 8  # pairs that are looked at again, of those that are not settled
-ROUGH = 0.3  # of a score's range: honest scores leave at most 0.1 at the finest rule, steps between plateaus 0.6
-DECILE = 0.9  # of ratios: a tenth of pairs has more
+ROUGH = 0.5  # of a score's range: smooth scores leave at most 0.1 at the finest rule, steps between plateaus 0.6
 MISSING = 0.5  # share of pairs of which nothing can be said
 
 
@@ -33,7 +32,7 @@ def pairs(a: Tensor, b: Tensor, *, seed: int, most: int = PAIRS) -> tuple[Tensor
 
 
 def slope_ratio(f: Score, a: Tensor, b: Tensor, *, at_once: int = PAIRS) -> float | None:
-    """How much more a score differs between paired images than its gradient explains, on a tenth of the pairs at least.
+    """How much more a score differs between paired images than its gradient explains: the median.
 
     |f(a) - f(b)| / (||a - b||_2 max(||grad f(a)||_2, ||grad f(b)||_2)). By the mean value theorem the gradient is that
     many times as long somewhere on the way: where the ratio is far above 1, the score is decided where no search that
@@ -46,12 +45,12 @@ def slope_ratio(f: Score, a: Tensor, b: Tensor, *, at_once: int = PAIRS) -> floa
         at_once: pairs computed at a time.
 
     Returns:
-        The ninth decile over pairs; None where there is no gradient, or one that is zero or not finite on half of the
+        The median over pairs; None where there is no gradient, or one that is zero or not finite on half of the
         pairs: `trouble` tells of these.
     """
     ratio = torch.cat([_ratio(f, *some) for some in zip(a.split(at_once), b.split(at_once), strict=True)])
     ratio = ratio[ratio.isfinite()]
-    return ratio.quantile(DECILE).item() if len(ratio) > MISSING * len(a) else None
+    return ratio.median().item() if len(ratio) > MISSING * len(a) else None
 
 
 def unexplained_share(f: Score, a: Tensor, b: Tensor, *, at_once: int = PAIRS) -> float | None:
@@ -62,7 +61,7 @@ def unexplained_share(f: Score, a: Tensor, b: Tensor, *, at_once: int = PAIRS) -
         f(a) + sum_{j < k} <grad f(x_{j + 1/2}), x_{j+1} - x_j>
 
     of f(x_k). By the fundamental theorem of calculus that is right but for the rule. Where it is wrong at some k by
-    more than 0.3 of the score's range on the line, by the finest rule, the score jumps, as between two plateaus, or its
+    more than 0.5 of the score's range on the line, by the finest rule, the score jumps, as between two plateaus, or its
     gradient is that of another function: its slope, however long, leads elsewhere. The whole line counts, so that jumps
     do not make up for one another, and pairs are counted, so that some images do not vouch for others. A rule fine
     enough for honest scores resolves steep but finite slopes too: of these `slope_ratio` tells where the plateaus are

@@ -16,8 +16,8 @@ RISING = 0.75  # share of rows that a working search improves; the rest may star
 RANK_CORRELATION = 0.9
 BEATEN = 0.01  # AUROC by which a rival must be stronger: less is luck of the random starts
 UNFINISHED = 0.01  # AUROC still lost in the second half of the queries: twice as many would find as much again
-EXPLAINED = 10.0  # on a tenth of pairs; honest scores: up to 3.4; plateaus with a slope of their own: 150 and more
-UNEXPLAINED = 0.05  # of pairs: honest scores 0; where an eighth of the images lie beyond a step, 0.1 and more
+EXPLAINED = 10.0  # honest scores: up to 2.4 where they do not saturate; plateaus with a slope of their own: 68 and more
+UNEXPLAINED = 0.1  # of pairs: smooth scores 0; where an eighth of the images lie beyond a step, 0.125 and more
 SPREAD = 0.05  # AUROC between restarts: more means that the result hangs on the start
 
 

@@ -18,6 +18,7 @@ from oodattack.probe import ROWS, Probe, probe, trouble
 BESIDE = 8 / 255  # noise on images at which a gradient is looked at too: searches that start in a ball see no other
 ALIKE = 0.9  # likeness of a gradient and differences, below which it may pay to keep the graph of a score,
 BETTER = 0.1  # if that is so much more like them
+CURVED = 0.8  # likeness; a gradient of another function that leads downhill has 0.3 at most
 
 
 class Subject(NamedTuple):
@@ -90,7 +91,7 @@ class _Probed(NamedTuple):
         each = max(rows // 2, 1)
         some = {which: torch.cat([a_few(self.id, each), a_few(x, each)]) for which, x in self.sets.items()}
         looked = {which: self.twice(self.detector, x) for which, x in some.items()}
-        found = {which: trouble(there) or beside(trouble(near)) for which, (there, near) in looked.items()}
+        found = {which: trouble(there) or beside(near) for which, (there, near) in looked.items()}
         denied = {which: there.denied for which, (there, _) in looked.items()}
         alike = min(likeness(probes) for probes in looked.values())
         if not any(found.values()) and alike >= ALIKE:
@@ -157,9 +158,15 @@ def a_few(x: Tensor, most: int) -> Tensor:
     return x[evenly(len(x), most).to(x.device)]
 
 
-def beside(trouble: str | None) -> str | None:
-    """Trouble that is found beside the images, where nothing is wrong at them."""
-    return trouble and f"{trouble}, with noise of 8/255 on the images"
+def beside(near: Probe) -> str | None:
+    """Trouble that is found beside the images, where nothing is wrong at them.
+
+    Two grey levels along the gradient may cross a kink; that a score is lower there is no trouble where its gradient is
+    like its changes in random directions.
+    """
+    curved = near.across is not None and near.across >= CURVED
+    words = trouble(near._replace(uphill=None) if curved else near)
+    return words and f"{words}, with noise of 8/255 on the images"
 
 
 def likeness(probes: tuple[Probe, Probe]) -> float:
