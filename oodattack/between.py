@@ -17,12 +17,12 @@ ROUGH = 0.5  # of a score's range: smooth scores leave at most 0.1 at the finest
 MISSING = 0.5  # share of pairs of which nothing can be said
 
 
-def pairs(a: Tensor, b: Tensor, *, seed: int, most: int = PAIRS) -> tuple[Tensor, Tensor]:
+def pairs(a: Tensor, b: Tensor, *, seed: int) -> tuple[Tensor, Tensor]:
     """As many pairs of images of two sets as the larger one has, at most 48, drawn at random; both (P, C, H, W).
 
     Sets may be sorted, so evenly spaced rows will not do. Images of the smaller set occur more than once.
     """
-    count = min(max(len(a), len(b)), most)
+    count = min(max(len(a), len(b)), PAIRS)
     chance = torch.Generator().manual_seed(seed)
     some = []
     for x in (a, b):

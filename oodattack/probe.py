@@ -11,6 +11,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from oodattack.data.rows import evenly
 from oodattack.detector import Score
 from oodattack.geometry import row_random
 
@@ -75,15 +76,15 @@ def probe(f: Score, x: Tensor, *, seed: int) -> Probe:
     """
     if not len(x) or not (x.min() >= 0 and x.max() <= 1):
         raise ValueError(f"`x` must be images in [0, 1], got {len(x)} rows. Move mean/std inside the detector.")
-    picked = torch.linspace(0, len(x) - 1, min(len(x), ROWS)).round().long().to(x.device)
+    picked = evenly(len(x), ROWS).to(x.device)
     points = STEPS[-1] + (1 - 2 * STEPS[-1]) * x[picked].detach()
     value = values(f, points)
     half = values(f, points[: (len(points) + 1) // 2])
-    steady = Probe(len(points), False, row_independent=_same(half, value[: len(half)], value))
+    steady = Probe(len(points), False, row_independent=same(half, value[: len(half)], value))
     grad, with_grad = gradient(f, points)
     if grad is None or with_grad is None:
-        return steady._replace(repeatable=_same(values(f, points), value, value))
-    steady = steady._replace(exists=True, repeatable=_same(with_grad, value, value))
+        return steady._replace(repeatable=same(values(f, points), value, value))
+    steady = steady._replace(exists=True, repeatable=same(with_grad, value, value))
     return _compare(f, points, grad.double(), seed, steady)
 
 
@@ -138,7 +139,7 @@ def gradient(f: Score, x: Tensor) -> tuple[Tensor | None, Tensor | None]:
     return grad, value.detach().double()
 
 
-def _same(a: Tensor, b: Tensor, scale: Tensor) -> bool:
+def same(a: Tensor, b: Tensor, scale: Tensor) -> bool:
     """Whether scores agree up to rounding, measured by their spread and size."""
     slack = 1e-3 * (scale.amax() - scale.amin()) + 1e-5 * scale.abs().amax()
     return bool(((a - b).abs() <= slack).all())

@@ -16,14 +16,9 @@ def corner(x):
     return x[:, 0, 0, 0]
 
 
-class Flipped(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx, x):
-        return x.clone()
-
-    @staticmethod
-    def backward(ctx, grad):
-        return -grad
+def flipped(x):
+    """The mean, with minus its gradient."""
+    return 2 * mean(x).detach() - mean(x)
 
 
 def away():
@@ -72,7 +67,7 @@ def test_a_gradient_that_is_no_number_settles_nothing():
 
 
 def test_the_gradient_of_another_function_is_told():
-    assert unexplained_share(lambda x: mean(Flipped.apply(x)), *away()) == 1
+    assert unexplained_share(flipped, *away()) == 1
 
 
 def test_a_steep_slope_is_resolved_and_told_by_its_ratio():

@@ -60,7 +60,6 @@ def fit_odin(
 
     Differs from the paper: the default grid is that of Liang et al. 2020; the rate is read off one threshold.
     """
-    check_net(net, "logits")
     grid = odin_grid(net, temperatures=temperatures, magnitudes=magnitudes)
 
     def rate(odin: ODIN) -> float:

@@ -148,7 +148,6 @@ class SalAggMLS(SalAgg):
         options: Mapping[str, Option] | None = None,
         seed: int | None = None,
     ) -> None:
-        check_net(net, "logits")
         shared = {"logit_slope": logit_slope, "options": options, "seed": seed}
         super().__init__(net, method=method, aggregate=aggregate, sign=sign, **shared)  # type: ignore[arg-type]
         for what, sigma in (("sigma_mls", sigma_mls), ("sigma_agg", sigma_agg)):
@@ -215,7 +214,6 @@ def fit_sal_agg(
     Raises:
         ValueError: as `SalAgg`; no OOD images, or aggregates that are not finite or the same for all ID images.
     """
-    check_net(net, "logits")
     choice = {"method": method, "aggregate": aggregate, "options": options, "seed": seed}
     found = validate(SalAgg(net, sign=1, **choice), id_val, ood_val, batch_size)  # type: ignore[arg-type]
     return SalAgg(net, sign=found.sign, logit_slope=found.logit_slope, **choice)  # type: ignore[arg-type]
@@ -237,7 +235,6 @@ def fit_sal_agg_mls(
     The default pair is the paper's GBPNorm, its best with the largest logit (section 5.3). Arguments and errors are
     those of `fit_sal_agg`.
     """
-    check_net(net, "logits")
     choice = {"method": method, "aggregate": aggregate, "options": options, "seed": seed}
     found = validate(SalAgg(net, sign=1, **choice), id_val, ood_val, batch_size)  # type: ignore[arg-type]
     return SalAggMLS(net, **choice, **found._asdict())  # type: ignore[arg-type]

@@ -5,7 +5,6 @@ from collections.abc import Sequence
 from oodattack.classifier import Classifier
 from oodattack.detectors.gaia_a import GaiaA, kept_features
 from oodattack.detectors.layer_gradients import SignPath
-from oodattack.detectors.net import check_net
 from oodattack.detectors.si_z import check_steps
 
 
@@ -45,7 +44,6 @@ class SIA(GaiaA):
         keep: float = 0.9,
         delta_weighted: bool = False,
     ) -> None:
-        check_net(net, "run")
         check_steps(steps, step_size)
         if not 0 < keep <= 1:
             raise ValueError(f"`keep` must be in (0, 1], got {keep}. The paper takes 0.9.")

@@ -5,7 +5,6 @@ from collections.abc import Sequence
 from oodattack.classifier import Classifier
 from oodattack.detectors.gaia_z import GaiaZ
 from oodattack.detectors.layer_gradients import SignPath
-from oodattack.detectors.net import check_net
 
 COUNTS = ("sum", "per_step")
 
@@ -46,7 +45,6 @@ class SIZ(GaiaZ):
         count: str = "sum",
         delta_weighted: bool = False,
     ) -> None:
-        check_net(net, "run")
         check_steps(steps, step_size)
         if count not in COUNTS:
             raise ValueError(

@@ -29,9 +29,14 @@ class Checks(NamedTuple):
     denied_auroc: float | None = None
 
 
+def to_a_target(threat: Threat) -> bool:
+    """Whether a search, or a member of it, goes to a given latent or score, and not as far as it can."""
+    return any(m.aim in ("match", "quantile") for m in members_of(threat))
+
+
 def follows_a_gradient(threat: Threat, outcome: Outcome) -> bool:
-    """Whether a search went down the gradient of the score, or of what stands in for it, not to a target."""
-    return outcome.white_box and not any(m.aim in ("match", "quantile") for m in members_of(threat))
+    """Whether a search went down the gradient of the score, or of what stands in for it, as far as it could."""
+    return outcome.white_box and not to_a_target(threat)
 
 
 def indicators(
@@ -53,7 +58,6 @@ def indicators(
         checks: what the score was asked besides.
     """
     sides = outcome.sides
-    matching = any(m.aim in ("match", "quantile") for m in members_of(threat))
     queries = sum(int(side.queries.sum()) for side in sides)
     gradients = sum(int(side.gradients.sum()) for side in sides)
     zero = sum(int(side.zero_gradients.sum()) for side in sides) / max(gradients, 1)
@@ -64,7 +68,7 @@ def indicators(
         white_box=outcome.white_box,
         zero_gradient_share=zero if outcome.white_box else None,
         non_finite_share=sum(int(side.non_finite.sum()) for side in sides) / max(queries, 1),
-        clean_best_share=None if matching else stuck,
+        clean_best_share=None if to_a_target(threat) else stuck,
         surrogate_rank_correlation=outcome.rank_correlation,
         random_auroc=floors.random,
         full_box_auroc=floors.full_box,

@@ -16,6 +16,7 @@ from oodattack.evaluation.score import score
 from oodattack.evaluation.subject import Between, Subject, between, look_over
 from oodattack.geometry import row_random
 from oodattack.keep_graph import reaches
+from oodattack.probe import same
 from oodattack.threat import ThreatModel
 
 Precision = Literal["full", "bfloat16"]
@@ -128,10 +129,9 @@ class Setup:
         """Whether ID scores repeat, up to rounding: in the same batch, and one row at a time."""
         first = self.id[: self.batch.size]
         before = scores[: len(first)]
-        slack = 1e-3 * (before.amax() - before.amin()) + 1e-5 * before.abs().amax()
         alone = torch.cat([self.score(name, row[None], "id", finite=False) for row in first[:4]])
-        repeatable = bool(((self.score(name, first, "id") - before).abs() <= slack).all())
-        return repeatable, bool(((alone - before[: len(alone)]).abs() <= slack).all())
+        repeatable = same(self.score(name, first, "id"), before, before)
+        return repeatable, same(alone, before[: len(alone)], before)
 
     def target_rows(self, limits: ThreatModel, ood_name: str, n: int) -> Tensor | None:
         """The ID image that each of n rows is to match, or None for other aims; the same for every detector."""

@@ -91,7 +91,7 @@ class _Probed(NamedTuple):
         each = max(rows // 2, 1)
         some = {which: torch.cat([a_few(self.id, each), a_few(x, each)]) for which, x in self.sets.items()}
         looked = {which: self.twice(self.detector, x) for which, x in some.items()}
-        found = {which: trouble(there) or beside(near) for which, (there, near) in looked.items()}
+        found = {which: trouble(there) or trouble_beside(near) for which, (there, near) in looked.items()}
         denied = {which: there.denied for which, (there, _) in looked.items()}
         alike = min(likeness(probes) for probes in looked.values())
         if not any(found.values()) and alike >= ALIKE:
@@ -158,7 +158,7 @@ def a_few(x: Tensor, most: int) -> Tensor:
     return x[evenly(len(x), most).to(x.device)]
 
 
-def beside(near: Probe) -> str | None:
+def trouble_beside(near: Probe) -> str | None:
     """Trouble that is found beside the images, where nothing is wrong at them.
 
     Two grey levels along the gradient may cross a kink; that a score is lower there is no trouble where its gradient is
