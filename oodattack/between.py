@@ -8,11 +8,14 @@ import torch
 from torch import Tensor
 
 from oodattack.detector import Score
+from oodattack.geometry import steepest_l2
 from oodattack.probe import gradient, values
 
 PAIRS = 48  # an eighth of rows, which is what a verdict turns on, are three of them or more in 19 of 20 cases
 SEGMENTS = (8, 32, 128, 512)  # of the line between two images; finer ones where coarser ones do not settle it
 REFINED = 8  # pairs that are looked at again, of those that are not settled
+EXPLAINED = 10.0  # honest scores: up to 2.4 where they do not saturate; plateaus with a slope of their own: 68 and more
+WALK = 24  # steps along the gradient from one image, over the length of the line to the other
 ROUGH = 0.5  # of a score's range: smooth scores leave at most 0.1 at the finest rule, steps between plateaus 0.6
 MISSING = 0.5  # share of pairs of which nothing can be said
 
@@ -31,12 +34,14 @@ def pairs(a: Tensor, b: Tensor, *, seed: int) -> tuple[Tensor, Tensor]:
     return some[0], some[1]
 
 
-def slope_ratio(f: Score, a: Tensor, b: Tensor, *, at_once: int = PAIRS) -> float | None:
-    """How much more a score differs between paired images than its gradient explains: the median.
+def misled_share(f: Score, a: Tensor, b: Tensor, *, at_once: int = PAIRS) -> float | None:
+    """Share of pairs that a score tells apart where no search that follows its gradient looks.
 
-    |f(a) - f(b)| / (||a - b||_2 max(||grad f(a)||_2, ||grad f(b)||_2)). By the mean value theorem the gradient is that
-    many times as long somewhere on the way: where the ratio is far above 1, the score is decided where no search that
-    follows the gradient looks, such as at a step between two plateaus that are not quite flat.
+    |f(a) - f(b)| > 10 ||a - b||_2 max(||grad f(a)||_2, ||grad f(b)||_2): by the mean value theorem the gradient is more
+    than ten times as long somewhere on the way, such as at a step between two plateaus that are not quite flat. Or the
+    score saturates, and its gradient is short, but leads there. So of each such pair a walk along the gradient begins
+    at either image, with steps that fall from an eighth of ||a - b||_2 to a seventh of that, within ||a - b||_2 and the
+    box. The pair counts unless both come half of the way, to (f(a) + f(b)) / 2. Of saturated honest scores all do.
 
     Args:
         f: (B, C, H, W) -> (B,).
@@ -45,12 +50,17 @@ def slope_ratio(f: Score, a: Tensor, b: Tensor, *, at_once: int = PAIRS) -> floa
         at_once: pairs computed at a time.
 
     Returns:
-        The median over pairs; None where there is no gradient, or one that is zero or not finite on half of the
-        pairs: `trouble` tells of these.
+        The share, in [0, 1]; at most 8 pairs are walked between, and speak for the others. None where there is no
+        gradient, or one that is zero or not finite on half of the pairs: `trouble` tells of these.
     """
     ratio = torch.cat([_ratio(f, *some) for some in zip(a.split(at_once), b.split(at_once), strict=True)])
-    ratio = ratio[ratio.isfinite()]
-    return ratio.median().item() if len(ratio) > MISSING * len(a) else None
+    known = int(ratio.isfinite().sum())
+    if known <= MISSING * len(a):
+        return None
+    steep = (ratio.isfinite() & (ratio > EXPLAINED)).nonzero().flatten()
+    some = steep[:REFINED]  # pairs come in random order
+    lost = [~(_arrives(f, a[rows], b[rows]) & _arrives(f, b[rows], a[rows])) for rows in some.split(at_once)]
+    return torch.cat(lost).double().mean().item() * len(steep) / known if len(some) else 0.0
 
 
 def unexplained_share(f: Score, a: Tensor, b: Tensor, *, at_once: int = PAIRS) -> float | None:
@@ -64,7 +74,7 @@ def unexplained_share(f: Score, a: Tensor, b: Tensor, *, at_once: int = PAIRS) -
     more than 0.5 of the score's range on the line, by the finest rule, the score jumps, as between two plateaus, or its
     gradient is that of another function: its slope, however long, leads elsewhere. The whole line counts, so that jumps
     do not make up for one another, and pairs are counted, so that some images do not vouch for others. A rule fine
-    enough for honest scores resolves steep but finite slopes too: of these `slope_ratio` tells where the plateaus are
+    enough for honest scores resolves steep but finite slopes too: of these `misled_share` tells where the plateaus are
     flat.
 
     Args:
@@ -105,6 +115,24 @@ def _ratio(f: Score, a: Tensor, b: Tensor) -> Tensor:
     away = torch.linalg.vector_norm((a - b).double().flatten(1), dim=1)
     ratio: Tensor = (values(f, a) - values(f, b)).abs() / (away * torch.maximum(*lengths))
     return ratio
+
+
+def _arrives(f: Score, a: Tensor, b: Tensor) -> Tensor:
+    """Whether walks along the gradient, from a and no farther than b, come half of the way to the score there, (P,)."""
+    here, there = values(f, a), values(f, b)
+    toward, half, found = (there - here).sign().to(a.dtype), (there - here).abs() / 2, torch.zeros_like(here)
+    far = torch.linalg.vector_norm((b - a).flatten(1), dim=1)
+    at = a
+    for k in range(WALK):
+        slope, _ = gradient(f, at)
+        if slope is None:
+            break
+        length = toward * far / 8 * (1 - k / (WALK + 4))
+        moved = at + length[:, None, None, None] * steepest_l2(slope.to(a.dtype).nan_to_num(0, 0, 0)) - a
+        share = far / torch.linalg.vector_norm(moved.flatten(1), dim=1).maximum(far)
+        at = (a + share[:, None, None, None] * moved).clamp(0, 1)
+        found = torch.maximum(found, toward * (values(f, at) - here))
+    return found >= half
 
 
 def _unexplained(f: Score, a: Tensor, b: Tensor, segments: int) -> Tensor:

@@ -16,7 +16,7 @@ RISING = 0.75  # share of rows that a working search improves; the rest may star
 RANK_CORRELATION = 0.9
 BEATEN = 0.01  # AUROC by which a rival must be stronger: less is luck of the random starts
 UNFINISHED = 0.01  # AUROC still lost in the second half of the queries: twice as many would find as much again
-EXPLAINED = 10.0  # honest scores: up to 2.4 where they do not saturate; plateaus with a slope of their own: 68 and more
+MISLED = 0.2  # of pairs: honest scores up to 1 in 8 that were walked between, plateaus with a slope of their own 0.9
 UNEXPLAINED = 0.1  # of pairs: smooth scores 0; where an eighth of the images lie beyond a step, 0.125 and more
 SPREAD = 0.05  # AUROC between restarts: more means that the result hangs on the start
 
@@ -35,8 +35,8 @@ class Indicators(NamedTuple):
         full_box_auroc: AUROC left when the attacker may use the whole box.
         repeatable: scoring the same ID inputs twice gave the same scores.
         row_independent: so did scoring one of them alone.
-        slope_ratio: see `between.slope_ratio`, between the ID images and this set, of what the search follows; None for
-            matching, and of a detector that the search broke, as are the next one, `toward_lead` and `denied_auroc`.
+        misled_share: see `between.misled_share`, between the ID images and this set, of what the search follows; None
+            for matching, and of a detector that the search broke, as are the next, `toward_lead` and `denied_auroc`.
         unexplained_share: see `between.unexplained_share`, likewise; None for a declared surrogate too.
         gradient_trouble: what `probe.trouble` says of its gradient there; None also where a surrogate stands in.
         rising_share: share of attacked rows whose search ended above the loss of its own first step (not of the clean
@@ -71,7 +71,7 @@ class Indicators(NamedTuple):
     full_box_auroc: float | None = None
     repeatable: bool = True
     row_independent: bool = True
-    slope_ratio: float | None = None
+    misled_share: float | None = None
     unexplained_share: float | None = None
     gradient_trouble: str | None = None
     rising_share: float | None = None
@@ -106,8 +106,9 @@ def _of_the_score(found: Indicators, broken: float) -> Iterator[str]:
     yield from _unsteady(found)
     if found.gradient_trouble is not None:
         yield f"the gradient of the score is not to be relied on: {found.gradient_trouble}"
-    if (found.slope_ratio or 0) > EXPLAINED:
-        yield f"the score differs between the sets {found.slope_ratio:.3g} times more than its gradient explains"
+    if (found.misled_share or 0) > MISLED:
+        share = f"{found.misled_share:.0%} of pairs"
+        yield f"the score differs between the sets more than its gradient explains or leads to, for {share}"
     if (found.unexplained_share or 0) > UNEXPLAINED:
         share = f"{found.unexplained_share:.0%} of pairs"
         yield f"on the way between the sets it runs otherwise than its gradient says, for {share}"

@@ -41,6 +41,11 @@ def brightness(x):
     return x.flatten(1).mean(1)
 
 
+def probability(x):
+    """That an image is OOD, of its brightness: 1 - 5e-4 to an image of theirs, where it is flat."""
+    return (60 * (brightness(x) - 0.475)).sigmoid()
+
+
 def checker(x):
     """The weak feature, scaled to about -2 on ID and 2 on OOD images. Linear."""
     return (CHECKER * x[:, 0]).flatten(1).mean(1) * (2 / AMPLITUDE)
@@ -112,6 +117,7 @@ def sign_step(x):
 
 HONEST = {
     "brightness": brightness,
+    "probability": probability,
     "linear": checker,
     "energy": energy,
     "max-logit": max_logit,

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from oodattack.between import PAIRS, pairs, slope_ratio, unexplained_share
+from oodattack.between import PAIRS, misled_share, pairs, unexplained_share
 
 A, B = (torch.rand(40, 1, 4, 4, generator=torch.Generator().manual_seed(seed)) for seed in (0, 1))
 
@@ -70,19 +70,44 @@ def test_the_gradient_of_another_function_is_told():
     assert unexplained_share(flipped, *away()) == 1
 
 
-def test_a_steep_slope_is_resolved_and_told_by_its_ratio():
-    steep = lambda x: (400 * (mean(x) - 0.65)).sigmoid() + 1e-3 * mean(x)
+SIGNS = torch.tensor([1.0, -1.0]).repeat(8).view(4, 4)
+SIGNS[0, :2] = 0
+
+
+def apart(x):
+    """Neither mean nor corner change along its gradient."""
+    return mean(SIGNS * x)
+
+
+def test_a_steep_slope_between_plateaus_that_lead_elsewhere_is_resolved_and_misleads():
+    steep = lambda x: (400 * (mean(x) - 0.65)).sigmoid() + 0.01 * apart(x)
     assert unexplained_share(steep, *away()) == 0
-    assert slope_ratio(steep, *away()) > 100
+    assert misled_share(steep, *away()) > 0.95
 
 
-def test_half_of_the_pairs_decide_on_the_ratio():
+@pytest.mark.parametrize("slope", [1e-3, -1e-3])
+def test_the_way_that_the_plateaus_lead_decides(slope):
+    steep = lambda x: (1000 * (mean(x) - 0.65)).sigmoid() + slope * mean(x)
+    share = misled_share(steep, *away())
+    assert share > 0.9 if slope < 0 else share == 0
+
+
+def test_what_saturates_leads_on():
+    (a, b), saturated = away(), lambda x: (60 * (mean(x) - 0.65)).sigmoid()
+    slopes = [(saturated(x) * (1 - saturated(x)) * 60 / 4).double() for x in (a, b)]  # the mean's gradient is 1/4 long
+    far = torch.linalg.vector_norm((a - b).flatten(1), dim=1)
+    steeper = (saturated(a) - saturated(b)).abs() / far / torch.maximum(*slopes)
+    assert (steeper > 10).double().mean() > 0.5
+    assert misled_share(saturated, a, b) == 0
+
+
+@pytest.mark.parametrize("share", [0, 0.25, 0.5])
+def test_pairs_across_a_steep_slope_are_counted(share):
     a, b = A.clone(), B.clone()
     a[:, 0, 0, 0] = b[:, 0, 0, 0] = 0.2
-    b[:30, 0, 0, 0] = 0.95
-    steep = lambda x: mean(x) + 5 * (400 * (corner(x) - 0.5)).sigmoid()
-    assert slope_ratio(steep, a, b) > 10
-    assert slope_ratio(steep, a, b[26:].repeat(3, 1, 1, 1)[:40]) < 3
+    b[: int(share * len(b)), 0, 0, 0] = 0.95
+    steep = lambda x: apart(x) + 50 * (400 * (corner(x) - 0.5)).sigmoid()
+    assert misled_share(steep, a, b) == pytest.approx(share)
 
 
 def test_as_many_at_once_as_there_is_room_for():
@@ -92,9 +117,9 @@ def test_as_many_at_once_as_there_is_room_for():
         sizes.append(len(x))
         return mean(x) + (mean(x) > 0.6)
 
-    whole = unexplained_share(f, *away()), slope_ratio(f, *away())
+    whole = unexplained_share(f, *away()), misled_share(f, *away())
     sizes.clear()
-    assert (unexplained_share(f, *away(), at_once=7), slope_ratio(f, *away(), at_once=7)) == whole
+    assert (unexplained_share(f, *away(), at_once=7), misled_share(f, *away(), at_once=7)) == whole
     assert max(sizes) == 7
 
 
@@ -103,4 +128,4 @@ def test_nothing_is_said_of_what_does_not_differ_or_has_no_gradient(gradient):
     x = torch.rand(8, 1, 4, 4, generator=torch.Generator().manual_seed(0))
     score = lambda z: mean(z) if gradient else mean(z).detach()
     assert unexplained_share(score, x, x if gradient else x / 2) is None
-    assert slope_ratio(score, x, x if gradient else x / 2) is None
+    assert misled_share(score, x, x if gradient else x / 2) is None

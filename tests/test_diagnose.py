@@ -39,7 +39,7 @@ WRONG = {
     "random score": ({"repeatable": False}, "changes from call to call"),
     "batch": ({"row_independent": False}, "depends on its batch"),
     "gradient": ({"gradient_trouble": "no gradient"}, "the gradient of the score is not to be relied on: no gradient"),
-    "plateaus": ({"slope_ratio": 68.2}, "differs between the sets 68.2 times more than its gradient explains"),
+    "plateaus": ({"misled_share": 0.21}, "more than its gradient explains or leads to, for 21% of pairs"),
     "jumps": ({"unexplained_share": 0.11}, "it runs otherwise than its gradient says, for 11% of pairs"),
     "another goal": ({"other_goal": "the logits"}, "the search was after the logits, and may succeed without moving"),
     "zero gradients": ({"zero_gradient_share": 0.11}, "11% of gradients were zero"),
@@ -90,7 +90,7 @@ def test_every_indicator_can_forbid_holds():
 
 
 EDGES = {
-    "slope": {"slope_ratio": 10.0},
+    "slope": {"misled_share": 0.2},
     "jumps": {"unexplained_share": 0.1},
     "accepts no more": {"accepted_before": 0.2, "accepted_after": 0.39},
     "zero gradients": {"zero_gradient_share": 0.1},

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from oodattack import evaluate
-from oodattack.between import pairs, slope_ratio, unexplained_share
+from oodattack.between import misled_share, pairs, unexplained_share
 from oodattack.keep_graph import NAME
 from oodattack.probe import probe, trouble
 from oodattack.threat import ThreatModel, read_threat
@@ -52,8 +52,8 @@ def test_a_plateau_with_a_slope_of_its_own_never_holds(name, threat):
     (result, _) = evaluate(detector, id=sets.id, ood={"ood": sets.ood}, threats=[threat, box], seed=0).results
     assert result.clean.auroc > 0.97
     assert result.verdict in ("broken", "inconclusive"), result.reason
-    ratio = slope_ratio(detector, *pairs(sets.id, sets.ood, seed=0))
-    assert ratio > 30 and result.indicators["slope_ratio"] == (None if result.verdict == "broken" else ratio)
+    share = misled_share(detector, *pairs(sets.id, sets.ood, seed=0))
+    assert share > 0.9 and result.indicators["misled_share"] == (None if result.verdict == "broken" else share)
 
 
 @pytest.mark.parametrize("threat", [SUITE, "linf-8-255", "flagship"])
@@ -64,7 +64,7 @@ def test_a_jump_beside_a_long_slope_never_holds(name, threat):
     (result, _) = evaluate(detector, id=sets.id, ood={"ood": sets.ood}, threats=[threat, box], seed=0).results
     assert result.clean.auroc > 0.97
     assert result.verdict in ("broken", "inconclusive"), result.reason
-    assert slope_ratio(detector, *pairs(sets.id, sets.ood, seed=0)) < 10  # which does not see it
+    assert misled_share(detector, *pairs(sets.id, sets.ood, seed=0)) == 0  # which does not see it
     share = unexplained_share(detector, *pairs(sets.id, sets.ood, seed=0))
     assert share > 0.9 and result.indicators["unexplained_share"] == (None if result.verdict == "broken" else share)
 
@@ -119,7 +119,7 @@ def test_each_set_is_looked_at_whichever_is_listed_first(score, reason, order):
     threats = ["linf-8-255", "sanity-full-box"]
     report = evaluate(score, id=sets.id, ood={name: ood[name] for name in order}, threats=threats, seed=0)
     verdicts = {r.ood: r for r in report.results if r.threat == "linf-8-255"}
-    assert verdicts["near"].verdict == "holds" and verdicts["near"].indicators["slope_ratio"] < 3
+    assert verdicts["near"].verdict == "holds" and verdicts["near"].indicators["misled_share"] == 0
     assert verdicts["far"].verdict == "inconclusive" and reason in verdicts["far"].reason
 
 
@@ -128,13 +128,13 @@ def test_start_images_are_looked_at_too():
     threat = ThreatModel.model_validate(limits)
     ids, starts = fooling.sets(12).id, {"noise": contrasty()}
     (result,) = evaluate(step_of_contrast, id=ids, ood={}, starts=starts, threats=[threat], seed=0).results
-    assert result.indicators["slope_ratio"] > 30
+    assert result.indicators["misled_share"] == 1
 
 
 @pytest.mark.parametrize("name", fooling.HONEST)
 def test_the_gradient_of_an_honest_detector_explains_it(name):
     some = pairs(fooling.sets().id, fooling.sets().ood, seed=0)
-    assert slope_ratio(fooling.HONEST[name], *some) < 3
+    assert misled_share(fooling.HONEST[name], *some) == 0
     assert unexplained_share(fooling.HONEST[name], *some) < 0.01
 
 

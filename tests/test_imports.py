@@ -25,7 +25,7 @@ BELOW = {
     "classifier": set(),
     "data": {"faults", "lookup"},
     "probe": {"data", "detector", "geometry"},
-    "between": {"detector", "probe"},
+    "between": {"detector", "geometry", "probe"},
     "keep_graph": {"detector", "probe"},
     "full_precision": set(),
     "identity": set(),

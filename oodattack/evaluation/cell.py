@@ -72,7 +72,7 @@ def indicators(
         surrogate_rank_correlation=outcome.rank_correlation,
         random_auroc=floors.random,
         full_box_auroc=floors.full_box,
-        slope_ratio=checks.between.slope_ratio,
+        misled_share=checks.between.misled_share,
         unexplained_share=checks.between.unexplained_share,
         gradient_trouble=subject.trouble[ood_name] if outcome.surrogate is None and outcome.white_box else None,
         rising_share=outcome.rising_share,

@@ -6,7 +6,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from oodattack.between import pairs, slope_ratio, unexplained_share
+from oodattack.between import misled_share, pairs, unexplained_share
 from oodattack.data.rows import evenly
 from oodattack.detector import Detector, Score, Surrogate
 from oodattack.evaluation.batch import Batch, answered, with_room
@@ -123,9 +123,9 @@ class _Probed(NamedTuple):
 
 
 class Between(NamedTuple):
-    """See `between.slope_ratio` and `between.unexplained_share`, of what is differentiated. None: nothing was asked."""
+    """See `between.misled_share` and `between.unexplained_share`, of what is differentiated. None: not asked."""
 
-    slope_ratio: float | None = None
+    misled_share: float | None = None
     unexplained_share: float | None = None
 
 
@@ -133,7 +133,7 @@ def between(subject: Subject, id: Tensor, x: Tensor, which: str, batch: Batch, s
     """How far the gradient explains what tells the ID images from another set.
 
     Nothing where it is in trouble already. The gradient of a declared surrogate may be that of another function,
-    straight through a step: of that the ratio alone is asked.
+    straight through a step: of that `misled_share` alone is asked.
 
     Args:
         subject: the detector.
@@ -147,10 +147,10 @@ def between(subject: Subject, id: Tensor, x: Tensor, which: str, batch: Batch, s
         return Between()
     f = partial(answered, subject.stand_in.score if subject.stand_in else subject.detector)
     some = pairs(id, x, seed=seed)
-    ratio = with_room(len(some[0]), batch, lambda rows: slope_ratio(f, *some, at_once=rows))
+    misled = with_room(len(some[0]), batch, lambda rows: misled_share(f, *some, at_once=rows))
     if subject.stand_in is not None and subject.stand_in is getattr(subject.detector, "surrogate", None):
-        return Between(ratio)
-    return Between(ratio, with_room(len(some[0]), batch, lambda rows: unexplained_share(f, *some, at_once=rows)))
+        return Between(misled)
+    return Between(misled, with_room(len(some[0]), batch, lambda rows: unexplained_share(f, *some, at_once=rows)))
 
 
 def a_few(x: Tensor, most: int) -> Tensor:

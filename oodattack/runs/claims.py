@@ -132,7 +132,7 @@ def of_indicators(
         ("accepted_after", after),
     ):
         yield told(f"{where}: {name}", claimed[name], again)
-    found = Indicators(**claimed)  # type: ignore[arg-type]
+    found = Indicators(**{name: value for name, value in claimed.items() if name in Indicators._fields})  # type: ignore[arg-type]
     says = verdict(result.clean.auroc, result.attacked.auroc, found)
     if claimed.keys() == set(Indicators._fields):
         yield told(f"{where}: verdict", (result.verdict, result.reason), tuple(says))

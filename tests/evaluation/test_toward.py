@@ -53,7 +53,7 @@ def test_a_search_that_works_is_never_behind_and_one_that_broke_it_is_not_asked(
     assert results(brightness, threat)[threat].indicators["toward_lead"] <= 0
     broken = results(checker, threat)[threat]
     assert broken.verdict == "broken"
-    for name in ("toward_lead", "denied_auroc", "slope_ratio", "unexplained_share"):
+    for name in ("toward_lead", "denied_auroc", "misled_share", "unexplained_share"):
         assert broken.indicators[name] is None
 
 

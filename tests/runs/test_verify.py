@@ -377,6 +377,26 @@ def test_a_verdict_by_another_goal_is_caught(place, wanted, capsys, name, value)
     assert f"{name}" in capsys.readouterr().out.split("DIFFERENT")[1]
 
 
+def test_a_report_with_the_indicators_of_an_older_version_is_verified(run, capsys):
+    def older(report):
+        for result in report["results"]:
+            del result["indicators"]["misled_share"]
+            result["indicators"]["slope_ratio"] = 68.2
+
+    of_report(run, older)
+    write_manifest(run)
+    assert main(["verify", "out"]) == 0
+    assert ": broken" in capsys.readouterr().out
+
+    def turned(report):
+        for result in report["results"]:
+            result["verdict"] = "holds" if result["verdict"] == "broken" else "broken"
+
+    of_report(run, turned)
+    write_manifest(run)
+    assert main(["verify", "out"]) == 1
+
+
 def test_a_file_that_was_swapped_with_another_is_caught(run, capsys):
     one, two = shard(run, "quick"), shard(run, "shared")
     a, b = one.read_bytes(), two.read_bytes()
