@@ -1,4 +1,4 @@
-"""The README is true: its code runs, its commands run, its tables name what there is."""
+"""README and guides are true: their code runs, their commands run, the tables name what there is."""
 
 import os
 import re
@@ -22,11 +22,14 @@ from oodattack.threat import ThreatModel, presets, read_threat
 from oodattack.train import PAPERS, RECIPES
 
 ROOT = Path(__file__).parent.parent
-README = (ROOT / "README.md").read_text(encoding="utf-8")
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs" / "guides").glob("*.md"))]
+README, *GUIDES = (page.read_text(encoding="utf-8") for page in PAGES)
 
 
-def blocks(language: str) -> list[str]:
-    return re.findall(rf"^```{language}\n(.*?)^```", README, flags=re.S | re.M)
+def blocks(language: str, *pages: str) -> list[str]:
+    """Blocks of code of these pages, or of README and guides, without those that a page has from another."""
+    code = re.compile(rf"^```{language}\n(.*?)^```", re.DOTALL | re.MULTILINE)
+    return list(dict.fromkeys(block for page in pages or (README, *GUIDES) for block in code.findall(page)))
 
 
 def commands(block: str) -> list[str]:
@@ -51,7 +54,7 @@ def folder(tmp_path, monkeypatch):
 
 
 def test_the_two_set_up_commands_are_there_for_ci():
-    first_lines = [block.splitlines()[0] for block in blocks("sh")]
+    first_lines = [block.splitlines()[0] for block in blocks("sh", README)]
     assert "pip install . && oodattack run" in first_lines
     assert 'pip install ".[test]" && pytest' in first_lines
     script = (ROOT / ".ci" / "run").read_text()
@@ -166,6 +169,10 @@ def test_the_threat_file_is_valid_and_complete(tmp_path):
     (block,) = blocks("toml")
     (tmp_path / "my-limits.toml").write_text(block)
     assert isinstance(read_threat(tmp_path / "my-limits.toml"), ThreatModel)
+
+
+def test_every_guide_is_in_the_readme():
+    assert set(re.findall(r"\(docs/guides/([^)]*)\) \|", README)) == {page.name for page in PAGES[1:]}
 
 
 def test_tables_name_everything_built_in():

@@ -4,8 +4,9 @@ from docs.pages.markdown import link, page, table
 
 INTRODUCTION = """# Documentation
 
-The [README](../README.md) says what `oodattack` is for, how to run it and how to read what it prints. These pages are
-for looking things up. They are made from the tables and docstrings of the package, and a test keeps them true."""
+The [README](../README.md) says what `oodattack` is for, how to run it and how to read what it prints, and has
+[guides](../README.md#guides), each for one job. These pages are for looking things up. They are made from the tables
+and docstrings of the package, and a test keeps them true."""
 PAGES = {
     "detectors": "every score, with formula, paper, arguments, and what differs from the paper",
     "attacks": "every search, and those of torchattacks",
