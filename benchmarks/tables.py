@@ -44,14 +44,32 @@ def strength(lines: list[Line]) -> str:
             cell[line["attack"]] = line
     attacks = list(dict.fromkeys(attack for cell in best.values() for attack in cell))
     most = max((cell[4] for cell in best), default=0)
-    rows = [_strength_row(cell, found, attacks, most) for cell, found in best.items() if found]
+    came = [list(dict.fromkeys(values)) for values in zip(*best, strict=True)]  # in what order
+    cells = sorted(best, key=lambda cell: [came[i].index(cell[i]) for i in (3, 0, 1, 2, 4, 5)])
+    rows = [_strength_row(cell, best[cell], attacks, most) for cell in cells if best[cell]]
     table = markdown(["detector, OOD, threat", "clean", *attacks], rows)
     size = f"{most} images a side where no other number is named"
-    return f"AUROC left (passes a row), {size}.\n\n{table}{_failures(failed)}"
+    return f"AUROC left (passes a row), {size}. {_least(best, most)}\n\n{table}{_failures(failed)}"
+
+
+def _least(best: dict[tuple, dict[str, Line]], most: int) -> str:
+    """In how many cells nobody leaves less than `ood-aa`, and who does in the others."""
+    beside = {cell: found for cell, found in best.items() if cell[4] == most and "ood-aa" in found and len(found) > 1}
+    lower = {cell: min(found.values(), key=lambda line: line["auroc"]) for cell, found in beside.items()}
+    lower = {cell: line for cell, line in lower.items() if line["auroc"] < beside[cell]["ood-aa"]["auroc"]}
+    said = [f"{line['attack']} {line['auroc']:.5f} ({_name(cell)})" for cell, line in lower.items()]
+    but = f"; less is left by {', '.join(said)}" if said else ""
+    most_cells = f"{len(beside) - len(lower)} of the {len(beside)} that have rivals"
+    return f"`ood-aa` leaves least, or as little, in {most_cells}{but}."
+
+
+def _name(cell: tuple) -> str:
+    network, detector, ood, threat = cell[:4]
+    return f"{detector}@{network}, {ood}, {threat}"
 
 
 def _strength_row(cell: tuple, found: dict[str, Line], attacks: list[str], most: int) -> list[str]:
-    network, detector, ood, threat, n, _ = cell
+    n = cell[4]
     lowest = min(line["auroc"] for line in found.values())
 
     def entry(attack: str) -> str:
@@ -63,7 +81,7 @@ def _strength_row(cell: tuple, found: dict[str, Line], attacks: list[str], most:
 
     clean = f"{next(iter(found.values()))['auroc_clean']:.3f}"
     few = f", {n} images" if n < most else ""
-    return [f"{detector}@{network}, {ood}, {threat}{few}", clean, *[entry(attack) for attack in attacks]]
+    return [f"{_name(cell)}{few}", clean, *[entry(attack) for attack in attacks]]
 
 
 def _failures(failed: list[Line]) -> str:

@@ -1,6 +1,7 @@
 """The definitions that benchmarks rest on, with tiny random networks and no files of data."""
 
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -171,6 +172,21 @@ def test_easy_rows_can_be_hidden_and_hard_rows_halfway():
     assert auroc(on_id, before) == 1
     assert (after[:18] < on_id.min()).all()
     assert (after[18:] > on_id.quantile(0.25)).all() and (after[18:] < on_id.quantile(0.75)).all()
+
+
+def test_cells_stand_in_order_and_the_table_says_where_a_rival_left_less():
+    def lines(network, threat, **left):
+        cell = {"network": network, "detector": "energy", "ood": "noise", "threat": threat, "n": 9, "seed": 0}
+        line = {"benchmark": "attack_strength", "on": None, "auroc_clean": 0.9, "passes": 7} | cell
+        return [line | {"attack": name.replace("_", "-"), "auroc": auroc} for name, auroc in left.items()]
+
+    some = lines("r", "t", ood_aa=0.25, x=0.5) + lines("r", "u", ood_aa=0.25, x=0.25)
+    some += lines("s", "t", ood_aa=0.5, x=0.25) + lines("s", "u", ood_aa=0.5)
+    table = tables.strength(some)
+    names = ["energy@r, noise, t", "energy@s, noise, t", "energy@r, noise, u", "energy@s, noise, u"]
+    assert re.findall(r"^\| (energy@.*?) \|", table, re.M) == names
+    told = "leaves least, or as little, in 2 of the 3 that have rivals; less is left by x 0.25000 (energy@s, noise, t)."
+    assert told in table
 
 
 def test_memory_growth_is_told_in_images():
