@@ -8,7 +8,7 @@ from oodattack.attack import STOPPED
 from oodattack.diagnose import Indicators, verdict
 from oodattack.evaluation.floors import Floors
 from oodattack.evaluation.outcome import Clean, Outcome, Side, attacked_scores
-from oodattack.evaluation.subject import Between, Subject
+from oodattack.evaluation.subject import Explained, Subject
 from oodattack.metrics import auroc
 from oodattack.numbers import accepted, crossing, deployed, matched, numbers
 from oodattack.report import Certified, Result
@@ -19,12 +19,12 @@ class Checks(NamedTuple):
     """What a score was asked about a search on it, besides what the search says itself. None: nothing.
 
     Attributes:
-        between: whether its gradient explains what tells the sets apart.
+        explained: how far its gradient explains what tells the sets apart.
         toward_lead: see `Toward.lead`.
         denied_auroc: see `denied_auroc`.
     """
 
-    between: Between = Between()
+    explained: Explained = Explained()
     toward_lead: float | None = None
     denied_auroc: float | None = None
 
@@ -72,8 +72,8 @@ def indicators(
         surrogate_rank_correlation=outcome.rank_correlation,
         random_auroc=floors.random,
         full_box_auroc=floors.full_box,
-        misled_share=checks.between.misled_share,
-        unexplained_share=checks.between.unexplained_share,
+        misled_share=checks.explained.misled_share,
+        unexplained_share=checks.explained.unexplained_share,
         gradient_trouble=subject.trouble[ood_name] if outcome.surrogate is None and outcome.white_box else None,
         rising_share=outcome.rising_share,
         unfinished_drop=outcome.unfinished_drop,

@@ -130,7 +130,7 @@ class Run:
             return Checks()
         setup = self.setup
         return Checks(
-            setup.between(name, ood_name, x),
+            setup.explained(name, ood_name, x),
             self._toward.lead(name, threat, ood_name, x, clean, outcome),
             denied_auroc(threat, clean, outcome, ood_name, setup.subjects[name], x[0].numel()),
         )

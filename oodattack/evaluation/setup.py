@@ -13,7 +13,7 @@ from oodattack.evaluation.declared import check_latent, sound_class_scores
 from oodattack.evaluation.keeper import Keeper
 from oodattack.evaluation.plan import Quarry, Unfit, blinded, followed_latent, is_blind, latents, quarry_of
 from oodattack.evaluation.score import score
-from oodattack.evaluation.subject import Between, Subject, between, look_over
+from oodattack.evaluation.subject import Explained, Subject, explained_by_gradient, look_over
 from oodattack.geometry import row_random
 from oodattack.keep_graph import reaches
 from oodattack.probe import same
@@ -40,7 +40,7 @@ class Setup:
     keeper: Keeper
     label: str = ""
     subjects: dict[str, Subject] = field(default_factory=dict)
-    _between: dict[tuple[str, str], Between] = field(default_factory=dict)
+    _explained: dict[tuple[str, str], Explained] = field(default_factory=dict)
     _followed: dict[tuple[str, str], Latent | None] = field(default_factory=dict)
     _sound: set[tuple[str, str | None]] = field(default_factory=set)
     _smooth: dict[Latent, bool] = field(default_factory=dict)
@@ -55,11 +55,12 @@ class Setup:
         for name, detector in self.detectors.items():
             self.subjects[name] = look_over(detector, on_id[name], steady[name], self.id, sets, self.batch, self.seed)
 
-    def between(self, name: str, which: str, x: Tensor) -> Between:
-        """See `between`; asked once."""
-        if (name, which) not in self._between:
-            self._between[name, which] = between(self.subjects[name], self.id, x, which, self.batch, self.seed)
-        return self._between[name, which]
+    def explained(self, name: str, which: str, x: Tensor) -> Explained:
+        """See `explained_by_gradient`; asked once."""
+        if (name, which) not in self._explained:
+            found = explained_by_gradient(self.subjects[name], self.id, x, which, self.batch, self.seed)
+            self._explained[name, which] = found
+        return self._explained[name, which]
 
     def score(self, name: str, x: Tensor, what: str, *, rounded: bool = False, finite: bool = True) -> Tensor:
         """The untouched detector's scores, on the CPU; see `score`."""

@@ -122,14 +122,14 @@ class _Probed(NamedTuple):
         return (x + BESIDE * (2 * noise - 1)).clamp(0, 1)
 
 
-class Between(NamedTuple):
+class Explained(NamedTuple):
     """See `between.misled_share` and `between.unexplained_share`, of what is differentiated. None: not asked."""
 
     misled_share: float | None = None
     unexplained_share: float | None = None
 
 
-def between(subject: Subject, id: Tensor, x: Tensor, which: str, batch: Batch, seed: int) -> Between:
+def explained_by_gradient(subject: Subject, id: Tensor, x: Tensor, which: str, batch: Batch, seed: int) -> Explained:
     """How far the gradient explains what tells the ID images from another set.
 
     Nothing where it is in trouble already. The gradient of a declared surrogate may be that of another function,
@@ -144,13 +144,13 @@ def between(subject: Subject, id: Tensor, x: Tensor, which: str, batch: Batch, s
         seed: of the pairs.
     """
     if subject.trouble[which]:
-        return Between()
+        return Explained()
     f = partial(answered, subject.stand_in.score if subject.stand_in else subject.detector)
     some = pairs(id, x, seed=seed)
     misled = with_room(len(some[0]), batch, lambda rows: misled_share(f, *some, at_once=rows))
     if subject.stand_in is not None and subject.stand_in is getattr(subject.detector, "surrogate", None):
-        return Between(misled)
-    return Between(misled, with_room(len(some[0]), batch, lambda rows: unexplained_share(f, *some, at_once=rows)))
+        return Explained(misled)
+    return Explained(misled, with_room(len(some[0]), batch, lambda rows: unexplained_share(f, *some, at_once=rows)))
 
 
 def a_few(x: Tensor, most: int) -> Tensor:
