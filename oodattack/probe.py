@@ -14,6 +14,7 @@ from torch import Tensor
 from oodattack.data.rows import evenly
 from oodattack.detector import Score
 from oodattack.geometry import row_random
+from oodattack.metrics import same_scores
 
 ROWS = 16  # enough to tell a coin (half of the rows uphill) from a gradient, few enough to cost nothing
 STEPS = (1 / 2040, 1 / 510, 2 / 255)  # change of a pixel, from an eighth of a grey level to two
@@ -80,11 +81,11 @@ def probe(f: Score, x: Tensor, *, seed: int) -> Probe:
     points = STEPS[-1] + (1 - 2 * STEPS[-1]) * x[picked].detach()
     value = values(f, points)
     half = values(f, points[: (len(points) + 1) // 2])
-    steady = Probe(len(points), False, row_independent=same(half, value[: len(half)], value))
+    steady = Probe(len(points), False, row_independent=same_scores(half, value[: len(half)], value))
     grad, with_grad = gradient(f, points)
     if grad is None or with_grad is None:
-        return steady._replace(repeatable=same(values(f, points), value, value))
-    steady = steady._replace(exists=True, repeatable=same(with_grad, value, value))
+        return steady._replace(repeatable=same_scores(values(f, points), value, value))
+    steady = steady._replace(exists=True, repeatable=same_scores(with_grad, value, value))
     return _compare(f, points, grad.double(), seed, steady)
 
 
@@ -137,12 +138,6 @@ def gradient(f: Score, x: Tensor) -> tuple[Tensor | None, Tensor | None]:
     except Exception:  # whatever user code does that autograd cannot follow, such as x.numpy(), or ignores
         return None, None
     return grad, value.detach().double()
-
-
-def same(a: Tensor, b: Tensor, scale: Tensor) -> bool:
-    """Whether scores agree up to rounding, measured by their spread and size."""
-    slack = 1e-3 * (scale.amax() - scale.amin()) + 1e-5 * scale.abs().amax()
-    return bool(((a - b).abs() <= slack).all())
 
 
 def _compare(f: Score, x: Tensor, grad: Tensor, seed: int, found: Probe) -> Probe:

@@ -24,7 +24,7 @@ BELOW = {
     "detector": set(),
     "classifier": set(),
     "data": {"faults", "lookup"},
-    "probe": {"data", "detector", "geometry"},
+    "probe": {"data", "detector", "geometry", "metrics"},
     "between": {"detector", "geometry", "probe"},
     "keep_graph": {"detector", "probe"},
     "full_precision": set(),

@@ -16,7 +16,7 @@ from oodattack.evaluation.score import score
 from oodattack.evaluation.subject import Explained, Subject, explained_by_gradient, look_over
 from oodattack.geometry import row_random
 from oodattack.keep_graph import reaches
-from oodattack.probe import same
+from oodattack.metrics import same_scores
 from oodattack.threat import ThreatModel
 
 Precision = Literal["full", "bfloat16"]
@@ -131,8 +131,8 @@ class Setup:
         first = self.id[: self.batch.size]
         before = scores[: len(first)]
         alone = torch.cat([self.score(name, row[None], "id", finite=False) for row in first[:4]])
-        repeatable = same(self.score(name, first, "id"), before, before)
-        return repeatable, same(alone, before[: len(alone)], before)
+        repeatable = same_scores(self.score(name, first, "id"), before, before)
+        return repeatable, same_scores(alone, before[: len(alone)], before)
 
     def target_rows(self, limits: ThreatModel, ood_name: str, n: int) -> Tensor | None:
         """The ID image that each of n rows is to match, or None for other aims; the same for every detector."""

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from oodattack.full_precision import full_precision
 from oodattack.geometry import row_random
-from oodattack.metrics import id_threshold
+from oodattack.metrics import id_threshold, same_scores
 from oodattack.numbers import TPR
 from oodattack.report import Metrics
 from oodattack.runs.evidence import ROWS_A_FILE, Cell, Side
@@ -196,7 +196,7 @@ def compared(what: str, claimed: Tensor, found: Tensor, known: Tensor, *, random
         return Line(what, "random", "random: not compared", True)
     if claimed.shape != found.shape:
         return Line(what, f"{len(claimed)} rows", f"{len(found)} rows", False)
-    agree = close(claimed, found, known)
+    agree = same_scores(claimed, found, known)
     worst = int((claimed.double() - found.double()).abs().nan_to_num(float("inf")).argmax())
     rows = (claimed, found) if agree else (claimed[worst : worst + 1], found[worst : worst + 1])
     said, again = (f"{t.double().mean():.6g}" for t in rows)
@@ -206,13 +206,4 @@ def compared(what: str, claimed: Tensor, found: Tensor, known: Tensor, *, random
 def differ(a: Tensor, b: Tensor, known: Tensor) -> bool:
     """Whether two calls on the same images give other scores: a detector that uses random numbers."""
     finite = all(bool(part.isfinite().all()) for part in (a, b, known))
-    return finite and not close(a, b, known)
-
-
-def close(a: Tensor, b: Tensor, known: Tensor) -> bool:
-    """Whether scores agree up to rounding: a thousandth of the spread of known ones."""
-    known = known.double()
-    slack = 1e-3 * (known.max() - known.min()) + 1e-5 * known.abs().max()
-    if not slack.isfinite():
-        return False
-    return bool(((a.double() - b.double()).abs() <= slack).all())
+    return finite and not same_scores(a, b, known)
