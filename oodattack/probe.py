@@ -20,7 +20,7 @@ ROWS = 16  # enough to tell a coin (half of the rows uphill) from a gradient, fe
 STEPS = (1 / 2040, 1 / 510, 2 / 255)  # change of a pixel, from an eighth of a grey level to two
 DIRECTIONS = 2  # random ones, at each step
 FACTOR = 2.0  # a kink or curvature may halve or double the slope over a step
-SHARE = 0.75  # of rows: with 16 of them, a coin gets there in 4 of 100 cases
+AGREEING = 0.75  # of rows: with 16 of them, a coin gets there in 4 of 100 cases
 ACROSS = 0.5  # kinks and sign steps inside a score leave > 0.7; a gradient without 2/3 of its squared length has 0.5
 ZERO = 0.1  # share of rows, as for the gradients of a search
 MISSING = 0.5  # share of rows on which a gradient may be zero or not finite and still lead the others
@@ -101,9 +101,9 @@ def trouble(found: Probe) -> str | None:
         return f"score flat on {found.flat:.0%} of rows, whatever its gradient says"
     if not (found.repeatable and found.row_independent):
         return "gradient cannot be checked: the score depends on more than its row"
-    if found.uphill is not None and found.uphill < SHARE:
+    if found.uphill is not None and found.uphill < AGREEING:
         return f"gradient disagrees with finite differences: it leads uphill on {found.uphill:.0%} of rows only"
-    if found.along is not None and found.along < SHARE:
+    if found.along is not None and found.along < AGREEING:
         return f"gradient disagrees with finite differences: its length is right on {found.along:.0%} of rows only"
     if found.across is not None and found.across < ACROSS:
         return f"gradient disagrees with finite differences: likeness {found.across:.2f} in random directions"

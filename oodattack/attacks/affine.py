@@ -12,7 +12,7 @@ from oodattack.attack import Attack, Seen, unseen
 from oodattack.geometry import RowRandom, wide
 from oodattack.threat import ThreatModel
 
-DEGREES, SHARE = 30.0, 0.1  # the paper's budget
+DEGREES, SHIFT = 30.0, 0.1  # the paper's budget, the latter a share of the side
 GRID = (31, 5, 5)  # the paper's grid: rotations, translations across and down
 FIRST_WIDTH, LAST_WIDTH = 0.5, 0.02  # of a refinement, as a share of the cube's half side
 
@@ -49,7 +49,7 @@ def affine(*, limit: float) -> Attack:
 
     def move(x: Tensor, numbers: Tensor) -> Tensor:
         angle = numbers[:, 0].to(x) * limit * math.radians(DEGREES)
-        shift = 2 * SHARE * limit * numbers[:, 1:].to(x)  # the grid spans 2
+        shift = 2 * SHIFT * limit * numbers[:, 1:].to(x)  # the grid spans 2
         return grid_sample(x, turned(x, angle, shift), align_corners=False)
 
     return search_cube(move, 3, GRID)

@@ -9,7 +9,7 @@ from oodattack.bounds.reach import Reach
 from oodattack.detectors.knn import kth_neighbour
 from oodattack.detectors.mahalanobis import Gaussians
 
-LEAST = 1e-12  # length below which `normalize` does not make a vector longer
+SHORTEST = 1e-12  # length below which `normalize` does not make a vector longer
 
 
 def mahalanobis_bounds(found: Reach, gaussians: Gaussians) -> Interval:
@@ -67,17 +67,17 @@ def knn_bounds(found: Reach, bank: Tensor, k: int) -> Interval:
     length = torch.linalg.vector_norm(z, dim=1)
     longest = torch.linalg.vector_norm(box.lower.abs().maximum(box.upper.abs()), dim=1)
     shortest = torch.linalg.vector_norm(box.lower.maximum(-box.upper).clamp(min=0), dim=1)
-    along = linear_bounds(found, (z / length.clamp(min=LEAST)[:, None])[:, None], at).lower[:, 0]
+    along = linear_bounds(found, (z / length.clamp(min=SHORTEST)[:, None])[:, None], at).lower[:, 0]
     shortest = shortest.maximum(along)
-    sound = (shortest > LEAST) & (length > LEAST)
+    sound = (shortest > SHORTEST) & (length > SHORTEST)
     far = torch.linalg.vector_norm((box.upper - z).maximum(z - box.lower), dim=1)
-    sine = (far / length.clamp(min=LEAST)).clamp(max=1)
+    sine = (far / length.clamp(min=SHORTEST)).clamp(max=1)
     by_radius = torch.where(far < length, (1 - sine.square()).sqrt(), -1.0)
-    by_plane = (along / longest.where(along > 0, shortest).clamp(min=LEAST)).clamp(min=-1)  # <z', u> may be negative
+    by_plane = (along / longest.where(along > 0, shortest).clamp(min=SHORTEST)).clamp(min=-1)  # <z', u> may be negative
     turned = (2 - 2 * by_radius.maximum(by_plane).clamp(max=1)).sqrt()  # ||u' - u||
-    u = z / length.clamp(min=LEAST)[:, None]
+    u = z / length.clamp(min=SHORTEST)[:, None]
     near = torch.linalg.vector_norm(u - bank[kth_neighbour(u, bank, k)], dim=1)
-    rows = _each_row(box, shortest.clamp(min=LEAST), longest, bank, k)
+    rows = _each_row(box, shortest.clamp(min=SHORTEST), longest, bank, k)
     low = (near - turned).clamp(min=0).square().maximum(rows.lower)
     high = (near + turned).square().minimum(rows.upper)
     most = (1 + torch.linalg.vector_norm(bank, dim=1).max()).square()

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 FLOOR = 1e-6  # smallest singular value of the metric as a share of the largest, as in the authors' code
-LEAST = 0.1  # smallest variance of a component as a share of the mean one
+LEAST_VARIANCE = 0.1  # smallest variance of a component as a share of the mean one
 
 
 class Metric(NamedTuple):
@@ -151,7 +151,7 @@ def fit_mixture(u: Tensor, *, components: int, seed: int, rounds: int = 20) -> M
         rounds: of expectation maximisation at most.
 
     Returns:
-        The mixture. A component that has shrunk onto an image gets a share `LEAST` of the mean variance.
+        The mixture. A component that has shrunk onto an image gets a share `LEAST_VARIANCE` of the mean variance.
 
     Raises:
         ValueError: `components` is below 1.
@@ -169,6 +169,6 @@ def fit_mixture(u: Tensor, *, components: int, seed: int, rounds: int = 20) -> M
         warnings.simplefilter("ignore")  # twenty rounds are what is asked for, converged or not
         model.fit(u.detach().double().cpu().numpy())
     weights, variances = torch.as_tensor(model.weights_), torch.as_tensor(model.covariances_)
-    variances = variances.clamp(min=LEAST * (weights * variances).sum().item())
+    variances = variances.clamp(min=LEAST_VARIANCE * (weights * variances).sum().item())
     centroids = torch.as_tensor(model.means_)
     return Mixture(*(part.to(u.device) for part in (centroids, variances.sqrt(), weights.log())))

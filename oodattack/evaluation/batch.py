@@ -14,8 +14,8 @@ from oodattack.data.disk import forget_pages, placed
 from oodattack.faults import fault, out_of_memory
 
 CPU_PIXELS = 256 * 3 * 32 * 32  # of a batch on the CPU, where larger ones bring nothing: 256 CIFAR images
-MOST = 4096  # rows
-SHARE = 0.5  # of the free memory of a GPU
+MOST_ROWS = 4096  # of a batch on a GPU
+MEMORY_SHARE = 0.5  # of the free memory of a GPU
 PROBE = 4  # rows
 T = TypeVar("T")
 
@@ -63,7 +63,7 @@ def automatic(f: Callable[[Tensor], Tensor], x: Tensor) -> Batch:
             torch.autograd.grad(out.sum(), z, allow_unused=True)
     a_row = (torch.cuda.max_memory_allocated(x.device) - before) / len(z)
     free, _ = torch.cuda.mem_get_info(x.device)
-    return Batch(power_of_two(min(SHARE * free / max(a_row, 1), MOST)))
+    return Batch(power_of_two(min(MEMORY_SHARE * free / max(a_row, 1), MOST_ROWS)))
 
 
 def power_of_two(most: float) -> int:

@@ -12,8 +12,9 @@ from oodattack.evaluation.plan import is_blind
 from oodattack.geometry import RowRandom
 from oodattack.threat import ThreatModel
 
-SHARE = 1 / 3  # of the queries, that the race may take
-LEAST, MOST = 3, 5  # points of a loss in the race: a first one and two steps from there; more tell no more
+RACE_SHARE = 1 / 3  # of the queries, that the race may take
+FEWEST_POINTS = 3  # of a loss in the race: a first one and two steps from there
+MOST_POINTS = 5  # more tell no more
 
 
 class Raced(NamedTuple):
@@ -32,11 +33,11 @@ def points_of_each(threat: ThreatModel, losses: int) -> tuple[int, int]:
             Auto-PGD knows nothing: there the likeliest are followed.
         losses: how many there are.
     """
-    affordable = int(SHARE * threat.queries) // (threat.draws or 1)
-    racing = min(losses, affordable // LEAST)
+    affordable = int(RACE_SHARE * threat.queries) // (threat.draws or 1)
+    racing = min(losses, affordable // FEWEST_POINTS)
     if racing <= threat.restarts or is_blind(threat) or threat.limit is not None:
         return 0, 0
-    return racing, min(affordable // racing, MOST)
+    return racing, min(affordable // racing, MOST_POINTS)
 
 
 def race(

@@ -25,8 +25,8 @@ from oodattack.threat import Suite, ThreatModel
 TRIAL = 0.25  # share of the open rows on which a member shows what it brings, before it gets the others
 FEW, MANY = 2, 32  # rows that a trial takes: of few open ones not all, and of many no more than tell
 WORTH = 1e-3  # AUROC that a turn on all rows must have brought, in proportion on fewer, to earn another one,
-SHARE = 0.02  # or this share of what was left, where that is less
-LEAST = 1e-9  # more than rounding
+WORTH_SHARE = 0.02  # or this share of what was left, where that is less
+WORTH_AT_LEAST = 1e-9  # more than rounding
 PARTS = 4  # of a member's queries, in which longer turns are measured: rows of one length are searched together
 DOUBLINGS = 2  # of a member's queries, from turn to turn,
 QUICK = 0.3  # while a turn finishes so many of its rows; where it finishes fewer, longer searches are what they need
@@ -143,8 +143,8 @@ class Spending:
         if had:
             self.curve.append((sum(int(f.best.queries.sum()) for f in fronts) / everybody, after))
         self.blind += (before - after) * is_blind(limits)
-        enough = min(WORTH, SHARE * before) * had / everybody
-        if not had or before - after < max(enough, LEAST):
+        enough = min(WORTH, WORTH_SHARE * before) * had / everybody
+        if not had or before - after < max(enough, WORTH_AT_LEAST):
             return Took(0.0)
         return Took((1 - after / before) / spent, finished / had)
 

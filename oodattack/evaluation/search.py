@@ -21,7 +21,7 @@ from oodattack.evaluation.setup import Precision, Setup
 from oodattack.geometry import RowRandom, row_random
 from oodattack.threat import ThreatModel
 
-LEAST = 3  # points of each of several losses: the clean one, a first one and a step from there
+ENOUGH_POINTS = 3  # points of each of several losses: the clean one, a first one and a step from there
 
 
 class Rows(NamedTuple):
@@ -181,10 +181,10 @@ def _raced(
 
 
 def shares(threat: ThreatModel, losses: int) -> list[int]:
-    """Queries of each loss, in whole draws; of as many losses as can have `LEAST` points each, at least of one."""
+    """Queries of each loss, in whole draws; of as many losses as can have `ENOUGH_POINTS` each, at least of one."""
     draws = threat.draws or 1
     points = threat.queries // draws
-    several = max(1, min(losses, points // LEAST))
+    several = max(1, min(losses, points // ENOUGH_POINTS))
     return [draws * (points // several + (i < points % several)) for i in range(several)]
 
 

@@ -12,7 +12,7 @@ from oodattack.report import Result
 
 USUAL = 0.95  # share of ID images that a judge takes for what they are
 MATERIAL = 0.1  # of the spread of ID images, between their 5th and 95th percentile: smaller moves make nothing else
-MOST = 1000  # ID images whose nearest neighbours tell what is usual
+MOST_ID_IMAGES = 1000  # ID images whose nearest neighbours tell what is usual
 AT_ONCE = 64
 
 FAR, NEAR, WAS_NEAR = "far from ID", "LOOKS LIKE ID", "was near before"
@@ -86,7 +86,7 @@ def pixel_judge(x_id: Tensor) -> Judge:
         raise ValueError(f"`x_id` must hold at least 2 images, got {n}. Run with more samples.")
     flat = x_id.flatten(1)
     usual = []
-    for rows in evenly(n, MOST).split(AT_ONCE):
+    for rows in evenly(n, MOST_ID_IMAGES).split(AT_ONCE):
         apart = _apart(flat[rows], flat)
         apart[torch.arange(len(rows)), rows] = torch.inf  # itself
         usual.append(apart.amin(dim=1))

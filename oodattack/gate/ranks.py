@@ -12,7 +12,7 @@ from oodattack.report.record import Record
 
 Rows = NDArray[np.float64]
 WIDTHS: dict[int, str] = {16: "<u2", 32: "<u4"}
-MOST = {width: 2**width - 1 for width in WIDTHS}
+LARGEST = {width: 2**width - 1 for width in WIDTHS}
 
 
 class Ranked(Record):
@@ -45,7 +45,7 @@ def ranked(vectors: Mapping[str, Rows]) -> Ranked:
         vectors: name -> shape (N,), finite.
     """
     known, ranks = np.unique(np.concatenate(list(vectors.values())), return_inverse=True)
-    bits: Literal[16, 32] = 16 if len(known) <= MOST[16] + 1 else 32
+    bits: Literal[16, 32] = 16 if len(known) <= LARGEST[16] + 1 else 32
     ends = np.cumsum([len(v) for v in vectors.values()])[:-1]
     parts = np.split(ranks.astype(WIDTHS[bits]), ends)
     words = (base64.b64encode(part.tobytes()).decode() for part in parts)

@@ -9,7 +9,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-SHARE = 0.01  # of the pixels, that a step of l1 moves
+PIXEL_SHARE = 0.01  # of the pixels, that a step of l1 moves
 
 
 def steepest_linf(g: Tensor) -> Tensor:
@@ -34,7 +34,7 @@ def steepest_l2(g: Tensor) -> Tensor:
     return (rows / length.clamp(min=1)).view_as(g)
 
 
-def steepest_l1(g: Tensor, *, share: float = SHARE) -> Tensor:
+def steepest_l1(g: Tensor, *, share: float = PIXEL_SHARE) -> Tensor:
     """g / ||g||_1 over the k = max(1, round(share D)) entries of largest |g|, zero elsewhere.
 
     After SLIDE, Tramer & Boneh, "Adversarial Training and Robustness for Multiple Perturbations", NeurIPS 2019,
@@ -90,7 +90,7 @@ def uphill(g: Tensor, x_adv: Tensor, norm: str) -> Tensor:
     rows = g.flatten(1)
     size, order = _by_largest(rows).abs().sort(dim=1, descending=True)
     moves = (free(g, x_adv).flatten(1) != 0).gather(1, order)
-    sent = size * (moves.cumsum(1) <= _few(rows.shape[1], SHARE))
+    sent = size * (moves.cumsum(1) <= _few(rows.shape[1], PIXEL_SHARE))
     total = (sent * moves).sum(dim=1, keepdim=True)
     sent = sent / total.where(total > 0, 1)
     return (torch.zeros_like(rows).scatter(1, order, sent) * rows.sign()).view_as(g)

@@ -14,7 +14,7 @@ from oodattack.lookup import summary
 NESTED = ("state_dict", "model", "net")  # where checkpoints keep the weights beside epoch, optimiser and the like
 PREFIX = "module."  # of every key, from torch's DataParallel
 HEAD = re.compile(r"(^|\.)(fc\d*|heads?|(last_)?linear|classifier|logits)(\.|$)")
-MOST = 3  # keys of each kind that an error names
+NAMED_KEYS = 3  # keys of each kind that an error names
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:
@@ -103,8 +103,8 @@ def load_weights(network: nn.Module, state: Mapping[str, Tensor], *, where: str 
 
 def some(what: str, keys: Sequence[str]) -> str:
     """A count of keys with the first few of them."""
-    rest = f" and {len(keys) - MOST} more" if len(keys) > MOST else ""
-    return f"{len(keys)} {what} ({', '.join(keys[:MOST])}{rest})"
+    rest = f" and {len(keys) - NAMED_KEYS} more" if len(keys) > NAMED_KEYS else ""
+    return f"{len(keys)} {what} ({', '.join(keys[:NAMED_KEYS])}{rest})"
 
 
 def classes_of(state: Mapping[str, Tensor]) -> int:

@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 CLOSE = 1e-9  # relative: the same numbers in the same order, but perhaps by another version of a library
 
-MOST = 72  # characters of a value
+MOST_CHARACTERS = 72  # characters of a value
 
 
 class Line(NamedTuple):
@@ -34,4 +34,4 @@ def same(a: object, b: object) -> bool:
 def text(value: object) -> str:
     """A value in a table; a long one is cut."""
     words = f"{value:.6g}" if isinstance(value, float) else str(value)
-    return words if len(words) <= MOST else f"{words[: MOST - 3]}..."
+    return words if len(words) <= MOST_CHARACTERS else f"{words[: MOST_CHARACTERS - 3]}..."

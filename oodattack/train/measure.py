@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from oodattack.objectives import free_energy
 from oodattack.train.training_set import take
 
-MOST = 256  # images that the energy's gradient is measured on
+MOST_IMAGES = 256  # images that the energy's gradient is measured on
 CHUNK = 512  # images in a pass
 
 
@@ -37,7 +37,7 @@ def energy_gradient(network: nn.Module, held_out: HeldOut, *, classes: int) -> f
     """
     network.eval()
     like = next(network.parameters())
-    x = take(held_out.x, torch.arange(min(MOST, len(held_out.x))), like).requires_grad_()
+    x = take(held_out.x, torch.arange(min(MOST_IMAGES, len(held_out.x))), like).requires_grad_()
     (gradient,) = torch.autograd.grad(free_energy(network(x)[:, :classes]).sum(), x)
     norms: Tensor = gradient.flatten(1).norm(dim=1)
     return norms.mean().item()

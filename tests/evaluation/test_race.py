@@ -8,7 +8,7 @@ from oodattack.attack import maximise
 from oodattack.classifier import Classifier
 from oodattack.detectors import Energy
 from oodattack.evaluation import evaluate, search
-from oodattack.evaluation.race import LEAST, MOST, points_of_each, race
+from oodattack.evaluation.race import FEWEST_POINTS, MOST_POINTS, points_of_each, race
 from oodattack.geometry import row_random
 from oodattack.threat import ThreatModel
 
@@ -40,7 +40,7 @@ def furthest(head: nn.Linear, x: torch.Tensor, eps: float) -> torch.Tensor:
     return head(x.flatten(1)) + (w.abs() * room).sum(dim=2)
 
 
-def raced(logits, x: torch.Tensor, limits: ThreatModel, *, classes: int, points: int = LEAST) -> torch.Tensor:
+def raced(logits, x: torch.Tensor, limits: ThreatModel, *, classes: int, points: int = FEWEST_POINTS) -> torch.Tensor:
     """The classes that win, shape (B, restarts)."""
     losses = [lambda z, _rows, k=k: logits(z)[:, k] for k in range(classes)]
     random = row_random(0, "test", range(len(x)), x.device, x.dtype)
@@ -95,7 +95,7 @@ def test_in_every_ball_the_walls_of_the_box_count(norm, eps, within, seed):
     logits = lambda z: (z[:, None] * weight).flatten(2).sum(2)
     moved = along(weight, x, eps, norm)
     reach = logits(x).double() + moved
-    won = raced(logits, x, threat(norm=norm, eps=eps), classes=10, points=MOST)
+    won = raced(logits, x, threat(norm=norm, eps=eps), classes=10, points=MOST_POINTS)
     lost = reach.topk(3, dim=1).values - reach.gather(1, won)
     assert (lost <= within * moved.amax(dim=1, keepdim=True)).all()  # so near to the furthest point a few steps end
 
@@ -133,13 +133,13 @@ def test_a_logit_without_a_number_comes_last():
     [
         ({}, 10, (10, 3)),  # a third of 100 queries
         ({"queries": 150}, 10, (10, 5)),
-        ({"queries": 1000}, 10, (10, MOST)),
-        ({"queries": 1000}, 1000, (111, LEAST)),  # the likeliest
-        ({"queries": 60}, 10, (6, LEAST)),
+        ({"queries": 1000}, 10, (10, MOST_POINTS)),
+        ({"queries": 1000}, 1000, (111, FEWEST_POINTS)),  # the likeliest
+        ({"queries": 60}, 10, (6, FEWEST_POINTS)),
         ({"queries": 1000, "draws": 10}, 10, (10, 3)),
         ({"queries": 27}, 10, (0, 0)),  # three are followed anyway
         ({}, 3, (0, 0)),
-        ({"restarts": 1}, 2, (2, MOST)),
+        ({"restarts": 1}, 2, (2, MOST_POINTS)),
         ({"attack": "square"}, 10, (0, 0)),
         ({"attack": "stadv", "limit": 0.5}, 10, (0, 0)),
     ],

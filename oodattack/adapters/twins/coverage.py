@@ -15,7 +15,7 @@ from oodattack.classifier.hooks import removing
 from oodattack.detector import Surrogate
 from oodattack.detectors.straight_through import with_gradient_of
 
-LEAST = 1e-6  # outermost edge of the library's bins, as a probability
+OUTERMOST = 1e-6  # outermost edge of the library's bins, as a probability
 
 
 def coverage(stock: Any) -> Surrogate:
@@ -58,7 +58,7 @@ def centres(bins: int) -> Tensor:
 
     Of an odd number of bins the library leaves the last one empty; it has no centre here.
     """
-    left = torch.logspace(math.log10(LEAST), math.log10(0.5), steps=bins // 2 + 1, dtype=torch.float64)
+    left = torch.logspace(math.log10(OUTERMOST), math.log10(0.5), steps=bins // 2 + 1, dtype=torch.float64)
     edges = torch.cat([left, (1 - left).flip(0)[1:]]).logit()
     return (edges[1:] + edges[:-1]) / 2
 

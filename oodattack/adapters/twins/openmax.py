@@ -14,8 +14,8 @@ from oodattack.adapters.behind import Output
 from oodattack.adapters.twins.entropy import OfLogits
 from oodattack.detector import Surrogate
 
-MISSING = 1e12  # distance to a class that was not seen while fitting
-MOST = 709.0  # larger activations are cut off
+UNSEEN = 1e12  # distance to a class that was not seen while fitting
+LARGEST_ACTIVATION = 709.0  # larger activations are cut off
 
 
 def openmax(stock: Any) -> Surrogate:
@@ -37,8 +37,8 @@ class Revised:
         ranks = logits.argsort(dim=1, descending=True)[:, : layer.alpha]
         weights = torch.arange(layer.alpha, 0, -1, device=f.device, dtype=f.dtype) / layer.alpha
         ranked = torch.zeros_like(f).scatter(1, ranks, weights.expand(len(f), -1)[:, : ranks.shape[1]])
-        known = (f * (1 - w * ranked)).clamp(max=MOST)
-        unknown = (f * w * ranked).sum(dim=1).clamp(max=MOST)
+        known = (f * (1 - w * ranked)).clamp(max=LARGEST_ACTIVATION)
+        unknown = (f * w * ranked).sum(dim=1).clamp(max=LARGEST_ACTIVATION)
         return (unknown - known.logsumexp(dim=1)).to(logits.dtype)
 
     def _outlying(self, logits: Tensor, c: int, present: bool) -> Tensor:
@@ -56,7 +56,7 @@ class Revised:
         """Weighted sum of Euclidean and cosine distance to the centre of class c, shape (B,)."""
         layer = self.stock._openmax
         if c not in layer.centers:
-            return torch.full_like(logits[:, 0], MISSING)
+            return torch.full_like(logits[:, 0], UNSEEN)
         centre = torch.as_tensor(layer.centers[c], dtype=logits.dtype, device=logits.device)
         euclidean: Tensor = torch.linalg.vector_norm(logits - centre, dim=1)
         if layer.cos_weight == 0:
