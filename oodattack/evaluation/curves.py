@@ -13,9 +13,9 @@ from oodattack.report import Curve, Result
 from oodattack.threat import ON_A_SCORE, ThreatModel
 
 
-def queries_curve(setup: Setup, quarry: Quarry, limits: ThreatModel, x: torch.Tensor, outcome: Outcome) -> Outcome:
+def queries_curve(setup: Setup, quarry: Quarry, threat: ThreatModel, x: torch.Tensor, outcome: Outcome) -> Outcome:
     """Add AUROC along the search, and how far its restarts are apart, in the scale that the search follows."""
-    if limits.aim not in ON_A_SCORE or limits.objective == "misclassify":
+    if threat.aim not in ON_A_SCORE or threat.objective == "misclassify":
         return outcome
     f = quarry.judge or quarry.f
     clean = {-1: setup.values(f, x).cpu(), 1: setup.values(f, setup.id).cpu()}
@@ -27,18 +27,18 @@ def queries_curve(setup: Setup, quarry: Quarry, limits: ThreatModel, x: torch.Te
         return [auroc(pair[1].double().contiguous(), pair[-1].double().contiguous()) for pair in at]
 
     spread = None
-    if limits.restarts > 1 and all(side.restarts is not None for side in outcome.sides):
+    if threat.restarts > 1 and all(side.restarts is not None for side in outcome.sides):
         each = left("restarts")
         spread = max(each) - min(each)
     curve = None
-    before = limits.after.queries if limits.after else 0  # what a row may have had before its first query here
+    before = threat.after.queries if threat.after else 0  # what a row may have had before its first query here
     if all(side.history is not None for side in outcome.sides):
         curve = [(0.0, auroc(clean[1], clean[-1]))]
-        curve += [(float(before + q), a) for q, a in zip(milestones(limits.queries), left("history"), strict=True)]
+        curve += [(float(before + q), a) for q, a in zip(milestones(threat.queries), left("history"), strict=True)]
     return outcome._replace(
         curve=curve,
         curve_is_exact=quarry.exact or quarry.judge is not None,
-        rising_share=None if quarry.judge or limits.draws else rising(outcome, milestones(limits.queries)),
+        rising_share=None if quarry.judge or threat.draws else rising(outcome, milestones(threat.queries)),
         unfinished_drop=unfinished(curve, after=before),
         restart_spread=spread,
     )

@@ -41,7 +41,7 @@ class Front:
         ahead = self.sign * self.best.scores.double() + slack
         return torch.searchsorted(ranks, ahead, right=False).double() / len(ranks)
 
-    def open_rows(self, limits: ThreatModel, *, trial: bool = False) -> Tensor:
+    def open_rows(self, member: ThreatModel, *, trial: bool = False) -> Tensor:
         """Rows that can still change the AUROC and can pay: those that had this member least first, then the promising.
 
         A row can change it while another score of the other side is within its reach: as far as its last turn brought
@@ -51,41 +51,41 @@ class Front:
         """
         whole = (self.sign * (self.best.scores - self.clean)).double()
         reach = torch.maximum(self.moved.double(), HOPE * whole.clamp(min=whole.quantile(0.9)))
-        if (had := self.times(limits) > 0).any():
-            typical = self._brought(limits)[had].double().quantile(0.9)
+        if (had := self.times(member) > 0).any():
+            typical = self._brought(member)[had].double().quantile(0.9)
             reach = reach.where(had, reach.clamp(min=typical))
         gain = 1 - self.passed() if trial or not self.turns else self.passed(reach) - self.passed()
-        can_pay = self.unspent() >= limits.queries
+        can_pay = self.unspent() >= member.queries
         order = gain.argsort(descending=True, stable=True)
         order = order[((gain > 0) & can_pay)[order]]
-        return order[self.times(limits)[order].argsort(stable=True)]
+        return order[self.times(member)[order].argsort(stable=True)]
 
     def unspent(self) -> Tensor:
         """Queries that each row has left."""
         return self.budget - self.best.queries
 
-    def refused(self, limits: ThreatModel) -> Tensor:
+    def refused(self, member: ThreatModel) -> Tensor:
         """Rows that the deployed threshold did not accept before any attack, and that can pay."""
         assert self.best.crossing is not None  # a member measures it
-        return ((self.best.crossing > 0) & (self.unspent() >= limits.queries)).nonzero().flatten()
+        return ((self.best.crossing > 0) & (self.unspent() >= member.queries)).nonzero().flatten()
 
-    def times(self, limits: ThreatModel) -> Tensor:
+    def times(self, member: ThreatModel) -> Tensor:
         """How often each row has had a member, whatever the length of its turns."""
-        return self.tried.setdefault(limits.name, torch.zeros(len(self.x), dtype=torch.long))
+        return self.tried.setdefault(member.name, torch.zeros(len(self.x), dtype=torch.long))
 
-    def _brought(self, limits: ThreatModel) -> Tensor:
+    def _brought(self, member: ThreatModel) -> Tensor:
         """How far the last turn of a member brought each row."""
-        return self.brought.setdefault(limits.name, torch.zeros_like(self.moved))
+        return self.brought.setdefault(member.name, torch.zeros_like(self.moved))
 
-    def take(self, limits: ThreatModel, rows: Tensor, scored: Scored) -> None:
+    def take(self, member: ThreatModel, rows: Tensor, scored: Scored) -> None:
         """Book what a member brought on some rows."""
         side, best = scored.side, self.best
         won = self.sign * side.scores > self.sign * best.scores[rows]
         gained = (self.sign * (side.scores - best.scores[rows])).clamp(min=0).to(self.moved.dtype)
         self.moved[rows] = torch.maximum(gained, self.moved[rows] / 2)
-        self._brought(limits)[rows] = gained
-        self.last.setdefault(limits.name, best.scores.clone())[rows] = side.scores.to(best.scores.dtype)
-        self.times(limits)[rows] += 1
+        self._brought(member)[rows] = gained
+        self.last.setdefault(member.name, best.scores.clone())[rows] = side.scores.to(best.scores.dtype)
+        self.times(member)[rows] += 1
         for name in ("scores", "again", "scores_8bit", "distance", "stopped"):
             getattr(best, name)[rows[won]] = getattr(side, name)[won].to(getattr(best, name).dtype)
         for name in ("queries", "gradients", "zero_gradients", "non_finite"):
@@ -106,18 +106,18 @@ def left_auroc(fronts: Sequence[Front], scores: Sequence[Tensor] | None = None) 
     return auroc(by_sign[1], by_sign[-1])
 
 
-def restart_spread(fronts: Sequence[Front], limits: ThreatModel, first: Sequence[Tensor]) -> float | None:
+def restart_spread(fronts: Sequence[Front], member: ThreatModel, first: Sequence[Tensor]) -> float | None:
     """AUROC between a member's first turn and its last, of the rows that had several; None if none had.
 
     Args:
         fronts: the attacked sides.
-        limits: the member, from whose first turn on nothing was forgotten.
+        member: from whose first turn on nothing was forgotten.
         first: scores of each side after that turn.
     """
-    several = [f.times(limits) > 1 for f in fronts]
+    several = [f.times(member) > 1 for f in fronts]
     if not any(bool(rows.any()) for rows in several):
         return None
-    last = [f.last[limits.name].where(rows, s) for f, rows, s in zip(fronts, several, first, strict=True)]
+    last = [f.last[member.name].where(rows, s) for f, rows, s in zip(fronts, several, first, strict=True)]
     return abs(left_auroc(fronts, first) - left_auroc(fronts, last))
 
 

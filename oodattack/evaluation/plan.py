@@ -109,13 +109,13 @@ def latents(quarry: Quarry, detector: Detector, threat: ThreatModel) -> tuple[La
     return (quarry.f,) if threat.objective == "latent" else ()
 
 
-def is_blind(limits: ThreatModel) -> bool:
+def is_blind(threat: ThreatModel) -> bool:
     """Whether the search uses no gradient."""
-    attack: Attack | Whole = find_attack(limits)
+    attack: Attack | Whole = find_attack(threat)
     return not attack.white_box
 
 
-def blinded(limits: ThreatModel) -> ThreatModel:
+def blinded(threat: ThreatModel) -> ThreatModel:
     """The same limits and budget searched without gradients, for what has none.
 
     That is Square, SPSA on a patch, and for the aim "cross" RayS or HopSkipJump.
@@ -123,28 +123,28 @@ def blinded(limits: ThreatModel) -> ThreatModel:
     Raises:
         Unfit: there is no such search within these limits.
     """
-    if is_blind(limits):
-        return limits
-    if limits.limit is not None or (limits.aim == "cross" and limits.norm == "l1"):
-        raise Unfit(f"{limits.attack} needs a gradient, and the score has none")
-    attack = "spsa" if limits.norm == "patch" else "square"
-    if limits.aim == "cross":
-        attack = "rays" if limits.norm == "linf" else "hop-skip-jump"
-    return limits.model_copy(update={"attack": attack, "step_size": None})
+    if is_blind(threat):
+        return threat
+    if threat.limit is not None or (threat.aim == "cross" and threat.norm == "l1"):
+        raise Unfit(f"{threat.attack} needs a gradient, and the score has none")
+    attack = "spsa" if threat.norm == "patch" else "square"
+    if threat.aim == "cross":
+        attack = "rays" if threat.norm == "linf" else "hop-skip-jump"
+    return threat.model_copy(update={"attack": attack, "step_size": None})
 
 
-def describe(limits: ThreatModel) -> str:
+def describe(threat: ThreatModel) -> str:
     """The search in words."""
-    step = "" if limits.step_size is None else f", step {limits.step_size:g} eps"
-    draws = "" if limits.draws is None else f", {limits.draws} draws a value"
-    on = "" if limits.objective in (None, "score") else f" on {limits.objective}"
+    step = "" if threat.step_size is None else f", step {threat.step_size:g} eps"
+    draws = "" if threat.draws is None else f", {threat.draws} draws a value"
+    on = "" if threat.objective in (None, "score") else f" on {threat.objective}"
     remark = ""
-    if limits.attack.startswith(OUTSIDE):
+    if threat.attack.startswith(OUTSIDE):
         from oodattack.attacks.torchattacks_adapter import remark as said
 
-        what = said(limits.attack.removeprefix(OUTSIDE))
+        what = said(threat.attack.removeprefix(OUTSIDE))
         remark = f" ({what})" if what else ""
     return (
-        f"{limits.attack}{on}{step}{draws}, {limits.queries} queries, {limits.restarts} restart"
-        f"{'s' if limits.restarts > 1 else ''}, {limits.iterate} iterate{remark}"
+        f"{threat.attack}{on}{step}{draws}, {threat.queries} queries, {threat.restarts} restart"
+        f"{'s' if threat.restarts > 1 else ''}, {threat.iterate} iterate{remark}"
     )

@@ -19,13 +19,13 @@ from oodattack.threat import ThreatModel
 OUTWARD = (1.001, 1.003, 1.01, 1.03, 1.1, 1.3, 2.0, 4.0)  # times the distance of a point that just misses
 
 
-def scored(setup: Setup, name: str, limits: ThreatModel, rows: Rows, found: Found, *, sign: int, alone: bool) -> Scored:
+def scored(setup: Setup, name: str, threat: ThreatModel, rows: Rows, found: Found, *, sign: int, alone: bool) -> Scored:
     """One detector's own view of the returned images; a clean image that is worse for it counts as returned.
 
     Args:
         setup: of the evaluation.
         name: of the detector.
-        limits: the threat model that the images obey.
+        threat: what the images obey.
         rows: that were attacked.
         found: what the search returned for them.
         sign: 1 where a higher score is worse (ID rows), -1 where a lower one is (OOD rows).
@@ -36,31 +36,31 @@ def scored(setup: Setup, name: str, limits: ThreatModel, rows: Rows, found: Foun
     repeatable = setup.subjects[name].repeatable
 
     def judged(images: Tensor, *, rounded: bool = False) -> Tensor:
-        return setup.score(name, images, f"{limits.name} images", rounded=rounded, finite=False)
+        return setup.score(name, images, f"{threat.name} images", rounded=rounded, finite=False)
 
     scores, crossing = judged(x_adv), None
     bad = ~scores.isfinite()
-    if limits.aim == "cross":
+    if threat.aim == "cross":
         threshold = id_threshold(setup.subjects[name].id_scores, tpr=TPR)
-        scores = pushed_out(judged, scores, x_adv, x, limits, threshold)
-        crossing = distances(limits, x_adv, x).masked_fill(scores.double() > threshold, float("inf"))
+        scores = pushed_out(judged, scores, x_adv, x, threat, threshold)
+        crossing = distances(threat, x_adv, x).masked_fill(scores.double() > threshold, float("inf"))
         crossing = crossing.masked_fill(clean.double() <= threshold, 0.0)
     undo = bad
-    if limits.by_score and limits.iterate == "best" and repeatable:
+    if threat.by_score and threat.iterate == "best" and repeatable:
         undo = bad | (sign * clean > sign * scores)
     put(x_adv, torch.arange(len(x)), x, undo)
     scores = clean.where(undo, scores)
     in_8_bits = judged(x_adv, rounded=True)
     off = None
     if rows.target is not None:
-        f = measured(setup.subjects[name].detector, limits)
+        f = measured(setup.subjects[name].detector, threat)
         off = mape(*(rows_of(setup.values(f, images)) for images in (rows.target, x_adv))).cpu()
     kept = setup.keeper.kept(x_adv)
     side = Side(
         scores=scores,
         again=scores if repeatable else judged(x_adv),
         scores_8bit=in_8_bits.where(in_8_bits.isfinite(), scores),
-        distance=distances(limits, x_adv, x),
+        distance=distances(threat, x_adv, x),
         queries=found.queries.cpu(),
         gradients=found.gradients.cpu(),
         zero_gradients=found.zero_gradients.cpu(),
@@ -78,13 +78,13 @@ def scored(setup: Setup, name: str, limits: ThreatModel, rows: Rows, found: Foun
     return Scored(side, x_adv)
 
 
-def distances(limits: ThreatModel, x_adv: Tensor, x: Tensor) -> Tensor:
+def distances(threat: ThreatModel, x_adv: Tensor, x: Tensor) -> Tensor:
     """How far each image went, in the threat's norm, on the CPU."""
-    return gathered(len(x), lambda rows: limits.distance(x_adv[rows], x[rows]).cpu())
+    return gathered(len(x), lambda rows: threat.distance(x_adv[rows], x[rows]).cpu())
 
 
 def pushed_out(
-    judged: Callable[[Tensor], Tensor], scores: Tensor, x_adv: Tensor, x: Tensor, limits: ThreatModel, threshold: float
+    judged: Callable[[Tensor], Tensor], scores: Tensor, x_adv: Tensor, x: Tensor, threat: ThreatModel, threshold: float
 ) -> Tensor:
     """Scores after the points that just miss the threshold were moved outward, in place, until the detector accepts.
 
@@ -97,7 +97,7 @@ def pushed_out(
             break
         for part in pieces(len(missed)):
             rows = missed[part].to(x.device)
-            further = limits.settle(x[rows] + factor * (x_adv[rows] - x[rows]), x[rows])
+            further = threat.settle(x[rows] + factor * (x_adv[rows] - x[rows]), x[rows])
             found = judged(further)
             won = found.double() <= threshold
             x_adv[rows[won.to(x.device)]] = further[won.to(x.device)]

@@ -81,11 +81,11 @@ class Spending:
     def trials(self) -> None:
         """All rows for the first member; a few for each of the others, and last for the first one again."""
         first = next(iter(self.plan))
-        for limits in self.plan:
-            took = self.take(limits, trial=limits != first)
-            self.standings[limits] = Standing(took, going=limits.aim != "cross", turns=int(limits == first))
-            self.members[turn(limits)] = self.curve[-1][1]
-            if limits == first:
+        for member in self.plan:
+            took = self.take(member, trial=member != first)
+            self.standings[member] = Standing(took, going=member.aim != "cross", turns=int(member == first))
+            self.members[turn(member)] = self.curve[-1][1]
+            if member == first:
                 self.started, self.blind = [f.best.scores.clone() for f in self.fronts], 0.0
         if self.standings[first].going and len(self.plan) > 1:
             # what it took from clean rows says nothing of another turn
@@ -100,26 +100,26 @@ class Spending:
             if had >= set(going):
                 had.clear()
             going = [m for m in going if m not in had]
-            limits = max(going, key=self._worth)
-            share = self._share(limits, going)
-            if standings[limits].took.finished < QUICK and not compared:  # the first long search
+            member = max(going, key=self._worth)
+            share = self._share(member, going)
+            if standings[member].took.finished < QUICK and not compared:  # the first long search
                 compared = True
                 if (rivals := self._rivals(going)) and _open(self.fronts) >= LONG:
                     for m in rivals:
                         standings[m].took = self.take(m, trial=True, share=1.0)
-                    limits, share = max(rivals, key=self._worth), 1.0
-                    if not self._worth(limits):
+                    member, share = max(rivals, key=self._worth), 1.0
+                    if not self._worth(member):
                         continue  # neither of them, then
-            standing = standings[limits]
+            standing = standings[member]
             if standing.took.finished >= QUICK:
-                standing.took = self.take(limits, times=1 << min(standing.turns, DOUBLINGS))
+                standing.took = self.take(member, times=1 << min(standing.turns, DOUBLINGS))
             else:
-                had.add(limits)
-                standing.took = self.take(limits, share=share)
+                had.add(member)
+                standing.took = self.take(member, share=share)
             standing.turns += 1
             standing.going = standing.took.worth > 0
 
-    def take(self, limits: ThreatModel, *, trial: bool = False, times: int = 1, share: float = 0.0) -> Took:
+    def take(self, member: ThreatModel, *, trial: bool = False, times: int = 1, share: float = 0.0) -> Took:
         """One member's turn, and what it brought.
 
         It lasts `times` its own queries, or longer where a `share` of what a row has left is more than that; less where
@@ -128,21 +128,21 @@ class Spending:
         """
         fronts = self.fronts
         before, spent, had, finished = left_auroc(fronts), 0, 0, 0
-        self.setup.label = f"{limits.name} on {fronts[0].name}: {self.name}"
+        self.setup.label = f"{member.name} on {fronts[0].name}: {self.name}"
         for front in fronts:
-            rows = _chosen(front, _longer(limits, limits.queries * (times if trial else 1)), trial=trial)
-            lengths = _lengths(limits, front.unspent()[rows], times=times, share=share)
+            rows = _chosen(front, _longer(member, member.queries * (times if trial else 1)), trial=trial)
+            lengths = _lengths(member, front.unspent()[rows], times=times, share=share)
             before_them = front.passed()[rows] >= 1
             for length in lengths.unique().flip(0).tolist():
                 some = rows[lengths == length]
-                found = self._attacked(limits, length, front, some)
-                front.take(limits, some, found)
+                found = self._attacked(member, length, front, some)
+                front.take(member, some, found)
                 spent, had = spent + int(found.side.queries.sum()), had + len(some)
             finished += int(((front.passed()[rows] >= 1) & ~before_them).sum())
         after, everybody = left_auroc(fronts), sum(len(f.x) for f in fronts)
         if had:
             self.curve.append((sum(int(f.best.queries.sum()) for f in fronts) / everybody, after))
-        self.blind += (before - after) * is_blind(limits)
+        self.blind += (before - after) * is_blind(member)
         enough = min(WORTH, WORTH_SHARE * before) * had / everybody
         if not had or before - after < max(enough, WORTH_AT_LEAST):
             return Took(0.0)
@@ -153,7 +153,7 @@ class Spending:
         fronts, plan = self.fronts, self.plan
         sides = {f.sign: _side(self.setup, f) for f in fronts}
         used = [quarry.surrogate for quarry in plan.values() if quarry.surrogate and quarry.judge is None]
-        white_box = any(not is_blind(limits) for limits in plan)
+        white_box = any(not is_blind(member) for member in plan)
         return Outcome(
             ood=sides.get(-1),
             id=sides.get(1),
@@ -170,23 +170,23 @@ class Spending:
             found_blindly=self.blind if white_box else None,
         )
 
-    def _attacked(self, limits: ThreatModel, queries: int, front: Front, rows: Tensor) -> Scored:
+    def _attacked(self, member: ThreatModel, queries: int, front: Front, rows: Tensor) -> Scored:
         """A member's search on some rows of a side, of so many queries."""
-        setup, quarry, longer = self.setup, self.plan[limits], _longer(limits, queries)
+        setup, quarry, longer = self.setup, self.plan[member], _longer(member, queries)
         images = picked(front.x, rows, setup.keeper.room)
         attacked = Rows(front.name, images, {self.name: front.clean[rows]}, rows.tolist(), round=front.turns)
         if front.sign < 0:
             return attack_ood(setup, quarry, longer, [self.name], attacked)[self.name]
         return attack_id(setup, quarry, longer, [self.name], attacked, front.others)[self.name]
 
-    def _worth(self, limits: ThreatModel) -> float:
+    def _worth(self, member: ThreatModel) -> float:
         """Of a member's last turn or trial."""
-        return self.standings[limits].took.worth
+        return self.standings[member].took.worth
 
-    def _share(self, limits: ThreatModel, going: Sequence[ThreatModel]) -> float:
+    def _share(self, member: ThreatModel, going: Sequence[ThreatModel]) -> float:
         """Of what rows have left, for one of several members."""
         total = sum(self._worth(m) for m in going)
-        return self._worth(limits) / total if total else 1 / len(going)
+        return self._worth(member) / total if total else 1 / len(going)
 
     def _rivals(self, going: Sequence[ThreatModel]) -> list[ThreatModel]:
         """The two members that were worth most, unless one is so far ahead that a longer trial would say the same."""
@@ -243,15 +243,15 @@ def fitting(setup: Setup, suite: Suite, name: str) -> dict[ThreatModel, Quarry]:
     """
     plan: dict[ThreatModel, Quarry] = {}
     reason = "its members average draws, and the score is the same at every call"
-    for limits in suite.members:
-        if limits.draws is not None and setup.subjects[name].repeatable:
+    for member in suite.members:
+        if member.draws is not None and setup.subjects[name].repeatable:
             continue
         try:
-            quarry, chosen = setup.plan(name, limits)
+            quarry, chosen = setup.plan(name, member)
         except Unfit as unfit:
             reason = str(unfit)
             continue
-        if chosen == limits or chosen.aim == "cross":
+        if chosen == member or chosen.aim == "cross":
             plan[chosen] = quarry
         else:
             reason = "no member of the suite can be used without a gradient"
@@ -260,9 +260,9 @@ def fitting(setup: Setup, suite: Suite, name: str) -> dict[ThreatModel, Quarry]:
     return plan
 
 
-def turn(limits: ThreatModel) -> str:
+def turn(member: ThreatModel) -> str:
     """What the report calls a member of a suite."""
-    return limits.name.partition("/")[2] or limits.name
+    return member.name.partition("/")[2] or member.name
 
 
 def _open(fronts: Sequence[Front]) -> int:
@@ -270,23 +270,23 @@ def _open(fronts: Sequence[Front]) -> int:
     return sum(int((front.passed() < 1).sum()) for front in fronts)
 
 
-def _lengths(limits: ThreatModel, left: Tensor, *, times: int, share: float) -> Tensor:
+def _lengths(member: ThreatModel, left: Tensor, *, times: int, share: float) -> Tensor:
     """Queries of each row in a turn, of what it has left; see `Spending.take`."""
-    least, part = times * limits.queries, max(1, limits.queries // PARTS)
+    least, part = times * member.queries, max(1, member.queries // PARTS)
     wanted = least + ((share * left).long() - least).clamp(min=0) // part * part
-    return wanted.where(wanted <= left, left // limits.queries * limits.queries)
+    return wanted.where(wanted <= left, left // member.queries * member.queries)
 
 
-def _longer(limits: ThreatModel, queries: int) -> ThreatModel:
+def _longer(member: ThreatModel, queries: int) -> ThreatModel:
     """A member with so many queries and, if it follows targets and has twice its own, twice as many of them."""
-    wider = 1 + (limits.objective == "latent" and queries >= 2 * limits.queries)
-    return limits.model_copy(update={"queries": queries, "restarts": limits.restarts * wider})
+    wider = 1 + (member.objective == "latent" and queries >= 2 * member.queries)
+    return member.model_copy(update={"queries": queries, "restarts": member.restarts * wider})
 
 
-def _chosen(front: Front, limits: ThreatModel, *, trial: bool) -> Tensor:
+def _chosen(front: Front, member: ThreatModel, *, trial: bool) -> Tensor:
     """The rows that take a turn."""
-    if limits.aim == "cross":
-        return front.refused(limits)
-    rows = front.open_rows(limits, trial=trial)
+    if member.aim == "cross":
+        return front.refused(member)
+    rows = front.open_rows(member, trial=trial)
     apart = max(1, min(round(1 / TRIAL), len(rows) // FEW), len(rows) // MANY) if trial else 1
     return rows[front.turns % apart :: apart]  # others in each trial, as far as there are: none should pay for all

@@ -31,10 +31,10 @@ class Searches:
     def cost(self, x: Tensor, threats: Sequence[Threat], *, first: bool) -> int:
         """Row-queries of the threats on one OOD set, if no row ends early; ID rows are attacked once."""
         cost = 0
-        for limits in each(threats):
-            rows = (len(x) if limits.attacks_ood else 0) + (len(self.setup.id) if limits.attacks_id and first else 0)
-            before = len(x) * limits.after.queries if limits.after else 0
-            cost += len(self._groups(limits)[0]) * (limits.queries * rows + before)
+        for threat in each(threats):
+            rows = (len(x) if threat.attacks_ood else 0) + (len(self.setup.id) if threat.attacks_id and first else 0)
+            before = len(x) * threat.after.queries if threat.after else 0
+            cost += len(self._groups(threat)[0]) * (threat.queries * rows + before)
         for suite in shared_budgets(threats):
             limits = limits_of(suite)
             rows = (len(x) if limits.attacks_ood else 0) + (len(self.setup.id) if limits.attacks_id else 0)
@@ -46,24 +46,24 @@ class Searches:
     ) -> dict[str, dict[Threat, Outcome]]:
         """Detector -> threat -> what it did: single threat models, and suites that share a budget."""
         outcomes: dict[str, dict[Threat, Outcome]] = {name: {} for name in self.setup.detectors}
-        for limits in each(threats):
-            for name, outcome in self._limits(limits, ood_name, x, clean).items():
-                outcomes[name][limits] = outcome
+        for threat in each(threats):
+            for name, outcome in self._single(threat, ood_name, x, clean).items():
+                outcomes[name][threat] = outcome
         for suite in shared_budgets(threats):
             for name, outcome in self._shared_budget(suite, ood_name, x, clean).items():
                 outcomes[name][suite] = outcome
         return outcomes
 
-    def _limits(self, limits: ThreatModel, ood_name: str, x: Tensor, clean: dict[str, Clean]) -> dict[str, Outcome]:
+    def _single(self, threat: ThreatModel, ood_name: str, x: Tensor, clean: dict[str, Clean]) -> dict[str, Outcome]:
         """One threat model on one OOD set: a search for each group of detectors, then each detector's own scores."""
-        groups, unfit = self._groups(limits)
+        groups, unfit = self._groups(threat)
         for name, reason in unfit.items():
-            self._skip(name, limits, ood_name, reason)
+            self._skip(name, threat, ood_name, reason)
         outcomes: dict[str, Outcome] = {}
         for (quarry, spent), names in groups.items():
-            self.setup.label = f"{limits.name} on {ood_name}: {', '.join(names)}"
-            ood = self._attack_ood(quarry, spent, names, ood_name, x, clean) if limits.attacks_ood else {}
-            ids = self._attack_id(quarry, spent, names, x) if limits.attacks_id else {}
+            self.setup.label = f"{threat.name} on {ood_name}: {', '.join(names)}"
+            ood = self._attack_ood(quarry, spent, names, ood_name, x, clean) if threat.attacks_ood else {}
+            ids = self._attack_id(quarry, spent, names, x) if threat.attacks_id else {}
             white_box = not is_blind(spent)
             for name in names:
                 outcome = Outcome(
@@ -80,22 +80,22 @@ class Searches:
         return outcomes
 
     def _attack_ood(
-        self, quarry: Quarry, limits: ThreatModel, names: list[str], ood_name: str, x: Tensor, clean: dict[str, Clean]
+        self, quarry: Quarry, threat: ThreatModel, names: list[str], ood_name: str, x: Tensor, clean: dict[str, Clean]
     ) -> dict[str, Side]:
-        target = self.setup.target_rows(limits, ood_name, len(x))
+        target = self.setup.target_rows(threat, ood_name, len(x))
         rows = Rows(ood_name, x, {n: clean[n].ood for n in names}, range(len(x)), target)
-        if limits.after is not None:
-            return {n: attack_twice(self.setup, quarry, limits, n, rows) for n in names}
-        return {n: scored.side for n, scored in attack_ood(self.setup, quarry, limits, names, rows).items()}
+        if threat.after is not None:
+            return {n: attack_twice(self.setup, quarry, threat, n, rows) for n in names}
+        return {n: scored.side for n, scored in attack_ood(self.setup, quarry, threat, names, rows).items()}
 
-    def _attack_id(self, quarry: Quarry, limits: ThreatModel, names: list[str], x: Tensor) -> dict[str, Side]:
+    def _attack_id(self, quarry: Quarry, threat: ThreatModel, names: list[str], x: Tensor) -> dict[str, Side]:
         """Search once on the ID rows for all OOD sets: the goal is to pass every one of them."""
         setup = self.setup
-        if any((limits, name) not in self._id_sides for name in names):
+        if any((threat, name) not in self._id_sides for name in names):
             rows = Rows(ID, setup.id, {n: setup.subjects[n].id_scores for n in names}, range(len(setup.id)))
-            found = attack_id(setup, quarry, limits, names, rows, self._others(x))
-            self._id_sides |= {(limits, n): scored.side for n, scored in found.items()}
-        return {n: self._id_sides[limits, n] for n in names}
+            found = attack_id(setup, quarry, threat, names, rows, self._others(x))
+            self._id_sides |= {(threat, n): scored.side for n, scored in found.items()}
+        return {n: self._id_sides[threat, n] for n in names}
 
     def _others(self, x: Tensor) -> list[Tensor]:
         """All OOD images, `x` among them."""
@@ -132,15 +132,15 @@ class Searches:
             fronts.append(side(f"{ID} against {ood_name}", setup.id, clean.id, clean.ood, 1))
         return fronts
 
-    def _groups(self, limits: ThreatModel) -> tuple[dict[tuple[Quarry, ThreatModel], list[str]], dict[str, str]]:
+    def _groups(self, threat: ThreatModel) -> tuple[dict[tuple[Quarry, ThreatModel], list[str]], dict[str, str]]:
         """Detectors that share a search, by what it follows and how; those that the threat does not fit, with why."""
         groups: dict[tuple[Quarry, ThreatModel], list[str]] = {}
         unfit: dict[str, str] = {}
         for name in self.setup.detectors:
             try:
-                if limits.after is not None:
-                    self.setup.plan(name, limits.after)
-                groups.setdefault(self.setup.plan(name, limits), []).append(name)
+                if threat.after is not None:
+                    self.setup.plan(name, threat.after)
+                groups.setdefault(self.setup.plan(name, threat), []).append(name)
             except Unfit as reason:
                 unfit[name] = str(reason)
         return groups, unfit

@@ -67,34 +67,34 @@ class Setup:
         detector = self.detectors[name]
         return score(detector, name, x, batch=self.batch, what=what, rounded=rounded, finite=finite)
 
-    def plan(self, name: str, limits: ThreatModel) -> tuple[Quarry, ThreatModel]:
+    def plan(self, name: str, threat: ThreatModel) -> tuple[Quarry, ThreatModel]:
         """What a search on a detector follows, and the search: a blind one where there is nothing to differentiate.
 
         Raises:
             Unfit: nothing that the threat model asks for.
         """
         height, width = self.id.shape[2:]
-        if limits.norm == "patch" and limits.eps >= max(height, width):
-            raise Unfit(f"a patch of {limits.eps:.0f} x {limits.eps:.0f} covers an image of {height} x {width}")
-        stand_in = None if is_blind(limits) else self.subjects[name].stand_in
-        quarry = self._quarry(name, limits, stand_in)
-        if is_blind(limits):
-            return quarry, limits
+        if threat.norm == "patch" and threat.eps >= max(height, width):
+            raise Unfit(f"a patch of {threat.eps:.0f} x {threat.eps:.0f} covers an image of {height} x {width}")
+        stand_in = None if is_blind(threat) else self.subjects[name].stand_in
+        quarry = self._quarry(name, threat, stand_in)
+        if is_blind(threat):
+            return quarry, threat
         if quarry.f not in self._smooth:
             self._smooth[quarry.f] = reaches(quarry.f, self.id[:1])
         if self._smooth[quarry.f]:
-            return quarry, limits
-        if quarry.judge is not None or limits.objective == "misclassify":
+            return quarry, threat
+        if quarry.judge is not None or threat.objective == "misclassify":
             raise Unfit("the network's logits have no gradient")
-        return quarry_of(self.detectors[name], limits, stand_in=None), blinded(limits)
+        return quarry_of(self.detectors[name], threat, stand_in=None), blinded(threat)
 
-    def _quarry(self, name: str, limits: ThreatModel, stand_in: Surrogate | None) -> Quarry:
+    def _quarry(self, name: str, threat: ThreatModel, stand_in: Surrogate | None) -> Quarry:
         """See `quarry_of`; latents are looked over, once, where they are followed or measured."""
-        detector, followed = self.detectors[name], self._follow(name, limits.objective)
-        quarry = quarry_of(detector, limits, stand_in=stand_in, followed=followed)
-        key = (name, limits.match or limits.objective)
+        detector, followed = self.detectors[name], self._follow(name, threat.objective)
+        quarry = quarry_of(detector, threat, stand_in=stand_in, followed=followed)
+        key = (name, threat.match or threat.objective)
         if key not in self._sound:
-            for f in latents(quarry, detector, limits):
+            for f in latents(quarry, detector, threat):
                 with_room(2, self.batch, lambda rows, f=f: check_latent(f, self.id[:rows]))  # type: ignore[misc]
             self._sound.add(key)
         return quarry
@@ -134,21 +134,21 @@ class Setup:
         repeatable = same_scores(self.score(name, first, "id"), before, before)
         return repeatable, same_scores(alone, before[: len(alone)], before)
 
-    def target_rows(self, limits: ThreatModel, ood_name: str, n: int) -> Tensor | None:
+    def target_rows(self, threat: ThreatModel, ood_name: str, n: int) -> Tensor | None:
         """The ID image that each of n rows is to match, or None for other aims; the same for every detector."""
-        which = self.target_numbers(limits, ood_name, n)
+        which = self.target_numbers(threat, ood_name, n)
         if which is None:
             return None
-        pool = self.id if limits.paired else self.targets
+        pool = self.id if threat.paired else self.targets
         assert pool is not None  # `evaluate` has seen to it
         return pool[which]
 
-    def target_numbers(self, limits: ThreatModel, ood_name: str, n: int) -> Tensor | None:
+    def target_numbers(self, threat: ThreatModel, ood_name: str, n: int) -> Tensor | None:
         """Where these images are: among the ID images of a paired threat model, else among the targets."""
-        if limits.aim != "match":
+        if threat.aim != "match":
             return None
         rows = torch.arange(n, device=self.id.device)
-        if limits.paired:
+        if threat.paired:
             return rows % len(self.id)
         assert self.targets is not None
         order = row_random(self.seed, f"{ood_name}/targets", range(len(self.targets)), self.id.device, torch.float32)

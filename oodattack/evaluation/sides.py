@@ -19,23 +19,23 @@ from oodattack.threat import ON_A_SCORE, ThreatModel
 FIRST = 64  # ID images that decision-only searches may begin with
 
 
-def attack_ood(setup: Setup, quarry: Quarry, limits: ThreatModel, names: list[str], rows: Rows) -> dict[str, Scored]:
+def attack_ood(setup: Setup, quarry: Quarry, threat: ThreatModel, names: list[str], rows: Rows) -> dict[str, Scored]:
     """Search once on OOD rows, then let each detector of the group score what came out."""
     start = time.perf_counter()
-    return _attack(setup, quarry, limits, names, rows, _ood_goal(setup, quarry, limits, names, rows), start)
+    return _attack(setup, quarry, threat, names, rows, _ood_goal(setup, quarry, threat, names, rows), start)
 
 
-def attack_twice(setup: Setup, quarry: Quarry, limits: ThreatModel, name: str, rows: Rows) -> Side:
+def attack_twice(setup: Setup, quarry: Quarry, threat: ThreatModel, name: str, rows: Rows) -> Side:
     """A threat model after another one, for one detector: the second starts from what the first returned.
 
     Distances and the clean point are those of the second; queries and seconds are those of both.
     """
-    assert limits.after is not None
-    followed, first = setup.plan(name, limits.after)
+    assert threat.after is not None
+    followed, first = setup.plan(name, threat.after)
     before = rows._replace(target=setup.target_rows(first, rows.name, len(rows.x)))
     found = attack_ood(setup, followed, first, [name], before)[name]
     then = rows._replace(x=found.x_adv, clean={name: found.side.scores})
-    again = attack_ood(setup, quarry, limits, [name], then)[name]
+    again = attack_ood(setup, quarry, threat, [name], then)[name]
     spent = ("queries", "gradients", "zero_gradients", "non_finite", "seconds")
     both = {field: getattr(found.side, field) + getattr(again.side, field) for field in spent}
     stuck = found.side.clean_best & again.side.clean_best
@@ -43,57 +43,57 @@ def attack_twice(setup: Setup, quarry: Quarry, limits: ThreatModel, name: str, r
 
 
 def attack_id(
-    setup: Setup, quarry: Quarry, limits: ThreatModel, names: list[str], rows: Rows, others: Sequence[Tensor]
+    setup: Setup, quarry: Quarry, threat: ThreatModel, names: list[str], rows: Rows, others: Sequence[Tensor]
 ) -> dict[str, Scored]:
     """Search once on ID rows; the goal is to pass every one of the OOD images in `others`."""
     start = time.perf_counter()
     judged = quarry.judge or quarry.f
     targets = None
-    if limits.objective == "latent":
-        targets = _choices(setup, quarry, limits, rows, others[0] if len(others) == 1 else torch.cat(list(others)))
+    if threat.objective == "latent":
+        targets = _choices(setup, quarry, threat, rows, others[0] if len(others) == 1 else torch.cat(list(others)))
     beaten = torch.cat([setup.values(judged, other) for other in others])
     tops = {}
-    if needs_confirming(setup, quarry, limits):
+    if needs_confirming(setup, quarry, threat):
         tops = {n: torch.cat([setup.score(n, other, "OOD") for other in others]).max() for n in names}
-    goal = Goal("id", beaten=beaten, targets=targets, confirm=_confirm(setup, quarry, limits, tops, sign=1))
-    return _attack(setup, quarry, limits, names, rows, goal, start)
+    goal = Goal("id", beaten=beaten, targets=targets, confirm=_confirm(setup, quarry, threat, tops, sign=1))
+    return _attack(setup, quarry, threat, names, rows, goal, start)
 
 
 def _attack(
-    setup: Setup, quarry: Quarry, limits: ThreatModel, names: list[str], rows: Rows, goal: Goal, start: float
+    setup: Setup, quarry: Quarry, threat: ThreatModel, names: list[str], rows: Rows, goal: Goal, start: float
 ) -> dict[str, Scored]:
     """The search that was begun at the time `start`, and what each detector says of its result."""
-    found = search(setup, quarry, limits, rows, goal, who=", ".join(names))
+    found = search(setup, quarry, threat, rows, goal, who=", ".join(names))
     seconds = time.perf_counter() - start
     sign = 1 if goal.side == "id" else -1
-    sides = {n: scored(setup, n, limits, rows, found, sign=sign, alone=len(names) == 1) for n in names}
+    sides = {n: scored(setup, n, threat, rows, found, sign=sign, alone=len(names) == 1) for n in names}
     return {n: some._replace(side=some.side._replace(seconds=seconds)) for n, some in sides.items()}
 
 
-def _ood_goal(setup: Setup, quarry: Quarry, limits: ThreatModel, names: list[str], rows: Rows) -> Goal:
+def _ood_goal(setup: Setup, quarry: Quarry, threat: ThreatModel, names: list[str], rows: Rows) -> Goal:
     if rows.target is not None:
         return Goal("ood", targets=rows_of(setup.values(quarry.f, rows.target))[:, None])
-    if limits.objective == "misclassify":
+    if threat.objective == "misclassify":
         return Goal("ood")
-    passed = setup.targets if limits.aim == "quantile" and setup.targets is not None else setup.id
+    passed = setup.targets if threat.aim == "quantile" and setup.targets is not None else setup.id
     beaten = setup.values(quarry.judge or quarry.f, passed)
     targets = None
-    if limits.objective == "latent":
-        targets = _choices(setup, quarry, limits, rows, setup.id if setup.targets is None else setup.targets)
+    if threat.objective == "latent":
+        targets = _choices(setup, quarry, threat, rows, setup.id if setup.targets is None else setup.targets)
     lowest = {n: setup.subjects[n].id_scores.min() for n in names}
-    confirm = _confirm(setup, quarry, limits, lowest, sign=-1)
-    beyond = setup.id[:FIRST].clone() if limits.aim == "cross" else None
+    confirm = _confirm(setup, quarry, threat, lowest, sign=-1)
+    beyond = setup.id[:FIRST].clone() if threat.aim == "cross" else None
     return Goal("ood", beaten=beaten, targets=targets, confirm=confirm, beyond=beyond)
 
 
-def _choices(setup: Setup, quarry: Quarry, limits: ThreatModel, rows: Rows, others: Tensor) -> Tensor:
+def _choices(setup: Setup, quarry: Quarry, threat: ThreatModel, rows: Rows, others: Tensor) -> Tensor:
     """As many images of the other side as there are restarts, the nearest in latent space first."""
-    return nearest(quarry.f, rows.x, others, count=limits.restarts, batch=setup.batch)
+    return nearest(quarry.f, rows.x, others, count=threat.restarts, batch=setup.batch)
 
 
-def _confirm(setup: Setup, quarry: Quarry, limits: ThreatModel, bounds: dict[str, Tensor], *, sign: int) -> Loss | None:
+def _confirm(setup: Setup, quarry: Quarry, threat: ThreatModel, bounds: dict[str, Tensor], *, sign: int) -> Loss | None:
     """Whether images pass every bound on the detectors' own scores; None where the search's order is theirs."""
-    if not needs_confirming(setup, quarry, limits):
+    if not needs_confirming(setup, quarry, threat):
         return None
 
     def passes(images: Tensor, _rows: Tensor) -> Tensor:
@@ -104,7 +104,7 @@ def _confirm(setup: Setup, quarry: Quarry, limits: ThreatModel, bounds: dict[str
     return passes
 
 
-def needs_confirming(setup: Setup, quarry: Quarry, limits: ThreatModel) -> bool:
+def needs_confirming(setup: Setup, quarry: Quarry, threat: ThreatModel) -> bool:
     """Whether the search orders inputs otherwise than the detectors, and says itself when a row is finished."""
     ordered = quarry.judge is not None or (quarry.exact and setup.precision == "full")
-    return not ordered and limits.aim in ON_A_SCORE
+    return not ordered and threat.aim in ON_A_SCORE

@@ -75,7 +75,7 @@ def of_run(run: Opened, detectors: Detectors, fingerprints: Mapping[str, str | N
     for name, digest in spec.threats.items():
         known = name in threats and threats[name].name == name
         yield told(f"threat {name}", digest, plan.threats[name].sha256 if known else None)
-    limits = {t.name: t for threat in threats.values() for t in each_radius(threat)}
+    at_each_radius = {t.name: t for threat in threats.values() for t in each_radius(threat)}
     yield told("weights", spec.networks, sha256_of_networks(detectors))
     inputs = Inputs(run.folder, run.evidence, plan.job)
     yield from of_inputs(run, inputs)
@@ -87,9 +87,10 @@ def of_run(run: Opened, detectors: Detectors, fingerprints: Mapping[str, str | N
     yield from of_cells(run, list(threats.values()))
     certificates = Certificates()
     for result, cell in zip(run.report.results, run.evidence.cells, strict=False):
-        yield from of_one(run, inputs, result, cell, limits, detectors, afresh)
+        yield from of_one(run, inputs, result, cell, at_each_radius, detectors, afresh)
         if plan.job.get("certify"):
-            yield from of_bounds(inputs, result, cell, limits[result.threat], detectors[cell.detector], certificates)
+            threat, detector = at_each_radius[result.threat], detectors[cell.detector]
+            yield from of_bounds(inputs, result, cell, threat, detector, certificates)
         else:
             claimed = (result.certified_auroc, result.certified, result.uncertified)
             yield told(f"{result.where}: certified", claimed, (None, None, None))
@@ -176,17 +177,17 @@ def of_one(
     inputs: Inputs,
     result: Result,
     cell: Cell,
-    limits: Mapping[str, ThreatModel | Suite],
+    threats: Mapping[str, ThreatModel | Suite],
     detectors: Detectors,
     afresh: Afresh,
 ) -> Iterator[Line]:
     """One cell: its rows, unless another cell had the same, and then every number that the report gives."""
     name, where = result.name, result.where
     yield told(f"{where}: cell", where, f"{cell.detector}, {cell.threat} on {cell.ood}")
-    if result.threat not in limits or name not in detectors:
+    if result.threat not in threats or name not in detectors:
         yield Line(f"{where}: plan", "known", "no such threat or detector in the plan", False)
         return
-    threat = limits[result.threat]
+    threat = threats[result.threat]
     aimed = limits_of(threat).aim == "match"  # its targets are drawn by OOD set
     sides = {}
     for side in cell.sides:

@@ -63,9 +63,9 @@ def other_goal(threat: Threat) -> str | None:
     return None if None in goals else goals[0]
 
 
-def _other_goal(limits: ThreatModel) -> str | None:
-    if limits.quantile is not None and limits.quantile > 0.5:
-        return f"the {limits.quantile:.0%} quantile of ID scores"
-    if limits.objective in (None, "score"):
+def _other_goal(threat: ThreatModel) -> str | None:
+    if threat.quantile is not None and threat.quantile > 0.5:
+        return f"the {threat.quantile:.0%} quantile of ID scores"
+    if threat.objective in (None, "score"):
         return None
-    return "a wrong class" if limits.objective == "misclassify" else f"the {limits.objective}"
+    return "a wrong class" if threat.objective == "misclassify" else f"the {threat.objective}"
