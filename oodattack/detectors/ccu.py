@@ -6,13 +6,13 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from torch import Generator, Tensor, nn
+from torch import Generator, Tensor
 from torch.nn.functional import logsigmoid
 
 from oodattack.classifier import Classifier
 from oodattack.detectors.batches import Images, batches
 from oodattack.detectors.msp import log_odds
-from oodattack.detectors.net import check_net
+from oodattack.detectors.net import OnNetwork, check_net
 from oodattack.detectors.spherical_mixture import Metric, Mixture, coordinates, fit_metric, fit_mixture, log_density
 
 APART = 4.0  # smallest variance outside over the largest inside, as in the authors' code
@@ -40,7 +40,7 @@ def ccu(logits: Tensor, log_in: Tensor, log_out: Tensor) -> Tensor:
     return unsure - lead.log() + math.log(k) - logsigmoid(-odds)
 
 
-class CCU(nn.Module):
+class CCU(OnNetwork):
     """Confidence of a network where a density of images says ID, and 1/K where one of others says OOD; see `ccu`.
 
     Args:
@@ -62,16 +62,14 @@ class CCU(nn.Module):
     def __init__(
         self, net: Classifier, metric: Metric, inside: Mixture, outside: Mixture, *, log_lambda: float = 0.0
     ) -> None:
-        check_net(net, "logits")
-        super().__init__()
+        super().__init__(net, "logits")
         narrow, wide = outside.sigmas.min().item(), inside.sigmas.max().item()
         if not narrow > wide:
             raise ValueError(f"`outside` must have sigmas > those inside, got {narrow:g} and {wide:g}. Widen it.")
-        self.net, self.log_lambda = net, log_lambda
+        self.log_lambda = log_lambda
         for group, parts in (("metric", metric), ("inside", inside), ("outside", outside)):
             for field, value in zip(parts._fields, parts, strict=True):
                 self.register_buffer(f"{group}_{field}", value)
-        self.training = net.training
 
     def _parts(self, group: str, fields: Sequence[str]) -> list[Any]:
         return [self.get_buffer(f"{group}_{field}") for field in fields]

@@ -1,16 +1,16 @@
 """Confident Classifier: Lee, Lee, Lee & Shin, "Training Confidence-calibrated Classifiers for Detecting
 Out-of-Distribution Samples", ICLR 2018, arXiv:1711.09325. Attacked by Liang et al. 2020, arXiv:2009.08016."""
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from oodattack.classifier import Classifier
 from oodattack.detectors.default_stages import stages_for
 from oodattack.detectors.layer_gradients import check_layers
 from oodattack.detectors.msp import log_odds_surrogate, msp
-from oodattack.detectors.net import check_net
+from oodattack.detectors.net import OnNetwork
 
 
-class Confident(nn.Module):
+class Confident(OnNetwork):
     """One minus the largest softmax probability, with the convolutional features as latent.
 
     The score is that of `MSP`, and so is the surrogate; what an attack matches is another encoder: the flattened output
@@ -29,12 +29,9 @@ class Confident(nn.Module):
     name = "confident"
 
     def __init__(self, net: Classifier, *, layer: str | None = None) -> None:
-        check_net(net, "run")
-        super().__init__()
-        self.net = net
+        super().__init__(net, "run")
         (self.layer,) = check_layers(net, None if layer is None else [layer], lambda: [encoder_of(net)])
         self.surrogate = log_odds_surrogate(net.logits)
-        self.training = net.training
 
     def latent(self, x: Tensor) -> Tensor:
         """Output of the layer, flattened to (B, D)."""

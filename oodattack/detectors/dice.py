@@ -1,16 +1,16 @@
 """DICE: Sun & Li, "DICE: Leveraging Sparsification for Out-of-Distribution Detection", ECCV 2022, arXiv:2111.09805."""
 
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn.functional import linear
 
 from oodattack.classifier import Classifier
 from oodattack.detectors.batches import BATCH_SIZE, Images
 from oodattack.detectors.energy import energy
 from oodattack.detectors.linear_head import head_of, mean_features, percentile
-from oodattack.detectors.net import check_net
+from oodattack.detectors.net import OnNetwork
 
 
-class DICE(nn.Module):
+class DICE(OnNetwork):
     """Free energy of the logits of a sparse head: E((M * W) h + b), * entry by entry. See `fit_dice`.
 
     The mask is the same for every input, so the score has the gradient that it should have.
@@ -29,8 +29,7 @@ class DICE(nn.Module):
     mask: Tensor
 
     def __init__(self, net: Classifier, mask: Tensor) -> None:
-        check_net(net, "features")
-        super().__init__()
+        super().__init__(net, "features")
         wanted = tuple(head_of(net).weight.shape)
         if tuple(mask.shape) != wanted:
             raise ValueError(
@@ -39,9 +38,7 @@ class DICE(nn.Module):
             )
         if not mask.any():
             raise ValueError("`mask` must keep a weight, got none. Lower the percentile.")
-        self.net = net
         self.register_buffer("mask", mask.bool())
-        self.training = net.training
 
     def latent(self, x: Tensor) -> Tensor:
         """Logits of the sparse head, shape (B, K)."""
@@ -66,7 +63,6 @@ def fit_dice(net: Classifier, x: Images, *, percentile_dropped: float = 90.0, ba
     Raises:
         ValueError: no images, a percentile out of range, or contributions that are all the same.
     """
-    check_net(net, "features")
     if not 0 <= percentile_dropped < 100:
         raise ValueError(f"`percentile_dropped` must be in [0, 100), got {percentile_dropped}. The paper takes 90.")
     contribution = head_of(net).weight.detach().double() * mean_features(net, x, batch_size)

@@ -1,9 +1,9 @@
 """Energy score: Liu et al., "Energy-based Out-of-distribution Detection", NeurIPS 2020, arXiv:2010.03759."""
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from oodattack.classifier import Classifier
-from oodattack.detectors.net import check_net
+from oodattack.detectors.net import OnNetwork
 
 
 def energy(logits: Tensor, *, temperature: float = 1.0) -> Tensor:
@@ -19,21 +19,18 @@ def energy(logits: Tensor, *, temperature: float = 1.0) -> Tensor:
     return -temperature * (logits / temperature).logsumexp(dim=1)
 
 
-class Energy(nn.Module):
+class Energy(OnNetwork):
     """Scores inputs by the free energy of a classifier's logits."""
 
     name = "energy"
     of_logits = True
 
     def __init__(self, net: Classifier, *, temperature: float = 1.0) -> None:
-        check_net(net, "logits")
-        super().__init__()
+        super().__init__(net, "logits")
         if not temperature > 0:
             raise ValueError(f"`temperature` must be > 0, got {temperature}. The paper takes 1.")
-        self.net = net
         self.temperature = temperature
         self.latent = net.logits
-        self.training = net.training
 
     def forward(self, x: Tensor) -> Tensor:
         """OOD scores, shape (B,)."""

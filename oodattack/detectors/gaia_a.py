@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from oodattack.classifier import Classifier, Pass
 from oodattack.detector import Surrogate
@@ -21,7 +21,7 @@ from oodattack.detectors.layer_gradients import (
     sign_steps,
 )
 from oodattack.detectors.linear_head import head_of
-from oodattack.detectors.net import check_net
+from oodattack.detectors.net import OnNetwork
 from oodattack.detectors.smooth_relu import SmoothRelu
 
 
@@ -89,7 +89,7 @@ class SmoothAverages:
         return self.latent(x).square().mean(dim=1)
 
 
-class GaiaA(nn.Module):
+class GaiaA(OnNetwork):
     """mean over channels of (inner / omega)^2.
 
     inner = |mean over positions of d(sum of penultimate features)/d(norm output)|, omega = sqrt(mean |d(sum of
@@ -109,13 +109,10 @@ class GaiaA(nn.Module):
     keep = 1.0
 
     def __init__(self, net: Classifier, *, layers: Sequence[str] | None = None) -> None:
-        check_net(net, "run")
-        super().__init__()
-        self.net = net
+        super().__init__(net, "run")
         self.layers = tuple(check_layers(net, layers, net.late_norm_layers))
         kept_features(net, 1.0)  # a head that is not linear is refused now, not at the first image
         self._use_surrogate()
-        self.training = net.training
 
     def _use_surrogate(self) -> None:
         weight = self.path.step_size if self.path.delta_weighted else 0.0

@@ -4,16 +4,16 @@ Out-of-distribution Detection", NeurIPS 2023, arXiv:2311.09620."""
 from collections.abc import Sequence
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from oodattack.classifier import Classifier
 from oodattack.detector import Surrogate
 from oodattack.detectors.layer_gradients import SignPath, check_layers, norms, per_channel, sign_steps, top_logit
-from oodattack.detectors.net import check_net
+from oodattack.detectors.net import OnNetwork
 from oodattack.detectors.soft_density import SoftDensity, SoftLatent
 
 
-class GaiaZ(nn.Module):
+class GaiaZ(OnNetwork):
     """mean over channels of d^2, d = share of positions where d(max logit)/d(norm output) is not exactly zero.
 
     Args:
@@ -33,13 +33,10 @@ class GaiaZ(nn.Module):
     path = SignPath()
 
     def __init__(self, net: Classifier, *, layers: Sequence[str] | None = None) -> None:
-        check_net(net, "run")
-        super().__init__()
-        self.net = net
+        super().__init__(net, "run")
         self.layers = tuple(check_layers(net, layers, net.norm_layers))
         soft = SoftDensity(net, self.layers)
         self.surrogate = Surrogate(f"soft activation density, beta = {soft.beta:g}", soft, SoftLatent(soft))
-        self.training = net.training
 
     def latent(self, x: Tensor) -> Tensor:
         """Densities of all channels of all layers, concatenated: shape (B, channels), in [0, 1]. No gradient."""

@@ -4,14 +4,14 @@ NeurIPS 2021, arXiv:2110.00218."""
 import math
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn.functional import relu
 
 from oodattack.classifier import Classifier
 from oodattack.detector import Surrogate
 from oodattack.detectors.linear_head import features_of, head_logits, head_of
 from oodattack.detectors.msp import check_classes
-from oodattack.detectors.net import check_net
+from oodattack.detectors.net import OnNetwork
 from oodattack.detectors.straight_through import with_gradient_of
 
 SLOPE = 1e-3  # share of `gap_log_odds` in the surrogate's gradient; with 0.1 attacks neglect ||h||_1 and reach less
@@ -59,7 +59,7 @@ def gradnorm(h: Tensor, logits: Tensor) -> Tensor:
     return -h.abs().sum(dim=1) * confidence_gap(logits)
 
 
-class GradNorm(nn.Module):
+class GradNorm(OnNetwork):
     """Minus the length of the gradient that a step towards the uniform distribution would have; see `gradnorm`.
 
     Where the network is confident ||p - 1/K||_1 is at its upper end and has no gradient to speak of: that of ||h||_1 is
@@ -76,13 +76,11 @@ class GradNorm(nn.Module):
     name = "gradnorm"
 
     def __init__(self, net: Classifier) -> None:
-        check_net(net, "features")
-        super().__init__()
+        super().__init__(net, "features")
         head_of(net)
-        self.net, self.checked = net, False  # whether the head's output is the logits, which takes an image
+        self.checked = False  # whether the head's output is the logits, which takes an image
         self.latent = net.features
         self.surrogate = Surrogate(f"score with {SLOPE:g} of the gradient of its log-odds", self.soft, exact=True)
-        self.training = net.training
 
     def forward(self, x: Tensor) -> Tensor:
         """OOD scores, shape (B,), <= 0.

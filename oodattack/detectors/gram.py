@@ -5,7 +5,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from oodattack.classifier import Classifier
 from oodattack.detector import Surrogate
@@ -22,13 +22,13 @@ from oodattack.detectors.gram_bands import (
     soft_deviation,
 )
 from oodattack.detectors.gram_layers import gram_layers
-from oodattack.detectors.net import check_net
+from oodattack.detectors.net import OnNetwork, check_net
 
 POWERS = (1, 2, 3, 4, 5)
 TINY = 1e-40  # added to |s| under the root while attacking, Liang et al. 2020, appendix H.2
 
 
-class Gram(nn.Module):
+class Gram(OnNetwork):
     """Total deviation of Gram sums from the range that ID images of the predicted class have, over the confidence.
 
     score = sum_l d_l / scale_l / max softmax, with d_l the sum over powers and channels of (low - s) / |low| below the
@@ -49,20 +49,18 @@ class Gram(nn.Module):
     def __init__(
         self, net: Classifier, layers: Sequence[str], bands: Sequence[Bands], *, powers: Sequence[int] = POWERS
     ) -> None:
-        check_net(net, "run")
-        super().__init__()
+        super().__init__(net, "run")
         if len(layers) != len(bands):
             raise ValueError(
                 f"`bands` must be one per layer, got {len(bands)} for {len(layers)} layers. `fit_gram` makes them."
             )
         check_powers(powers)
-        self.net, self.layers, self.powers = net, tuple(layers), tuple(powers)
+        self.layers, self.powers = tuple(layers), tuple(powers)
         self.scales = [band.scale for band in bands]
         for i, band in enumerate(bands):
             self.register_buffer(f"low{i}", band.low)
             self.register_buffer(f"high{i}", band.high)
         self.surrogate = Surrogate(f"bands with soft edges, {SHARP:g} of their width", self.soft, self.soft_latent)
-        self.training = net.training
 
     @property
     def bands(self) -> tuple[Bands, ...]:

@@ -4,13 +4,13 @@ Treat It Like One", ICLR 2020, arXiv:1912.03263. Attacked by Liang et al. 2020, 
 from contextlib import nullcontext
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from oodattack.classifier import Classifier
 from oodattack.detector import Surrogate
 from oodattack.detectors.energy import Energy
 from oodattack.detectors.msp import MSP
-from oodattack.detectors.net import check_net
+from oodattack.detectors.net import OnNetwork
 from oodattack.detectors.smooth_relu import SmoothRelu
 from oodattack.detectors.straight_through import with_gradient_of
 
@@ -31,7 +31,6 @@ class JemPx(Energy):
     name = "jem-px"
 
     def __init__(self, net: Classifier) -> None:
-        check_net(net, "logits")
         super().__init__(net)
 
 
@@ -66,7 +65,7 @@ def gradient_norm(net: Classifier, x: Tensor, *, beta: float | None = None) -> T
     return norm
 
 
-class JemGradient(nn.Module):
+class JemGradient(OnNetwork):
     """||d log p(x) / dx||_2: "approximate mass", small where the density is flat; see `gradient_norm`.
 
     On a ReLU network only the curvature of logsumexp has a derivative, which vanishes where one class is certain, and
@@ -85,12 +84,9 @@ class JemGradient(nn.Module):
     name = "jem-gradient"
 
     def __init__(self, net: Classifier) -> None:
-        check_net(net, "logits")
-        super().__init__()
-        self.net = net
+        super().__init__(net, "logits")
         self.latent = net.logits
         self.surrogate = Surrogate(f"log of the norm with smoothed ReLUs, beta = {BETA:g}", self.soft, exact=True)
-        self.training = net.training
 
     def forward(self, x: Tensor) -> Tensor:
         """OOD scores, shape (B,), >= 0."""

@@ -2,12 +2,12 @@
 Neighbors", ICML 2022, arXiv:2204.06507."""
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn.functional import normalize
 
 from oodattack.classifier import Classifier
 from oodattack.detectors.batches import BATCH_SIZE, Images, over_batches
-from oodattack.detectors.net import check_net
+from oodattack.detectors.net import OnNetwork, check_net
 
 CHUNK = 16384  # rows of the bank compared at once: B times as many similarities are held
 
@@ -50,7 +50,7 @@ def knn(z: Tensor, bank: Tensor, k: int) -> Tensor:
     return (z - bank[kth_neighbour(z, bank, k)]).square().sum(dim=1)
 
 
-class KNN(nn.Module):
+class KNN(OnNetwork):
     """Squared distance of the normalised penultimate features to the k-th nearest training image; see `fit_knn`.
 
     Args:
@@ -69,8 +69,7 @@ class KNN(nn.Module):
     bank: Tensor
 
     def __init__(self, net: Classifier, bank: Tensor, *, k: int) -> None:
-        check_net(net, "features")
-        super().__init__()
+        super().__init__(net, "features")
         lengths = bank.norm(dim=1) if bank.ndim == 2 else bank.new_empty(0)
         if not len(lengths) or not ((lengths - 1).abs() < 1e-3).all():
             long = f", {lengths.min():.3g} to {lengths.max():.3g} long" if len(lengths) else ""
@@ -78,9 +77,8 @@ class KNN(nn.Module):
             raise ValueError(f"`bank` must hold rows of length 1, got {found}. Normalise it, or use `fit_knn`.")
         if not 1 <= k <= len(bank):
             raise ValueError(f"`k` must be in 1..{len(bank)}, the rows of the bank, got {k}. Lower it, or add images.")
-        self.net, self.k = net, k
+        self.k = k
         self.register_buffer("bank", bank)
-        self.training = net.training
 
     def latent(self, x: Tensor) -> Tensor:
         """Normalised features, shape (B, D): unit vectors, whose distances bound those of the scores' square roots."""

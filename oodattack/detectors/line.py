@@ -2,19 +2,19 @@
 arXiv:2303.13995."""
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from oodattack.classifier import Classifier
 from oodattack.detector import Surrogate
 from oodattack.detectors.batches import BATCH_SIZE, Images, labelled
 from oodattack.detectors.energy import energy
 from oodattack.detectors.linear_head import features_of, head_logits, head_of, percentile
-from oodattack.detectors.net import check_net
+from oodattack.detectors.net import OnNetwork
 from oodattack.detectors.react import SLOPE, clipped
 from oodattack.detectors.straight_through import with_gradient_of
 
 
-class LINe(nn.Module):
+class LINe(OnNetwork):
     """Free energy of a head pruned for the predicted class: sum over d of W_kd m_d M_kd min(h_d, c), plus b_k.
 
     With y the largest logit of the clipped features and s_y the contributions of its neurons:
@@ -42,8 +42,7 @@ class LINe(nn.Module):
     def __init__(
         self, net: Classifier, contributions: Tensor, neuron_edges: Tensor, weight_edges: Tensor, *, clip: float
     ) -> None:
-        check_net(net, "features")
-        super().__init__()
+        super().__init__(net, "features")
         wanted = tuple(head_of(net).weight.shape)
         if tuple(contributions.shape) != wanted:
             found = tuple(contributions.shape)
@@ -51,14 +50,13 @@ class LINe(nn.Module):
                 f"`contributions` must have the shape {wanted} of the head's weight, got {found}. "
                 "`fit_line` makes them."
             )
-        self.net, self.clip = net, clip
+        self.clip = clip
         self.register_buffer("contributions", contributions)
         self.register_buffer("neuron_edges", neuron_edges)
         self.register_buffer("weight_edges", weight_edges)
         self.surrogate = Surrogate(
             f"score with {SLOPE:g} of the gradient of the whole head", self.soft, self.soft_latent, exact=True
         )
-        self.training = net.training
 
     def pruned_logits(self, h: Tensor, y: Tensor) -> Tensor:
         """Logits, shape (B, K), of features h (B, D) with the masks of classes y (B,)."""
@@ -117,7 +115,6 @@ def fit_line(
     Raises:
         ValueError: percentiles out of range, labels that do not fit, or a class without images.
     """
-    check_net(net, "features")
     for name, value in (("neuron_percentile", neuron_percentile), ("weight_percentile", weight_percentile)):
         if not 0 <= value < 100:
             raise ValueError(f"`{name}` must be in [0, 100), got {value}. The paper takes 90 for CIFAR-10.")

@@ -10,6 +10,7 @@ from torch.nn.functional import linear
 from oodattack.classifier import Classifier
 from oodattack.classifier.layers import check_plain
 from oodattack.detectors.batches import Images, batches
+from oodattack.detectors.net import check_net
 
 
 class Head(NamedTuple):
@@ -29,8 +30,10 @@ def head_of(net: Classifier) -> Head:
     In the network's precision, but not in 16 bits, in which what is fitted to it would be rounded.
 
     Raises:
+        TypeError: as `check_net`.
         ValueError: it is something else.
     """
+    check_net(net, "features")
     head = net.get_submodule(f"network.{net.head}")
     if isinstance(head, nn.Linear) or (isinstance(head, nn.Conv2d) and head.groups == 1 and head.kernel_size == (1, 1)):
         return Head(head.weight.flatten(1), head.bias).to(torch.promote_types(head.weight.dtype, torch.float32))

@@ -4,12 +4,12 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from oodattack.classifier import Classifier
 from oodattack.detectors.batches import BATCH_SIZE, Images, labelled
 from oodattack.detectors.moments import ClassMoments, class_moments, precision
-from oodattack.detectors.net import check_net
+from oodattack.detectors.net import OnNetwork, check_net
 
 
 class Gaussians(NamedTuple):
@@ -52,7 +52,7 @@ def class_distances(z: Tensor, gaussians: Gaussians) -> Tensor:
     return ((off @ gaussians.precision.to(off)) * off).sum(dim=2).to(z.dtype)
 
 
-class Mahalanobis(nn.Module):
+class Mahalanobis(OnNetwork):
     """Squared Mahalanobis distance of the penultimate features to the nearest class mean; see `fit_mahalanobis`."""
 
     name = "mahalanobis"
@@ -60,13 +60,10 @@ class Mahalanobis(nn.Module):
     precision: Tensor
 
     def __init__(self, net: Classifier, gaussians: Gaussians) -> None:
-        check_net(net, "features")
-        super().__init__()
-        self.net = net
+        super().__init__(net, "features")
         self.register_buffer("means", gaussians.means)
         self.register_buffer("precision", gaussians.precision)
         self.latent = net.features
-        self.training = net.training
 
     @property
     def gaussians(self) -> Gaussians:

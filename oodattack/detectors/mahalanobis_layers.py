@@ -4,18 +4,18 @@ from collections.abc import Iterator, Sequence
 from itertools import accumulate
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from oodattack.classifier import Classifier, channel_mean
 from oodattack.detectors.batches import BATCH_SIZE, Images, labelled
 from oodattack.detectors.default_stages import stages_for
 from oodattack.detectors.mahalanobis import Gaussians, class_distances, gaussians_of
 from oodattack.detectors.moments import class_moments
-from oodattack.detectors.net import check_net
+from oodattack.detectors.net import OnNetwork, check_net
 from oodattack.detectors.odin import signed_step
 
 
-class MahalanobisLayers(nn.Module):
+class MahalanobisLayers(OnNetwork):
     """Mean over layers of the distance to the nearest class, each of an input moved towards it; Alg. 1.
 
     For layer l: x_l = x - magnitude * sign(grad_x d_l(x)), score = mean_l d_l(x_l), where d_l is the squared
@@ -48,8 +48,7 @@ class MahalanobisLayers(nn.Module):
         magnitude: float,
         weights: Tensor | None = None,
     ) -> None:
-        check_net(net, "run")
-        super().__init__()
+        super().__init__(net, "run")
         if len(layers) != len(gaussians):
             raise ValueError(
                 f"`gaussians` must be one per layer, got {len(gaussians)} for {len(layers)} layers. "
@@ -62,14 +61,12 @@ class MahalanobisLayers(nn.Module):
                 f"`weights` must be one finite number a layer, {len(layers)}, got {weights.tolist()}. "
                 "`fit_layer_weights` finds them."
             )
-        self.net = net
         self.layers = list(layers)
         self.magnitude = magnitude
         for i, fitted in enumerate(gaussians):
             self.register_buffer(f"means{i}", fitted.means)
             self.register_buffer(f"precision{i}", fitted.precision)
         self.register_buffer("weights", weights)
-        self.training = net.training
 
     @property
     def gaussians(self) -> list[Gaussians]:

@@ -1,9 +1,9 @@
 """Maximum logit: Hendrycks et al., "Scaling OOD Detection for Real-World Settings", arXiv:1911.11132."""
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from oodattack.classifier import Classifier
-from oodattack.detectors.net import check_net
+from oodattack.detectors.net import OnNetwork
 
 
 def max_logit(logits: Tensor) -> Tensor:
@@ -18,18 +18,15 @@ def max_logit(logits: Tensor) -> Tensor:
     return -logits.amax(dim=1)
 
 
-class MaxLogit(nn.Module):
+class MaxLogit(OnNetwork):
     """Scores inputs by the negative of the largest logit."""
 
     name = "max-logit"
     of_logits = True
 
     def __init__(self, net: Classifier) -> None:
-        check_net(net, "logits")
-        super().__init__()
-        self.net = net
+        super().__init__(net, "logits")
         self.latent = net.logits
-        self.training = net.training
 
     def forward(self, x: Tensor) -> Tensor:
         """OOD scores, shape (B,)."""

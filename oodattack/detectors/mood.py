@@ -3,18 +3,18 @@
 from collections.abc import Sequence
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from oodattack.classifier import Classifier
 from oodattack.detectors.batches import BATCH_SIZE, Images, batches
 from oodattack.detectors.energy import energy
-from oodattack.detectors.net import check_net
+from oodattack.detectors.net import OnNetwork, check_net
 from oodattack.detectors.png_length import png_bits
 
 MOST_BITS = 8 * 2700 / 3072  # per dimension: the authors divide 0..2700 bytes of a CIFAR image among the exits
 
 
-class MOOD(nn.Module):
+class MOOD(OnNetwork):
     """Energy of the exit that the image's complexity chooses, minus the mean energy of ID images there: E_i(x) - m_i.
 
     The exit i is the number of edges below L, the bits per dimension of the PNG file: complex images go deeper. See
@@ -40,17 +40,15 @@ class MOOD(nn.Module):
     means: Tensor
 
     def __init__(self, net: Classifier, means: Tensor, *, edges: Sequence[float]) -> None:
-        check_net(net, "normalised")
-        super().__init__()
+        super().__init__(net, "normalised")
         check_exits(net)
         if len(edges) != len(means) - 1 or list(edges) != sorted(edges):
             raise ValueError(
                 f"`edges` must be {len(means) - 1} ascending numbers, one fewer than exits, got {edges}. "
                 "Leave them out for equal steps."
             )
-        self.net, self.edges = net, tuple(edges)
+        self.edges = tuple(edges)
         self.register_buffer("means", means)
-        self.training = net.training
 
     def chosen(self, x: Tensor) -> Tensor:
         """The exit of each image, 0..exits - 1, shape (B,)."""

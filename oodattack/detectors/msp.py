@@ -2,12 +2,12 @@
 
 from dataclasses import dataclass
 
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn.functional import one_hot
 
 from oodattack.classifier import Classifier
 from oodattack.detector import Latent, Surrogate
-from oodattack.detectors.net import check_net
+from oodattack.detectors.net import OnNetwork
 
 
 def log_odds(logits: Tensor) -> Tensor:
@@ -69,19 +69,16 @@ def log_odds_surrogate(latent: Latent, *, temperature: float = 1.0) -> Surrogate
     return Surrogate("log-odds of the largest softmax", LogOdds(latent, temperature), exact=True)
 
 
-class MSP(nn.Module):
+class MSP(OnNetwork):
     """Scores inputs by one minus the largest softmax probability."""
 
     name = "msp"
     of_logits = True
 
     def __init__(self, net: Classifier) -> None:
-        check_net(net, "logits")
-        super().__init__()
-        self.net = net
+        super().__init__(net, "logits")
         self.latent = net.logits
         self.surrogate = log_odds_surrogate(net.logits)
-        self.training = net.training
 
     def forward(self, x: Tensor) -> Tensor:
         """OOD scores, shape (B,), in [0, 1]."""

@@ -2,6 +2,26 @@
 
 from torch import nn
 
+from oodattack.classifier import Classifier
+
+
+class OnNetwork(nn.Module):
+    """What all detectors on a network do with it: refuse a bare one, keep it, and be in its mode (train or eval).
+
+    Args:
+        net: a `Classifier`, or what has its methods.
+        needed: those that the detector calls.
+
+    Raises:
+        TypeError: as `check_net`.
+    """
+
+    def __init__(self, net: Classifier, *needed: str) -> None:
+        check_net(net, *needed)
+        super().__init__()
+        self.net = net
+        self.training = net.training  # not `train()`: submodules of the network may differ
+
 
 def check_net(net: object, *needed: str) -> None:
     """Raise TypeError unless a network has the methods that a detector calls, as a `Classifier` does.

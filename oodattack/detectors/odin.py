@@ -1,12 +1,12 @@
 """ODIN: Liang, Li & Srikant, "Enhancing the Reliability of OOD Image Detection", ICLR 2018, arXiv:1706.02690."""
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from oodattack.classifier import Classifier
 from oodattack.detector import Score, Surrogate
 from oodattack.detectors.msp import LogOdds, msp
-from oodattack.detectors.net import check_net
+from oodattack.detectors.net import OnNetwork
 
 
 def signed_step(score: Score, x: Tensor, magnitude: float) -> Tensor:
@@ -31,7 +31,7 @@ def signed_step(score: Score, x: Tensor, magnitude: float) -> Tensor:
     return x - magnitude * torch.where(gradient >= 0, 1.0, -1.0).to(x.dtype)
 
 
-class ODIN(nn.Module):
+class ODIN(OnNetwork):
     """One minus the largest softmax at temperature T of an input moved towards confidence, eq. (1) and (2).
 
     Args:
@@ -47,13 +47,11 @@ class ODIN(nn.Module):
     of_logits = True
 
     def __init__(self, net: Classifier, *, temperature: float = 1000.0, magnitude: float = 0.0014) -> None:
-        check_net(net, "logits")
-        super().__init__()
+        super().__init__(net, "logits")
         if not temperature > 0:
             raise ValueError(f"`temperature` must be > 0, got {temperature}. The paper takes 1000.")
         if not magnitude >= 0:
             raise ValueError(f"`magnitude` must be >= 0, got {magnitude}. Give 0 for no step.")
-        self.net = net
         self.temperature = temperature
         self.magnitude = magnitude
         self.surrogate = Surrogate(
@@ -61,7 +59,6 @@ class ODIN(nn.Module):
             LogOdds(self.latent, temperature),
             exact=True,
         )
-        self.training = net.training
 
     def latent(self, x: Tensor) -> Tensor:
         """Logits of the preprocessed input, shape (B, K)."""

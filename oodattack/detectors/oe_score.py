@@ -1,11 +1,11 @@
 """Score of Outlier Exposure: Hendrycks, Mazeika & Dietterich, "Deep Anomaly Detection with Outlier Exposure", ICLR
 2019, arXiv:1812.04606."""
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from oodattack.classifier import Classifier
 from oodattack.detectors.msp import check_classes
-from oodattack.detectors.net import check_net
+from oodattack.detectors.net import OnNetwork
 
 
 def oe_score(logits: Tensor) -> Tensor:
@@ -23,7 +23,7 @@ def oe_score(logits: Tensor) -> Tensor:
     return logits.log_softmax(dim=1).mean(dim=1)
 
 
-class OEScore(nn.Module):
+class OEScore(OnNetwork):
     """Scores inputs by the mean log-probability of the classes, on a network trained with outliers or without.
 
     Differs from the paper: only the score is here, the training is the network's affair. Differs from the authors'
@@ -34,11 +34,8 @@ class OEScore(nn.Module):
     of_logits = True
 
     def __init__(self, net: Classifier) -> None:
-        check_net(net, "logits")
-        super().__init__()
-        self.net = net
+        super().__init__(net, "logits")
         self.latent = net.logits
-        self.training = net.training
 
     def forward(self, x: Tensor) -> Tensor:
         """OOD scores, shape (B,), <= -log K."""

@@ -4,11 +4,11 @@ Jiang et al., "DOS: Diverse Outlier Sampling for Out-of-Distribution Detection",
 OpenMix: Zhu et al., CVPR 2023, arXiv:2303.17093.
 """
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from oodattack.classifier import Classifier
 from oodattack.detectors.msp import check_classes
-from oodattack.detectors.net import check_net
+from oodattack.detectors.net import OnNetwork
 
 
 def outlier_log_odds(logits: Tensor) -> Tensor:
@@ -24,7 +24,7 @@ def outlier_log_odds(logits: Tensor) -> Tensor:
     return logits[:, -1] - logits[:, :-1].logsumexp(dim=1)
 
 
-class OutlierClass(nn.Module):
+class OutlierClass(OnNetwork):
     """Scores inputs by the log-odds of a network's last class, which is that of outliers.
 
     Args:
@@ -37,11 +37,8 @@ class OutlierClass(nn.Module):
     of_logits = True
 
     def __init__(self, net: Classifier) -> None:
-        check_net(net, "logits")
-        super().__init__()
-        self.net = net
+        super().__init__(net, "logits")
         self.latent = net.logits
-        self.training = net.training
 
     def forward(self, x: Tensor) -> Tensor:
         """OOD scores, shape (B,), unbounded."""

@@ -4,14 +4,14 @@ Maximum Likelihood for Out-of-Distribution Detection", NeurIPS 2021, arXiv:2110.
 from math import log
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn.functional import normalize, one_hot, softplus
 
 from oodattack.classifier import Classifier
 from oodattack.detector import Surrogate
 from oodattack.detectors.batches import BATCH_SIZE, Images
 from oodattack.detectors.linear_head import batches_of_features, head_logits, head_of
-from oodattack.detectors.net import check_net
+from oodattack.detectors.net import OnNetwork
 
 
 def log_one_minus(log_p: Tensor) -> Tensor:
@@ -45,7 +45,7 @@ def log_regret(logits: Tensor, projection: Tensor) -> Tensor:
     return terms.logsumexp(dim=1)
 
 
-class PNML(nn.Module):
+class PNML(OnNetwork):
     """log sum_k p_k / (p_k + (1 - p_k) p_k^g) / log K: regret for not knowing the label, in units of log K.
 
     With unit features z = h / ||h||: p = softmax(W z + b), q = ||A^T z||^2 (z^T (sum_i z_i z_i^T)^+ z over training
@@ -67,18 +67,15 @@ class PNML(nn.Module):
     whitening: Tensor
 
     def __init__(self, net: Classifier, whitening: Tensor) -> None:
-        check_net(net, "features")
-        super().__init__()
+        super().__init__(net, "features")
         classes, width = head_of(net).weight.shape
         if classes < 2:
             raise ValueError("`net` must have at least 2 classes, got 1. Take another network.")
         if whitening.ndim != 2 or len(whitening) != width:
             found = tuple(whitening.shape)
             raise ValueError(f"`whitening` must have the shape ({width}, rank), got {found}. `fit_pnml` makes it.")
-        self.net = net
         self.register_buffer("whitening", whitening)
         self.surrogate = Surrogate("log(exp(regret) - 1)", self.log_regret, exact=True)
-        self.training = net.training
 
     def latent(self, x: Tensor) -> Tensor:
         """Unit features, shape (B, D)."""
@@ -109,7 +106,6 @@ def fit_pnml(net: Classifier, x: Images, *, rcond: float = 1e-10, batch_size: in
     Differs from the authors' code: their `rcond` is 1e-15, below what features in float32 can tell from 0; an unused
     feature that rounds to another value than 0 would then outweigh all others.
     """
-    check_net(net, "features")
     if not 0 <= rcond < 1:
         raise ValueError(f"`rcond` must be in [0, 1), got {rcond}. Leave it out for 1e-10.")
     weight = head_of(net).weight

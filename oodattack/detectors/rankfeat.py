@@ -4,18 +4,18 @@ arXiv:2209.08590."""
 from collections.abc import Sequence
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from oodattack.classifier import Classifier
 from oodattack.detector import Surrogate
 from oodattack.detectors.default_stages import stages_for
 from oodattack.detectors.energy import energy
-from oodattack.detectors.net import check_net
+from oodattack.detectors.net import OnNetwork
 
 STEPS = 20  # of power iteration, as in the authors' faster variant
 
 
-class RankFeat(nn.Module):
+class RankFeat(OnNetwork):
     """Free energy of the logits after X - s_1 u_1 v_1^T at a layer; with several, of the mean of their logits.
 
     X is the layer's output as a matrix of channels and positions, s_1 its largest singular value, u_1 and v_1 the
@@ -36,15 +36,13 @@ class RankFeat(nn.Module):
     name = "rankfeat"
 
     def __init__(self, net: Classifier, *, layers: Sequence[str] | None = None, fast: bool = True) -> None:
-        check_net(net, "run")
-        super().__init__()
-        self.net, self.fast = net, fast
+        super().__init__(net, "run")
+        self.fast = fast
         self.layers = stages_for(net, "RankFeat(net, layers=[...])")[-1:] if layers is None else list(layers)
         if not self.layers:
             raise ValueError("`layers` must name at least one layer, got none. Leave it out for the last stage.")
         words = f"{STEPS} power iterations for the first singular vector"
         self.surrogate = Surrogate(words, self.soft, self.soft_latent) if fast else None
-        self.training = net.training
 
     def _latent(self, x: Tensor, *, exact: bool) -> Tensor:
         outputs = self.net.run(x, watch=self.layers).outputs

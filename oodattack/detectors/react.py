@@ -2,20 +2,20 @@
 arXiv:2111.12797."""
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from oodattack.classifier import Classifier
 from oodattack.detector import Surrogate
 from oodattack.detectors.batches import BATCH_SIZE, Images
 from oodattack.detectors.energy import energy
 from oodattack.detectors.linear_head import batches_of_features, head_logits, head_of, percentile
-from oodattack.detectors.net import check_net
+from oodattack.detectors.net import OnNetwork, check_net
 from oodattack.detectors.straight_through import with_gradient_of
 
 SLOPE = 0.01  # derivative that surrogates give to what a score cuts off; larger ones drown what it leaves
 
 
-class ReAct(nn.Module):
+class ReAct(OnNetwork):
     """Free energy of the logits of clipped features: E(W min(h, c) + b). See `fit_react`.
 
     Where a feature is above c the score has no gradient. The surrogate has the same values, and a derivative of
@@ -31,13 +31,11 @@ class ReAct(nn.Module):
     name = "react"
 
     def __init__(self, net: Classifier, *, clip: float) -> None:
-        check_net(net, "features")
-        super().__init__()
+        super().__init__(net, "features")
         head_of(net)
-        self.net, self.clip = net, clip
+        self.clip = clip
         words = f"score with slope {SLOPE:g} above the clip"
         self.surrogate = Surrogate(words, self.soft, self.soft_latent, exact=True)
-        self.training = net.training
 
     def latent(self, x: Tensor) -> Tensor:
         """Logits of the clipped features, shape (B, K)."""

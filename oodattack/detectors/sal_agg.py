@@ -4,13 +4,13 @@ from collections.abc import Mapping
 from typing import NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from oodattack.classifier import Classifier
 from oodattack.detector import Surrogate
 from oodattack.detectors.batches import Images, over_batches
 from oodattack.detectors.max_logit import max_logit
-from oodattack.detectors.net import check_net
+from oodattack.detectors.net import OnNetwork
 from oodattack.detectors.saliency import Option, saliency
 from oodattack.detectors.saliency_aggregates import AGGREGATES
 from oodattack.detectors.saliency_lime import draw_masks
@@ -20,7 +20,7 @@ from oodattack.lookup import unknown
 BATCH_SIZE = 64  # images a pass while fitting: maps hold a forward pass with its graph
 
 
-class SalAgg(nn.Module):
+class SalAgg(OnNetwork):
     """-S A(s(x)): an aggregate A of the saliency map s of the predicted class. See `fit_sal_agg`.
 
     Maps made of gradients are piecewise constant in the input of a ReLU network, or nearly, and blind to the pull of
@@ -58,8 +58,7 @@ class SalAgg(nn.Module):
         options: Mapping[str, Option] | None = None,
         seed: int | None = None,
     ) -> None:
-        check_net(net, "logits")
-        super().__init__()
+        super().__init__(net, "logits")
         row = saliency(method, options or {})
         if aggregate not in AGGREGATES:
             raise unknown("aggregate", aggregate, list(AGGREGATES))
@@ -69,12 +68,11 @@ class SalAgg(nn.Module):
             if seed is None:
                 raise ValueError(f"`seed` must be a number for {method!r}, which draws masks, got None. Choose one.")
             self.register_buffer("masks", draw_masks(seed=seed, **(options or {})))  # type: ignore[arg-type]
-        self.net, self.method, self.aggregate, self.sign = net, method, aggregate, sign
+        self.method, self.aggregate, self.sign = method, aggregate, sign
         self.logit_slope, self.options, self.seed = logit_slope, options, seed
         words = "smooth ReLU derivatives" if row.soft else "the gradient of the map"
         words = f"score with {words} and {logit_slope:g} of that of the largest logit"
         self.surrogate = Surrogate(words, self.soft, self.soft_latent, exact="steps" not in row.soft)
-        self.training = net.training
 
     def map(self, x: Tensor, *, soft: bool = False) -> Tensor:
         """The saliency map, shape (B, n); with `soft`, that of the surrogate."""

@@ -2,12 +2,12 @@
 arXiv:2203.10807."""
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from oodattack.classifier import Classifier
 from oodattack.detectors.batches import BATCH_SIZE, Images
 from oodattack.detectors.linear_head import batches_of_features, head_logits, head_of
-from oodattack.detectors.net import check_net
+from oodattack.detectors.net import OnNetwork
 
 
 def residual_norm(z: Tensor, origin: Tensor, residual: Tensor) -> Tensor:
@@ -25,7 +25,7 @@ def residual_norm(z: Tensor, origin: Tensor, residual: Tensor) -> Tensor:
     return length
 
 
-class ViM(nn.Module):
+class ViM(OnNetwork):
     """alpha ||R^T (h - u)|| - logsumexp_k f_k: the virtual logit against those of the classes. See `fit_vim`.
 
     The paper's score is the softmax probability of the virtual logit among all K + 1, the sigmoid of this. It has the
@@ -48,8 +48,7 @@ class ViM(nn.Module):
     residual: Tensor
 
     def __init__(self, net: Classifier, origin: Tensor, residual: Tensor, *, alpha: float) -> None:
-        check_net(net, "features")
-        super().__init__()
+        super().__init__(net, "features")
         width = head_of(net).weight.shape[1]
         if tuple(origin.shape) != (width,) or residual.ndim != 2 or len(residual) != width:
             found = f"{tuple(origin.shape)} and {tuple(residual.shape)}"
@@ -58,11 +57,10 @@ class ViM(nn.Module):
             )
         if not abs(alpha) < float("inf"):
             raise ValueError(f"`alpha` must be finite, got {alpha}. `fit_vim` finds it.")
-        self.net, self.alpha = net, alpha
+        self.alpha = alpha
         self.register_buffer("origin", origin)
         self.register_buffer("residual", residual.contiguous())  # as it is when it has been saved: scores are the same
         self.latent = net.features
-        self.training = net.training
 
     def forward(self, x: Tensor) -> Tensor:
         """OOD scores, shape (B,), unbounded."""
@@ -108,7 +106,6 @@ def fit_vim(net: Classifier, x: Images, *, dim: int | None = None, batch_size: i
 
     Differs from the authors' code: the default for few images.
     """
-    check_net(net, "features")
     width, asked = head_of(net).weight.shape[1], dim
     dim = default_dim(width) if dim is None else dim
     if not 1 <= dim < width:
