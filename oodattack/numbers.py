@@ -12,6 +12,7 @@ from oodattack.threat import Sweep
 
 DRAWS = 2000  # of the bootstrap
 TPR = 0.95  # of the deployed threshold
+CHANCE = 0.5  # AUROC
 BOOTSTRAP_SEED = 0  # intervals are part of the report, not of the attack: they do not move with the run's seed
 
 
@@ -81,18 +82,18 @@ def eps_curves(sweep: Sweep, results: Sequence[Result]) -> list[Curve]:
                 against="eps",
                 points=points,
                 exact=True,
-                eps50=falls_to(points),
+                eps50=falls_to_chance(points),
                 certified=[(0.0, mine[0].clean.auroc), *bounds] if bounds else None,
             )
         )
     return curves
 
 
-def falls_to(points: Sequence[tuple[float, float]], level: float = 0.5) -> float | None:
-    """Where a curve first falls to `level`, by linear interpolation; None where it does not get there."""
+def falls_to_chance(points: Sequence[tuple[float, float]]) -> float | None:
+    """Where a curve first falls to AUROC 0.5, by linear interpolation; None where it does not get there."""
     for (a, high), (b, low) in pairwise(points):
-        if high <= level:
+        if high <= CHANCE:
             return a
-        if low <= level:
-            return a + (b - a) * (high - level) / (high - low)
-    return points[-1][0] if points[-1][1] <= level else None
+        if low <= CHANCE:
+            return a + (b - a) * (high - CHANCE) / (high - low)
+    return points[-1][0] if points[-1][1] <= CHANCE else None

@@ -5,6 +5,8 @@ import os
 from contextlib import suppress
 from pathlib import Path
 
+LONGEST_NAME = 60  # characters, without ending
+
 
 def replace_file(path: Path, content: bytes) -> None:
     """Write under another name, then rename: whoever looks sees the old file or the new one. Folders above are made.
@@ -44,13 +46,13 @@ def write_file(path: Path, content: bytes, what: str = "") -> None:
         raise ValueError(f"{line}. Choose another.") from error
 
 
-def file_name(text: str, most: int = 60) -> str:
+def file_name(text: str) -> str:
     """A name that every file system takes, another one for each text.
 
     A colon becomes a tilde. Other signs that a file name cannot hold become hyphens; a name with such, or longer than
-    `most`, gets a hash in front and keeps its end.
+    `LONGEST_NAME`, gets a hash in front and keeps its end.
     """
     safe = "".join(c if c.isalnum() or c in "@+.-_" else "-" for c in text).strip(".") or "-"
-    if safe == text.replace(":", "-") and len(safe) <= most:
+    if safe == text.replace(":", "-") and len(safe) <= LONGEST_NAME:
         return text.replace(":", "~")
-    return f"{hashlib.sha256(text.encode()).hexdigest()[:8]}-{safe[9 - most :]}"
+    return f"{hashlib.sha256(text.encode()).hexdigest()[:8]}-{safe[9 - LONGEST_NAME :]}"

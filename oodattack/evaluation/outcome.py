@@ -12,6 +12,8 @@ from oodattack.metrics import auroc
 from oodattack.report import Metrics
 from oodattack.threat import Threat, limits_of
 
+SHOWN = 8  # rows at most
+
 
 class Clean(NamedTuple):
     """Scores of a detector before any attack, and their metrics."""
@@ -171,6 +173,6 @@ def to_8_bits(images: Tensor) -> Tensor:
     return (images * 255).round().to(torch.uint8)
 
 
-def show_rows(n: int, most: int = 8) -> Tensor:
+def show_rows(n: int) -> Tensor:
     """Rows shown in contact sheets."""
-    return evenly(n, most)
+    return evenly(n, SHOWN)

@@ -104,7 +104,7 @@ def stroke(style: int, path: str) -> Markup:
 def swatch(style: int) -> Markup:
     """A line of a style with its sign, for a legend."""
     head = Markup('<svg class="swatch" viewBox="0 0 34 14" aria-hidden="true">')
-    return head + stroke(style, "M0 7H34") + mark(style, 17, 7) + _END
+    return head + stroke(style, "M0 7H34") + mark(style, 17, 7) + Markup("</svg>")
 
 
 def even(low: float, high: float, about: int = 5) -> list[float]:
@@ -122,6 +122,3 @@ def even(low: float, high: float, about: int = 5) -> list[float]:
 def joined(parts: Iterable[Markup]) -> Markup:
     """Pieces of a drawing after one another."""
     return Markup("").join(parts)
-
-
-_END = Markup("</svg>")

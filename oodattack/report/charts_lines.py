@@ -10,6 +10,7 @@ from oodattack.report.charts import LEFT, RIGHT, STYLES, WIDTH, Axis, Frame, eve
 from oodattack.report.record import Curve
 
 AUROC = Axis("AUROC", 0, 1, (0, 0.25, 0.5, 0.75, 1), form="{:.2g}")
+MARKED = 9  # points of a line at most
 
 
 class Line(NamedTuple):
@@ -66,11 +67,11 @@ def spoken(line: Line) -> str:
     return words + (f", certified {line.below[-1][1]:.3f} at {line.below[-1][0]:g}" if line.below else "")
 
 
-def thinned(points: Sequence[tuple[float, float]], most: int = 9) -> list[tuple[float, float]]:
+def thinned(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
     """A few of many points, first and last among them."""
-    if len(points) <= most:
+    if len(points) <= MARKED:
         return list(points)
-    return [points[round(i * (len(points) - 1) / (most - 1))] for i in range(most)]
+    return [points[round(i * (len(points) - 1) / (MARKED - 1))] for i in range(MARKED)]
 
 
 def axis_of(curves: Sequence[Curve]) -> Axis:

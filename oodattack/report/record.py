@@ -12,6 +12,7 @@ Schema = Literal[1]  # raised when a field changes its meaning or goes
 Direction = Literal["hide", "raise", "both", "match", "quantile", "cross", "misclassify"]
 Key = tuple[str, str, str]  # detector@network, threat, OOD set
 Share = Annotated[float, Field(ge=0, le=1)]
+QUOTED = 60  # characters of a wrong value in an error
 
 
 def by_name(fields: dict[str, Any]) -> bool:
@@ -276,6 +277,6 @@ def read_report(path: str | Path) -> Report:
         ) from None
 
 
-def _short(value: object, most: int = 60) -> str:
+def _short(value: object) -> str:
     text = " ".join(repr(value).split())
-    return text if len(text) <= most else f"{text[:most]}..."
+    return text if len(text) <= QUOTED else f"{text[:QUOTED]}..."

@@ -6,7 +6,7 @@ import torch
 from oodattack.attack import milestones
 from oodattack.evaluation import evaluate
 from oodattack.evaluation.curves import unfinished
-from oodattack.numbers import falls_to
+from oodattack.numbers import falls_to_chance
 from oodattack.threat import Sweep, ThreatModel
 
 FIELDS = dict(
@@ -39,7 +39,7 @@ def test_milestones():
     ],
 )
 def test_eps50_by_hand(points, at):
-    assert falls_to(points) == (at if at is None else pytest.approx(at))
+    assert falls_to_chance(points) == (at if at is None else pytest.approx(at))
 
 
 def test_what_the_second_half_of_the_queries_took_is_counted_from_where_the_search_began():
