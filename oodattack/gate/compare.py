@@ -50,6 +50,11 @@ class Check(NamedTuple):
         return self.detector, self.threat, self.ood
 
     @property
+    def where(self) -> str:
+        """The same in words, such as "energy@greg, linf-8-255 on svhn"."""
+        return f"{self.detector}, {self.threat} on {self.ood}"
+
+    @property
     def drop(self) -> float:
         """AUROC lost; negative where some was won."""
         return self.old - self.new

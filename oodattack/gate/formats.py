@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 
 from oodattack.gate.compare import Check, Comparison
-from oodattack.gate.wording import doubt, headline, notes, test_used, told, warnings, where
+from oodattack.gate.wording import doubt, headline, notes, test_used, told, warnings
 
 SHOWN = 3  # largest drops that are shown beside the regressions
 
@@ -11,11 +11,11 @@ SHOWN = 3  # largest drops that are shown beside the regressions
 def text(found: Comparison) -> Iterator[str]:
     """What fails first, then the largest drops that passed, then what else there is to know."""
     for check in found.regressions:
-        yield f"REGRESSION  {where(check)}: {told(check)}"
+        yield f"REGRESSION  {check.where}: {told(check)}"
     for cell in found.unsure:
         yield f"NO EVIDENCE {cell.where}: {doubt(cell)}"
     for check in largest(found):
-        yield f"passed      {where(check)}: {told(check)}"
+        yield f"passed      {check.where}: {told(check)}"
     yield f"{headline(found)}; {test_used(found)}"
     yield from (f"note: {note}" for note in notes(found))
     yield from (f"warning: {warning}" for warning in warnings(found))
@@ -30,7 +30,7 @@ def largest(found: Comparison) -> list[Check]:
 def github(found: Comparison) -> Iterator[str]:
     """Workflow commands, which GitHub shows on the page of a run and beside the change."""
     for check in found.regressions:
-        yield command("error", f"AUROC regression: {where(check)}", told(check))
+        yield command("error", f"AUROC regression: {check.where}", told(check))
     for cell in found.unsure:
         yield command("error", f"inconclusive attack: {cell.where}", doubt(cell))
     for warning in warnings(found):

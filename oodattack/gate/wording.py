@@ -11,11 +11,6 @@ from oodattack.gate.family import hurdle, power
 FEW = 30  # images a side below which standard errors are rough themselves
 
 
-def where(check: Check) -> str:
-    """Such as "energy@greg, linf-8-255 on svhn"."""
-    return f"{check.detector}, {check.threat} on {check.ood}"
-
-
 def told(check: Check) -> str:
     """The numbers of a check."""
     if check.drop == check.error == 0:
@@ -92,7 +87,7 @@ def warnings(found: Comparison) -> Iterator[str]:
         yield (
             f"too few images for the margin: a true drop of {2 * found.max_drop:g} is missed more often than "
             f"{100 * (1 - POWER):.0f} % of the time in {len(weak)} of {len(found.checks)} AUROCs, worst in "
-            f"{where(weak[0])} (caught {100 * weak[0].power:.0f} %); {remedy(found)}"
+            f"{weak[0].where} (caught {100 * weak[0].power:.0f} %); {remedy(found)}"
         )
 
 

@@ -2,7 +2,7 @@
 
 import sys
 from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from oodattack.report.record import Metrics, Report, Result
 
@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 MARK = {"broken": "[red]✗[/]", "holds": "[green]✓[/]", "inconclusive": "[yellow]?[/]"}
 PLAIN = str.maketrans("✗✓", "x+")  # for encodings without these signs
 WIDE = 100  # columns below which intervals are left out
+T = TypeVar("T")
 
 
 def show(report: Report, console: "Console | None" = None) -> None:
@@ -131,32 +132,31 @@ def notes(report: Report) -> Iterable[str]:
     told = [r for r in report.results if r.clean.auroc <= 0.5 and r.verdict != "inconclusive"]
     yield from dict.fromkeys(escape(f"{r.name} on {r.ood}: {r.reason}") for r in told)
     yield from unsteady(report)
-    surrogates: dict[str, list[str]] = {}
-    for r in report.results:
-        if r.surrogate:
-            surrogates.setdefault(r.surrogate, []).append(r.name)
-    for surrogate, names in surrogates.items():
-        found = [
-            value
-            for r in report.results
-            if r.surrogate == surrogate and isinstance(value := r.indicators.get("surrogate_rank_correlation"), float)
-        ]
-        agree = f" (rank correlation with the score {min(found):.3f} to {max(found):.3f})" if found else ""
-        yield escape(
-            f"{', '.join(dict.fromkeys(names))}: attacked through its {surrogate}{agree}; scored by the detector."
-        )
+    for surrogate, names in together((r.surrogate, r.name) for r in report.results if r.surrogate).items():
+        agree = agreement(report, surrogate)
+        yield escape(f"{names}: attacked through its {surrogate}{agree}; scored by the detector.")
     swept = report.swept
     for r in report.results:
         if r.verdict == "inconclusive" and r.sweep not in swept:
             yield escape(f"{r.name} under {r.threat} on {r.ood} is inconclusive: {r.reason}.")
-    bare: dict[str, list[str]] = {}
-    for r in report.results:
-        if r.uncertified:
-            bare.setdefault(r.uncertified.rstrip("."), []).append(f"{r.name} under {r.threat}")
-    for reason, names in bare.items():
-        yield escape(f"Not certified: {', '.join(dict.fromkeys(names))}: {reason}.")
-    skipped: dict[tuple[str, str], list[str]] = {}
-    for s in report.skipped:
-        skipped.setdefault((s.threat, s.reason), []).append(s.name)
-    for (threat, reason), names in skipped.items():
-        yield escape(f"{threat} does not apply to {', '.join(dict.fromkeys(names))}: {reason}.")
+    bare = ((r.uncertified.rstrip("."), f"{r.name} under {r.threat}") for r in report.results if r.uncertified)
+    for reason, names in together(bare).items():
+        yield escape(f"Not certified: {names}: {reason}.")
+    skipped = (((s.threat, s.reason), s.name) for s in report.skipped)
+    for (threat, reason), names in together(skipped).items():
+        yield escape(f"{threat} does not apply to {names}: {reason}.")
+
+
+def together(pairs: Iterable[tuple[T, str]]) -> dict[T, str]:
+    """What is said of several -> their names, each once, with commas between."""
+    found: dict[T, list[str]] = {}
+    for said, name in pairs:
+        found.setdefault(said, []).append(name)
+    return {said: ", ".join(dict.fromkeys(names)) for said, names in found.items()}
+
+
+def agreement(report: Report, surrogate: str) -> str:
+    """How far a surrogate orders inputs as the score does, in brackets; nothing where that was not asked."""
+    asked = (r.indicators.get("surrogate_rank_correlation") for r in report.results if r.surrogate == surrogate)
+    found = [value for value in asked if isinstance(value, float)]
+    return f" (rank correlation with the score {min(found):.3f} to {max(found):.3f})" if found else ""
