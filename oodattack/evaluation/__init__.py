@@ -114,11 +114,11 @@ def evaluate(
         raise ValueError(
             f"`precision` must be one of {', '.join(get_args(Precision))}, got {precision!r}. Pick one of them."
         )
-    given = detector if isinstance(detector, Mapping) else {_name(detector): detector}
+    named = detector if isinstance(detector, Mapping) else {_name(detector): detector}
     check_named("ood", "images", ood)
     check_named("starts", "images", starts or {})
-    check_named("detector", "detectors", given)
-    detectors: dict[str, Detector] = {name: adapted(d) for name, d in given.items()}
+    check_named("detector", "detectors", named)
+    detectors: dict[str, Detector] = {name: adapted(d) for name, d in named.items()}
     read = distinct(each_read(threats))
     if torch.is_inference_mode_enabled() and not all(is_blind(m) for t in read for m in members_of(t)):
         raise ValueError("`evaluate` must be able to differentiate, got torch.inference_mode(). Call it outside.")
@@ -186,8 +186,8 @@ def checked(
         ValueError: what `evaluate` was given does not fit together.
     """
     needs_ood = any(limits_of(t).start == "ood" for t in threats)
-    for what, given in (("detector", detectors), ("threats", threats), ("ood", ood if needs_ood else [1])):
-        if not given:
+    for what, some in (("detector", detectors), ("threats", threats), ("ood", ood if needs_ood else [1])):
+        if not some:
             raise ValueError(f"`detector`, `ood` and `threats` must name at least one each, got no {what}. Add it.")
     check_images(id, "id", like=id)
     if targets is None and any(m.needs_targets for t in threats for m in members_of(t)):

@@ -121,7 +121,7 @@ def restart_spread(fronts: Sequence[Front], member: ThreatModel, first: Sequence
     return abs(left_auroc(fronts, first) - left_auroc(fronts, last))
 
 
-def front(
+def unspent_front(
     name: str,
     x: Tensor,
     clean: Tensor,

@@ -106,11 +106,19 @@ def _followed(quarry: Quarry, threat: ThreatModel, goal: Goal, x: Tensor, rows: 
     if threat.objective == "class-logits" and goal.side == "id":
         return Objective([aims.less_of_every_class(quarry.f)], None)
     if threat.objective == "class-logits":
-        with torch.no_grad():
-            likeliest = quarry.f(x).nan_to_num(-torch.inf, torch.inf, -torch.inf).argsort(dim=1, descending=True)
-        own = lambda which: aims.more_of_a_class(quarry.f, likeliest.gather(1, which[:, None]).squeeze(1))  # noqa: E731
-        return Objective([aims.more_of_a_class(quarry.f, label) for label in likeliest.unbind(dim=1)], None, own=own)
+        return _class_by_class(quarry, x)
     return Objective([(aims.lift if goal.side == "id" else aims.hide)(quarry.f)], None)
+
+
+def _class_by_class(quarry: Quarry, x: Tensor) -> Objective:
+    """A loss for each class, in each row's own order: the likeliest first."""
+    with torch.no_grad():
+        likeliest = quarry.f(x).nan_to_num(-torch.inf, torch.inf, -torch.inf).argsort(dim=1, descending=True)
+
+    def own(which: Tensor) -> Loss:
+        return aims.more_of_a_class(quarry.f, likeliest.gather(1, which[:, None]).squeeze(1))
+
+    return Objective([aims.more_of_a_class(quarry.f, label) for label in likeliest.unbind(dim=1)], None, own=own)
 
 
 def _targets(goal: Goal) -> Tensor:

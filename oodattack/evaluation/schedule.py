@@ -84,7 +84,7 @@ class Spending:
         for member in self.plan:
             took = self.take(member, trial=member != first)
             self.standings[member] = Standing(took, going=member.aim != "cross", turns=int(member == first))
-            self.members[turn(member)] = self.curve[-1][1]
+            self.members[short_name(member)] = self.curve[-1][1]
             if member == first:
                 self.started, self.blind = [f.best.scores.clone() for f in self.fronts], 0.0
         if self.standings[first].going and len(self.plan) > 1:
@@ -260,7 +260,7 @@ def fitting(setup: Setup, suite: Suite, name: str) -> dict[ThreatModel, Quarry]:
     return plan
 
 
-def turn(member: ThreatModel) -> str:
+def short_name(member: ThreatModel) -> str:
     """What the report calls a member of a suite."""
     return member.name.partition("/")[2] or member.name
 

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from oodattack.evaluation.curves import queries_curve
-from oodattack.evaluation.front import Front, front
+from oodattack.evaluation.front import Front, unspent_front
 from oodattack.evaluation.outcome import Clean, Outcome, Side
 from oodattack.evaluation.plan import Quarry, Unfit, describe, is_blind
 from oodattack.evaluation.schedule import scheduled
@@ -120,7 +120,7 @@ class Searches:
 
         def side(what: str, images: Tensor, scores: Tensor, against: Tensor, sign: int) -> Front:
             rounded = setup.score(name, images, "images in 8 bits", rounded=True, finite=False)
-            return front(
+            return unspent_front(
                 what, images, scores, rounded, against, sign=sign, budget=suite.queries or 0,
                 crossing=crossing and sign < 0, others=[x], room=setup.keeper.room,
             )  # fmt: skip

@@ -63,7 +63,7 @@ def look_over(
         id: the ID images.
         sets: the others, by name.
         batch: how many rows there is room for.
-        seed: of directions, pairs and noise.
+        seed: of directions and noise.
     """
     probed = _Probed(detector, id, sets, batch, seed)
     declared = with_room(2, batch, lambda rows: sound_surrogate(detector, id[:rows]))  # which answers for itself

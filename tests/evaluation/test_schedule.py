@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from oodattack.evaluation import evaluate, schedule
-from oodattack.evaluation.front import front
+from oodattack.evaluation.front import unspent_front
 from oodattack.evaluation.outcome import Scored
 from oodattack.evaluation.sides import attack_ood
 from oodattack.metrics import auroc
@@ -172,7 +172,7 @@ def test_members_that_need_a_gradient_go_where_there_is_none():
 
 def test_order_of_rows_by_hand():
     scores = torch.tensor([0.1, 0.5, 0.9, 0.3])
-    rows = front(
+    rows = unspent_front(
         "near",
         torch.zeros(4, 1, 2, 2),
         scores,
@@ -201,7 +201,7 @@ def front_of(clean: list[float], against: list[float], budget: int = 100):
     scores = torch.tensor(clean, dtype=torch.float64)
     x = torch.zeros(len(clean), 1, 2, 2)
     other = torch.tensor(against, dtype=torch.float64)
-    return front("near", x, scores, scores, other, sign=-1, budget=budget, crossing=False)
+    return unspent_front("near", x, scores, scores, other, sign=-1, budget=budget, crossing=False)
 
 
 @pytest.mark.parametrize(("against", "expected"), [(0.46, [0, 1]), (0.44, [])])
