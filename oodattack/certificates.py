@@ -14,6 +14,7 @@ from oodattack.bounds import NoBounds, ScoreBounds, guarantee, row_radius, score
 from oodattack.bounds.ball import NORMS
 from oodattack.data.disk import blocks
 from oodattack.metrics import id_threshold
+from oodattack.numbers import TPR
 from oodattack.report import Certified, Radius
 from oodattack.threat import Threat, limits_of, members_of
 
@@ -85,7 +86,7 @@ class Certificates:
         """Radii within which OOD rows stay above the threshold that accepts 95 % of the clean ID rows."""
         key = (name, images, norm, eps)
         if key not in self._radii:
-            threshold = id_threshold(clean[0], tpr=0.95)
+            threshold = id_threshold(clean[0], tpr=TPR)
             detected = clean[1].double() > threshold
             if not detected.any():
                 return None

@@ -42,7 +42,7 @@ BELOW = {
     "diagnose": set(),
     "report": {"diagnose", "whole_file"},
     "numbers": {"metrics", "report", "threat"},
-    "certificates": {"bounds", "data", "metrics", "report", "threat"},
+    "certificates": {"bounds", "data", "metrics", "numbers", "report", "threat"},
     "evaluation": {
         "adapters", "aims", "attack", "attacks", "between", "certificates", "classifier", "data", "detector",
         "detectors", "diagnose", "faults", "full_precision", "geometry", "identity", "keep_graph", "lookup", "metrics",

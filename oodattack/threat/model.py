@@ -125,13 +125,17 @@ class ThreatModel(Strict):
         return value
 
     @model_validator(mode="after")
-    def _fields_fit(self) -> Self:
+    def _ball_fits(self) -> Self:
         if self.norm == "linf" and self.eps > 1:
             raise ValueError(f"`eps` must be in (0, 1] for linf, got {self.eps:g}. Write 8/255, not 8.")
         if self.norm not in (known := NORMS.get(self.attack, (self.norm,))):
             raise ValueError(f"`norm` must be {' or '.join(known)} for {self.attack}, got {self.norm!r}. Change one.")
         if self.norm == "patch" and self.eps != int(self.eps):
             raise ValueError(f"`eps` must be a whole number of pixels for patch, got {self.eps:g}. Write 8 for 8 x 8.")
+        return self
+
+    @model_validator(mode="after")
+    def _fields_belong(self) -> Self:
         for field, wanted, why in (
             ("match", self.aim == "match", 'aim = "match"'),
             ("paired", self.aim == "match", 'aim = "match"'),
@@ -148,6 +152,10 @@ class ThreatModel(Strict):
                 raise ValueError(
                     f"`{field}` {verb} {why}, got {getattr(self, field)!r}. {'Add' if wanted else 'Drop'} it."
                 )
+        return self
+
+    @model_validator(mode="after")
+    def _aim_fits(self) -> Self:
         if self.aim == "cross" and self.attack not in CROSSING:
             raise ValueError(
                 f"`attack` must be one of {', '.join(CROSSING)} for aim = cross, got {self.attack!r}. Change either."
@@ -166,6 +174,10 @@ class ThreatModel(Strict):
             raise ValueError(f"`after` must have no `after` of its own, got {self.after.name!r} with one. Drop that.")
         if self.objective == "misclassify" and self.aim != "hide":
             raise ValueError(f"`objective` misclassify needs aim = hide, got {self.aim!r}. Change one of them.")
+        return self
+
+    @model_validator(mode="after")
+    def _budget_fits(self) -> Self:
         if self.attack == "affine" and self.restarts > 1:
             raise ValueError(
                 f"`restarts` must be 1 for affine, got {self.restarts}. Its grid is the same in each: write 1."
