@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from oodattack import evaluation, identity
+from oodattack import identity
 from oodattack.classifier import Classifier
 from oodattack.detector import Surrogate
 from oodattack.detectors import MSP, OutlierClass
@@ -939,7 +939,7 @@ def test_one_image_in_a_hundred_may_be_in_both_sets():
 
 def test_id_images_are_hashed_once_whatever_they_are_compared_with(monkeypatch):
     hashed = []
-    monkeypatch.setattr(evaluation, "exact_digests", lambda x: hashed.append(x) or exact_digests(x))
+    monkeypatch.setattr("oodattack.evaluation.arguments.exact_digests", lambda x: hashed.append(x) or exact_digests(x))
     monkeypatch.setattr("oodattack.evaluation.check.exact_digests", lambda x: hashed.append(x) or exact_digests(x))
     run(ood={"a": OOD, "b": OOD + 0.1})
     assert [len(x) for x in hashed] == [len(ID), len(OOD), len(OOD)]

@@ -1,7 +1,7 @@
 """Score, attack, verify, score again. The only place where detectors, data and attacks meet."""
 
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import get_args
@@ -12,15 +12,9 @@ from torch import Tensor
 from oodattack.adapters import adapted
 from oodattack.detector import Detector
 from oodattack.detectors.store import fingerprint
+from oodattack.evaluation.arguments import checked, distinct, each_read
 from oodattack.evaluation.batch import Batch, automatic
-from oodattack.evaluation.check import (
-    check_detector,
-    check_disjoint,
-    check_images,
-    check_named,
-    checked_seed,
-    exact_digests,
-)
+from oodattack.evaluation.check import check_named, checked_seed
 from oodattack.evaluation.keeper import Attacked, Keeper
 from oodattack.evaluation.outcome import to_8_bits
 from oodattack.evaluation.plan import is_blind
@@ -31,20 +25,7 @@ from oodattack.full_precision import full_precision
 from oodattack.identity import sha256_of_networks, versions
 from oodattack.report import Report, Spec
 from oodattack.report.sheet import Shown
-from oodattack.threat import (
-    Misfit,
-    Suite,
-    Sweep,
-    Threat,
-    ThreatModel,
-    check_restarts,
-    file_hash,
-    limits_of,
-    members_of,
-    own_name,
-    read_threat,
-    validated,
-)
+from oodattack.threat import Threat, file_hash, limits_of, members_of
 
 __all__ = [
     "Attacked",
@@ -53,8 +34,6 @@ __all__ = [
     "Provenance",
     "Shown",
     "automatic",
-    "check_detector",
-    "check_images",
     "evaluate",
     "to_8_bits",
 ]
@@ -156,54 +135,6 @@ def evaluate(
     )
 
 
-def each_read(threats: str | Path | Threat | Sequence[str | Path | Threat]) -> list[Threat]:
-    """Threats, or a single one, from their names and files; ValueError for anything else."""
-    kinds = (str, Path, ThreatModel, Suite, Sweep)
-    several = [threats] if isinstance(threats, kinds) else threats
-    if not isinstance(several, Iterable) or not all(isinstance(t, kinds) for t in several):
-        raise ValueError(f"`threats` must be names, paths or threat models, got {threats!r}. Name some.")
-    return [own_name(read_threat(t) if isinstance(t, str | Path) else given(t)) for t in several]
-
-
-def given(threat: Threat) -> Threat:
-    """A threat that was made or changed in Python, looked at as if it came from a file; ValueError where that fails."""
-    try:
-        return check_restarts(validated(threat))
-    except Misfit as error:
-        raise ValueError(f"threat {threat.name!r}: {error}") from None
-
-
-def checked(
-    detectors: Mapping[str, Detector],
-    threats: Sequence[Threat],
-    id: Tensor,
-    ood: Mapping[str, Tensor],
-    targets: Tensor | None,
-) -> tuple[Tensor, Tensor | None]:
-    """ID images to evaluate and targets: those given, or every other ID image where a threat needs some.
-
-    Raises:
-        ValueError: what `evaluate` was given does not fit together.
-    """
-    needs_ood = any(limits_of(t).start == "ood" for t in threats)
-    for what, some in (("detector", detectors), ("threats", threats), ("ood", ood if needs_ood else [1])):
-        if not some:
-            raise ValueError(f"`detector`, `ood` and `threats` must name at least one each, got no {what}. Add it.")
-    check_images(id, "id", like=id)
-    if targets is None and any(m.needs_targets for t in threats for m in members_of(t)):
-        if len(id) < 2:
-            raise ValueError("`id` must hold 2 images, one of them a target, got 1. Add some, or give `targets`.")
-        id, targets = id[0::2], id[1::2]
-    mine = set(exact_digests(id))
-    for name, x in [*([] if targets is None else [("targets", targets)]), *ood.items()]:
-        check_images(x, name, like=id)
-        check_disjoint(x, name, mine)
-    for name, d in detectors.items():
-        check_detector(d, name)
-    sha256_of_networks(detectors)  # refuses two networks of one name, before any search
-    return id, targets
-
-
 def spec_of(setup: Setup, threats: Sequence[Threat], known: Provenance) -> Spec:
     """What was evaluated: enough to do it again and to tell whether two reports are of the same."""
     id, targets, ood, detectors = setup.id, setup.targets, setup.ood, setup.detectors
@@ -228,15 +159,6 @@ def spec_of(setup: Setup, threats: Sequence[Threat], known: Provenance) -> Spec:
         threats={t.name: file_hash(t) for t in threats},
         overlaps=known.overlaps({"id": id, **({} if targets is None else {"targets": targets}), **ood}),
     )
-
-
-def distinct(threats: list[Threat]) -> list[Threat]:
-    """Each threat once; ValueError where two different ones share a name, which is all that a report shows of them."""
-    by_name: dict[str, Threat] = {}
-    for threat in threats:
-        if by_name.setdefault(threat.name, threat) != threat:
-            raise ValueError(f"`threats` must differ in name, got two called {threat.name!r}. Rename one of the files.")
-    return list(by_name.values())
 
 
 def _name(detector: Detector) -> str:

@@ -30,20 +30,7 @@ def score(
     def work(rows: slice) -> Tensor:
         block = (x[rows] * 255).round() / 255 if rounded else x[rows]
         given = block.clone()  # nobody's images but the detector's
-        try:
-            part = detector(given)
-        except ScorerError:
-            raise  # says itself what to do
-        except (Exception, SystemExit) as error:  # whatever a user's detector does
-            if out_of_memory(error):
-                raise  # the block is done again in halves
-            if said := own_words(error):
-                raise ValueError(f"detector {name!r}: {said}") from error
-            shape = tuple(x.shape[1:])
-            remedy = "Correct detector or images."
-            if shape[-1] in (1, 3) and shape[0] not in (1, 3):
-                remedy = "They look channels-last: give it x.permute(0, 3, 1, 2)."
-            raise ValueError(f"detector {name!r} must score images {shape}, got {fault(error)}. {remedy}") from error
+        part = _said(detector, name, given)
         if not isinstance(part, Tensor) or part.shape != block.shape[:1]:
             got = tuple(part.shape) if isinstance(part, Tensor) else type(part).__name__
             raise ValueError(
@@ -68,3 +55,21 @@ def score(
             f"detector {name!r} must return finite scores, got {bad} NaN or infinite on {what!r}. Correct the detector."
         )
     return scores
+
+
+def _said(detector: Detector, name: str, given: Tensor) -> object:
+    """What a detector returns for images; a ValueError in one line where it fails."""
+    try:
+        return detector(given)
+    except ScorerError:
+        raise  # says itself what to do
+    except (Exception, SystemExit) as error:  # whatever a user's detector does
+        if out_of_memory(error):
+            raise  # the block is done again in halves
+        if said := own_words(error):
+            raise ValueError(f"detector {name!r}: {said}") from error
+        shape = tuple(given.shape[1:])
+        remedy = "Correct detector or images."
+        if shape[-1] in (1, 3) and shape[0] not in (1, 3):
+            remedy = "They look channels-last: give it x.permute(0, 3, 1, 2)."
+        raise ValueError(f"detector {name!r} must score images {shape}, got {fault(error)}. {remedy}") from error

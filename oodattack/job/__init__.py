@@ -9,14 +9,12 @@ from typing import TYPE_CHECKING
 from oodattack.job.ask import Job
 
 if TYPE_CHECKING:
-    from oodattack.job.device import checked_device
     from oodattack.job.running import resume, run
     from oodattack.job.showing import gallery
     from oodattack.job.training import train
     from oodattack.job.verifying import verify
 
 _HOMES = {
-    "checked_device": "oodattack.job.device",
     "gallery": "oodattack.job.showing",
     "resume": "oodattack.job.running",
     "run": "oodattack.job.running",
@@ -24,7 +22,7 @@ _HOMES = {
     "verify": "oodattack.job.verifying",
 }
 
-__all__ = ["Job", "checked_device", "gallery", "resume", "run", "train", "verify"]
+__all__ = ["Job", "gallery", "resume", "run", "train", "verify"]
 
 
 def __getattr__(name: str) -> object:
