@@ -256,9 +256,9 @@ def turns(monkeypatch):
     """(member, queries, numbers of the rows) of each search of a suite, in order."""
     seen = []
 
-    def watched(setup, quarry, limits, names, attacked):
-        seen.append((limits.name, limits.queries, list(attacked.numbers)))
-        return attack_ood(setup, quarry, limits, names, attacked)
+    def watched(setup, quarry, member, names, attacked):
+        seen.append((member.name, member.queries, list(attacked.numbers)))
+        return attack_ood(setup, quarry, member, names, attacked)
 
     monkeypatch.setattr(schedule, "attack_ood", watched)
     return seen
@@ -333,10 +333,10 @@ def test_a_member_alone_and_a_first_one_after_the_threshold_have_no_trial(turns)
 
 
 def test_a_member_takes_its_share_of_what_each_row_has_left_in_one_search(turns, monkeypatch):
-    def turn(self, limits, **options):
+    def turn(self, member, **options):
         left = self.fronts[0].unspent().clone()
         turns.append(("turn", options.get("share", 0), left))
-        return original(self, limits, **options)
+        return original(self, member, **options)
 
     original = schedule.Spending.take
     monkeypatch.setattr(schedule.Spending, "take", turn)
@@ -364,8 +364,8 @@ def test_members_share_what_is_left_as_they_were_worth_and_each_has_its_turn(mon
     worth = iter([0.9, 0.3, 0.0, 0.1, 0.2, 0.0, 0.0, 0.0])
     taken = []
 
-    def turn(self, limits, *, share=0.0, **options):
-        taken.append((limits.name, share))
+    def turn(self, member, *, share=0.0, **options):
+        taken.append((member.name, share))
         return schedule.Took(next(worth))
 
     monkeypatch.setattr(schedule.Spending, "take", turn)
@@ -379,8 +379,8 @@ def test_while_turns_finish_rows_they_double_and_long_ones_come_where_they_do_no
     took = iter([(0.9, 0.5), (0.3, 0.5), (0.1, 0.0), (0.2, 0.5), (0.2, 0.05), (0.0, 0.0), (0.0, 0.0)])
     taken = []
 
-    def turn(self, limits, *, times=1, share=0.0, **options):
-        taken.append((limits.name, times, share))
+    def turn(self, member, *, times=1, share=0.0, **options):
+        taken.append((member.name, times, share))
         return schedule.Took(*next(took))
 
     monkeypatch.setattr(schedule.Spending, "take", turn)
@@ -391,9 +391,9 @@ def test_while_turns_finish_rows_they_double_and_long_ones_come_where_they_do_no
 def test_what_a_turn_finished_are_the_rows_that_pass_everything_since(monkeypatch):
     took = []
 
-    def turn(self, limits, **options):
+    def turn(self, member, **options):
         before = int((self.fronts[0].passed() >= 1).sum())
-        took.append(original(self, limits, **options))
+        took.append(original(self, member, **options))
         seen.append((int((self.fronts[0].passed() >= 1).sum()) - before, 16 - before))
         return took[-1]
 
@@ -408,8 +408,8 @@ def test_what_a_turn_finished_are_the_rows_that_pass_everything_since(monkeypatc
 def test_members_that_all_brought_nothing_share_alike(monkeypatch):
     taken = []
 
-    def turn(self, limits, *, share=0.0, **options):
-        taken.append((limits.name, share))
+    def turn(self, member, *, share=0.0, **options):
+        taken.append((member.name, share))
         return schedule.Took(0.0)
 
     monkeypatch.setattr(schedule.Spending, "take", turn)
@@ -445,8 +445,8 @@ def follows(monkeypatch, took, rows: int, expected: list, *, names: str = "abc",
     """(member, share, trial) of what comes after the trials, c left out, shares to two digits."""
     taken = []
 
-    def turn(self, limits, *, share=0.0, trial=False, **options):
-        taken.append((limits.name, share, trial))
+    def turn(self, member, *, share=0.0, trial=False, **options):
+        taken.append((member.name, share, trial))
         return schedule.Took(next(took, 0.0))
 
     monkeypatch.setattr(schedule.Spending, "take", turn)
@@ -462,9 +462,9 @@ def test_trials_of_many_rows_are_no_larger_than_they_need_to_be(turns):
 def test_what_a_blind_first_member_takes_is_blind_in_its_trial_too(monkeypatch):
     took, ends = [], []
 
-    def turn(self, limits, **options):
-        before, worth = self.curve[-1][1], original(self, limits, **options)
-        took.append((limits.name, before - self.curve[-1][1]))
+    def turn(self, member, **options):
+        before, worth = self.curve[-1][1], original(self, member, **options)
+        took.append((member.name, before - self.curve[-1][1]))
         return worth
 
     def scheduled(*args):
@@ -485,9 +485,9 @@ def test_what_a_blind_first_member_takes_is_blind_in_its_trial_too(monkeypatch):
 def test_how_far_the_first_and_the_last_turn_of_the_first_member_are_apart(monkeypatch):
     seen = {}
 
-    def watched(setup, quarry, limits, names, attacked):
-        found = attack_ood(setup, quarry, limits, names, attacked)
-        if limits.name == "a":
+    def watched(setup, quarry, member, names, attacked):
+        found = attack_ood(setup, quarry, member, names, attacked)
+        if member.name == "a":
             for row, score in zip(attacked.numbers, found["brightness"].side.scores.tolist(), strict=True):
                 seen.setdefault(row, []).append(score)
         return found
