@@ -25,7 +25,7 @@ class Indicators(NamedTuple):
     """How an attack went. None: not measured in this run, and no reason for or against.
 
     Attributes:
-        white_box: the search used gradients.
+        white_box: the search used gradients, one at least.
         zero_gradient_share: share of gradients that were exactly zero.
         non_finite_share: share of queries whose value or gradient was not finite.
         clean_best_share: share of attacked rows on which nothing beat the clean input; None for matching.
@@ -52,6 +52,8 @@ class Indicators(NamedTuple):
             ask no gradient, both of a few rows; see `evaluation.toward`.
         denied_auroc: AUROC if the attacked scores went on as far as the part of their slope could take them that
             differences show and the gradient does not; see `Probe.denied`.
+        unsettled_auroc: AUROC after ten times as many queries, at the pace of the second half; None where the median
+            row gained less than 40 % there, and of searches of fewer than 10 queries.
         restart_spread: AUROC left by the weakest restart minus that of the strongest; of a suite that shares its
             queries, between the first and the last turn of its first member, of the rows that had several.
         other_goal: what the search was after in place of the lowest score (or highest, for ID inputs), in words; None
@@ -83,6 +85,7 @@ class Indicators(NamedTuple):
     rival_auroc: float | None = None
     toward_lead: float | None = None
     denied_auroc: float | None = None
+    unsettled_auroc: float | None = None
     restart_spread: float | None = None
     other_goal: str | None = None
     accepted_before: float | None = None
@@ -97,8 +100,9 @@ def least(clean: float) -> float:
 
 def failures(clean: float, attacked: float, found: Indicators) -> list[str]:
     """Reasons to distrust a high attacked AUROC, in words. Empty: none was found."""
-    of_the_score = _of_the_score(found, least(clean))
-    return [*of_the_score, *_of_the_search(found), *_of_rivals(attacked, found), *_of_the_box(found)]
+    broken = least(clean)
+    of_the_search = _of_the_search(found, broken)
+    return [*_of_the_score(found, broken), *of_the_search, *_of_rivals(attacked, found), *_of_the_box(found)]
 
 
 def _of_the_score(found: Indicators, broken: float) -> Iterator[str]:
@@ -127,7 +131,7 @@ def _unsteady(found: Indicators) -> Iterator[str]:
         yield "the score of a row depends on its batch"
 
 
-def _of_the_search(found: Indicators) -> Iterator[str]:
+def _of_the_search(found: Indicators, broken: float) -> Iterator[str]:
     """What the search was after, and did on its way."""
     if found.other_goal is not None:
         yield f"the search was after {found.other_goal}, and may succeed without moving the score as far as it goes"
@@ -143,6 +147,9 @@ def _of_the_search(found: Indicators) -> Iterator[str]:
         yield f"the loss rose above its first value on {found.rising_share:.0%} of rows only"
     if (found.unfinished_drop or 0) > UNFINISHED:
         yield f"more queries would lower it further (the second half took AUROC {found.unfinished_drop:.3f})"
+    if found.unsettled_auroc is not None and found.unsettled_auroc <= broken:
+        far = f"ten times as many queries could take it to AUROC {found.unsettled_auroc:.3f}"
+        yield f"the search had not slowed down: at the pace of its second half, {far}"
     if (found.restart_spread or 0) > SPREAD:
         yield f"restarts disagree (by AUROC {found.restart_spread:.3f})"
 

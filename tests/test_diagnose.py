@@ -50,6 +50,10 @@ WRONG = {
         {"unfinished_drop": 0.011},
         "more queries would lower it further (the second half took AUROC",
     ),
+    "unsettled": (
+        {"unsettled_auroc": 0.875},
+        "at the pace of its second half, ten times as many queries could take it to AUROC 0.875",
+    ),
     "restarts": ({"restart_spread": 0.06}, "restarts disagree (by AUROC 0.060)"),
     "bad surrogate": ({"surrogate_rank_correlation": 0.89}, "rank correlation 0.89"),
     "random is stronger": ({"random_auroc": 0.899}, "random search was stronger (AUROC 0.899)"),
@@ -98,6 +102,7 @@ EDGES = {
     "rising": {"rising_share": 0.75},
     "unfinished": {"unfinished_drop": 0.01},
     "fewer queries were luckier": {"unfinished_drop": -0.2},
+    "unsettled": {"unsettled_auroc": 0.876},
     "restarts": {"restart_spread": 0.05},
     "surrogate": {"surrogate_rank_correlation": 0.9},
     "random": {"random_auroc": 0.9},
@@ -166,6 +171,6 @@ def test_of_id_images_against_id_images_nothing_can_be_said(clean, attacked):
 def test_all_reasons_are_named():
     worst = Indicators(
         False, 1.0, 1.0, 1.0, 0.0, 0.1, 1.0, False, False, 99.0, 1.0, "no gradient", 0.0, 0.1, 0.9, 0.1, 0.1, 0.1, 0.1,
-        other_goal="the logits", toward_lead=0.1, denied_auroc=0.1,
+        other_goal="the logits", toward_lead=0.1, denied_auroc=0.1, unsettled_auroc=0.1,
     )  # fmt: skip
-    assert verdict(1.0, 0.9, worst)[1].count("; ") == 20  # 21 reasons
+    assert verdict(1.0, 0.9, worst)[1].count("; ") == 21  # 22 reasons

@@ -65,7 +65,7 @@ def indicators(
     nearest = outcome.ood.crossing if outcome.ood and direction(threat) == "cross" else None
     before, after = (None, None) if nearest is None else accepted(nearest)
     return Indicators(
-        white_box=outcome.white_box,
+        white_box=outcome.white_box and gradients > 0,
         zero_gradient_share=zero if outcome.white_box else None,
         non_finite_share=sum(int(side.non_finite.sum()) for side in sides) / max(queries, 1),
         clean_best_share=None if to_a_target(threat) else stuck,
@@ -77,6 +77,7 @@ def indicators(
         gradient_trouble=subject.trouble[ood_name] if outcome.surrogate is None and outcome.white_box else None,
         rising_share=outcome.rising_share,
         unfinished_drop=outcome.unfinished_drop,
+        unsettled_auroc=outcome.unsettled_auroc,
         white_box_auroc=floors.white_box if outcome.members else None,
         black_box_auroc=floors.black_box,
         smaller_eps_auroc=floors.smaller_eps,

@@ -1,6 +1,6 @@
 """AUROC against queries."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 
@@ -11,6 +11,10 @@ from oodattack.evaluation.setup import Setup
 from oodattack.metrics import auroc
 from oodattack.report import Curve, Result
 from oodattack.threat import ON_A_SCORE, ThreatModel
+
+PACE = 0.4  # of what a row gained, in the second half of its queries: searches that settle 0.3 at most, steady ones 0.5
+PACED = 10  # queries below which a search is a step or a few, and has no pace
+FURTHER = 18  # halves: ten times as many queries in all
 
 
 def queries_curve(setup: Setup, quarry: Quarry, threat: ThreatModel, x: torch.Tensor, outcome: Outcome) -> Outcome:
@@ -40,6 +44,7 @@ def queries_curve(setup: Setup, quarry: Quarry, threat: ThreatModel, x: torch.Te
         curve_is_exact=quarry.exact or quarry.judge is not None,
         rising_share=None if quarry.judge or threat.draws else rising(outcome, milestones(threat.queries)),
         unfinished_drop=unfinished(curve, after=before),
+        unsettled_auroc=unsettled(clean, outcome, milestones(limits.queries)),
         restart_spread=spread,
     )
 
@@ -50,6 +55,34 @@ def unfinished(curve: Sequence[tuple[float, float]] | None, *, after: int = 0) -
         return None
     half = after + (curve[-1][0] - after) / 2
     return [a for q, a in curve if q <= half][-1] - curve[-1][1]
+
+
+def unsettled(clean: Mapping[int, torch.Tensor], outcome: Outcome, at: Sequence[int]) -> float | None:
+    """AUROC after ten times as many queries, at the pace of the second half: of a search that has not slowed down.
+
+    Sets that stay apart hide such a search, whose steps are too short or too few: AUROC says 1 as long as they do.
+
+    Args:
+        clean: scores before the search by side, -1 for OOD inputs and 1 for ID ones, in the scale that it follows.
+        outcome: with a history.
+        at: queries of the history's columns; half of all of them is among these.
+
+    Returns:
+        None where the median row gained less than 40 % in the second half, or with fewer than 10 queries, or without a
+        history.
+    """
+    if at[-1] < PACED or any(side.history is None for side in outcome.sides):
+        return None
+    half, further, shares = at.index(at[-1] // 2 or 1), dict(clean), []
+    for side, sign in ((outcome.ood, -1), (outcome.id, 1)):
+        if side is None or side.history is None:
+            continue
+        before, middle, end = (s.double() for s in (clean[sign], side.history[:, half], side.history[:, -1]))
+        further[sign] = end + FURTHER * (end - middle)
+        shares.append((end - middle) / (end - before).where(end != before, 1))
+    if torch.cat(shares).median() < PACE:
+        return None
+    return auroc(further[1].double(), further[-1].double())
 
 
 def rising(outcome: Outcome, at: Sequence[int]) -> float | None:

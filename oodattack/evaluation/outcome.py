@@ -69,6 +69,7 @@ class Outcome(NamedTuple):
     curve_is_exact: bool = True  # the scale of the search orders inputs as the detector does
     rising_share: float | None = None  # rows that ended above the loss of their first step
     unfinished_drop: float | None = None  # AUROC that the second half of the queries took
+    unsettled_auroc: float | None = None  # see `curves.unsettled`
     restart_spread: float | None = None  # largest minus smallest AUROC that a single restart leaves
     members: dict[str, float] | None = None  # of a suite: AUROC left by each member, or after its first turn
     found_blindly: float | None = None  # AUROC that searches without gradients took after those with, in such a suite

@@ -148,6 +148,7 @@ class Run:
             members=left,
             rising_share=strongest.rising_share,
             unfinished_drop=strongest.unfinished_drop,
+            unsettled_auroc=strongest.unsettled_auroc,
             restart_spread=strongest.restart_spread,
         )
 

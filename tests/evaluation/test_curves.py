@@ -1,11 +1,13 @@
 """AUROC against queries and against eps."""
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 
 from oodattack.attack import milestones
 from oodattack.evaluation import evaluate
-from oodattack.evaluation.curves import unfinished
+from oodattack.evaluation.curves import unfinished, unsettled
 from oodattack.numbers import falls_to_chance
 from oodattack.threat import Sweep, ThreatModel
 
@@ -47,6 +49,45 @@ def test_what_the_second_half_of_the_queries_took_is_counted_from_where_the_sear
     assert unfinished(points, after=100) == pytest.approx(0.3)  # half of its own 100 are spent at 150: .8 to .5
     assert unfinished(points) == pytest.approx(0.4)  # and of all 200 at 100, where it stood at .9
     assert unfinished(points[:2]) is None and unfinished(None) is None
+
+
+def slow(**fields):
+    """Verdict and indicators of plain steps within 0.1 on brightness, of sets that are 0.15 apart at least."""
+    threat = ThreatModel(name="slow", **(FIELDS | {"eps": 0.1, "queries": 20, "attack": "pgd"} | fields))
+    sets = {"id": grey(0.2, 0.4, 20), "ood": {"far": grey(0.55, 0.75, 20)}}
+    return evaluate(brightness, **sets, threats=[threat, "sanity-full-box"], seed=0).results[0]
+
+
+def test_steps_too_short_for_the_ball_are_no_evidence_though_auroc_says_nothing_of_them():
+    found = slow(step_size="1/25")  # 18 steps of .004: 8 are taken at half, .032, and 18 at the end, .072
+    assert (found.attacked.auroc, found.indicators["unfinished_drop"]) == (1.0, 0.0)
+    assert found.indicators["unsettled_auroc"] == 0.0  # .072 + 18 x .04 = .79 darker
+    assert found.verdict == "inconclusive" and "had not slowed down" in found.reason
+
+
+def test_a_search_that_reaches_the_border_in_the_first_half_has_settled():
+    found = slow(step_size="1/4")
+    assert found.indicators["unsettled_auroc"] is None and found.verdict == "holds"
+
+
+def test_a_search_without_a_single_step_used_no_gradient():
+    found = slow(step_size=1, queries=2)  # the clean call, and the first point
+    assert not found.indicators["white_box"] and found.verdict == "inconclusive"
+
+
+def test_the_pace_by_hand():
+    clean = {-1: torch.tensor([5.0, 6.0]), 1: torch.tensor([0.0, 1.0])}
+    steady = SimpleNamespace(history=torch.tensor([[5.0, 4.5, 4.0], [6.0, 5.6, 5.0]]))  # .5 and .6 of 1 at last
+    # 4 - 18 x .5 = -5 and 5 - 18 x .6 = -5.8
+    outcome = SimpleNamespace(ood=steady, id=None, sides=[steady])
+    assert unsettled(clean, outcome, (1, 5, 10)) == 0.0
+    assert unsettled(clean, outcome, (1, 4, 9)) is None  # too few for a pace
+    settled = SimpleNamespace(history=torch.tensor([[0.0, 2.0, 2.1], [1.0, 3.0, 3.1]]))  # .1 of 2.1 at last
+    assert unsettled(clean, SimpleNamespace(ood=None, id=settled, sides=[settled]), (1, 5, 10)) is None
+    stuck = SimpleNamespace(history=clean[-1][:, None].expand(2, 3))
+    assert unsettled(clean, SimpleNamespace(ood=stuck, id=None, sides=[stuck]), (1, 5, 10)) is None
+    unwritten = SimpleNamespace(history=None)
+    assert unsettled(clean, SimpleNamespace(ood=unwritten, id=None, sides=[unwritten]), (1, 5, 10)) is None
 
 
 def test_sweep_finds_the_radius_that_leaves_one_half():
