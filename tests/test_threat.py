@@ -412,7 +412,7 @@ def test_after_names_another_threat_model(write):
     for wrong in ("flagship", "fort-linf", "atom-comp", "then"):
         with pytest.raises(ValueError, match="`after` must name another single threat model, got"):
             read_threat(write(LINF + f'\nafter = "{wrong}"', "then.toml"))
-    with pytest.raises(ValueError, match=r"then.toml: `threat` must be one of"):
+    with pytest.raises(ValueError, match=r"then.toml: `after` must be one of"):
         read_threat(write(LINF + '\nafter = "nothing"', "then.toml"))
 
 
@@ -484,7 +484,7 @@ def test_members_of_a_suite_start_from_the_same_images(write):
 
 
 def test_an_unknown_member_names_the_suite(write):
-    with pytest.raises(ValueError, match=r"mine.toml: `threat` must be one of .* got 'nope'"):
+    with pytest.raises(ValueError, match=r"mine.toml: `members` must be one of .* got 'nope'"):
         read_threat(write('members = ["linf-8-255", "nope"]\nsource = "test"'))
 
 

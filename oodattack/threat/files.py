@@ -52,13 +52,14 @@ def own_name(threat: Threat) -> Threat:
     return threat
 
 
-def _find(name: str | Path) -> Path:
+def _find(name: str | Path, field: str = "threat") -> Path:
+    """The file of a threat model by name or path; `field` is what names it."""
     path = Path(name)
     if path.suffix == ".toml":
         return path
     known = presets()
     if str(name) not in known:
-        raise unknown("threat", str(name), [*known, "FILE.toml"])
+        raise unknown(field, str(name), [*known, "FILE.toml"])
     return known[str(name)]
 
 
@@ -111,13 +112,13 @@ def _composed(fields: dict[str, Any], path: Path) -> dict[str, Any]:
         return fields
     if not isinstance(fields["after"], str) or fields["after"] == path.stem:
         raise ValueError(f"{path}: `after` must name another single threat model, got {fields['after']!r}. Name one.")
-    return fields | {"after": _read(_beside(fields["after"], path), before=path)}
+    return fields | {"after": _read(_beside(fields["after"], path, "after"), before=path)}
 
 
-def _beside(name: str, path: Path) -> Path:
-    """The file of what another file names: shipped, or a path from that other file."""
+def _beside(name: str, path: Path, field: str) -> Path:
+    """The file of what another file names in a field: shipped, or a path from that other file."""
     try:
-        return _find(path.parent / name if name.endswith(".toml") else name)
+        return _find(path.parent / name if name.endswith(".toml") else name, field)
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from None
 
@@ -161,5 +162,5 @@ def _members(names: Any, path: Path) -> tuple[ThreatModel, ...]:
         raise ValueError(f"{path}: `members` must be at most {MEMBERS}, got {len(names)}. Split the suite.")
     if any(name == path.stem or (path.parent / name).resolve() == path.resolve() for name in names):
         raise ValueError(f"{path}: `members` must not name the suite itself, got {path.stem!r}. Drop it.")
-    read = (_read(_beside(name, path), inside=path) for name in names)
+    read = (_read(_beside(name, path, "members"), inside=path) for name in names)
     return tuple(m for t in read for m in members_of(t))
