@@ -691,6 +691,8 @@ WRONG = {
     "no threat": ({"threats": []}, "must name at least one each, got no threats. Add it"),
     "no detector": ({"detector": {}}, "must name at least one each, got no detector. Add it"),
     "list of detectors": ({"detector": [brightness]}, "'list' must be callable, images -> scores, got a list. Write"),
+    "class": ({"detector": Training}, "must be an object, got the class Training. Make one of it"),
+    "lazy": ({"detector": torch.nn.LazyLinear(1).eval()}, "must have all its weights, got 'weight' without a shape"),
     "threat": ({"threats": ["linf"]}, "`threat` must be one of .*, got 'linf'"),
     "targets": ({"targets": torch.rand(3, 1, 5, 4)}, "`targets` must have the shape of the ID images"),
     "threat of no kind": ({"threats": [1]}, r"`threats` must be names, paths or threat models, got \[1\]. Name some"),

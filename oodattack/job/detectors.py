@@ -12,6 +12,7 @@ from oodattack.adapters.http_scorer import is_address, scorer_at
 from oodattack.classifier import Classifier
 from oodattack.detector import Detector
 from oodattack.detectors import DETECTORS, Fit
+from oodattack.evaluation import check_detector
 from oodattack.faults import fault
 from oodattack.job.ask import Job
 from oodattack.job.networks import model_names
@@ -108,4 +109,5 @@ def user_detector(source: str, device: torch.device, dtype: torch.dtype = torch.
             raise ValueError(f"`{source}` must make a detector, got {fault(error)}. Correct it.") from error
     if not callable(found):
         raise ValueError(f"`{source}` must give a detector, got {type(found).__name__}. Return a callable x -> scores.")
+    check_detector(found, source)
     return found.to(device, dtype) if isinstance(found, OWN) else found

@@ -36,6 +36,15 @@ class Training(nn.Module):
         self.drop = nn.Dropout()
     def forward(self, x): return fine(self.drop(x))
 
+class Wants:
+    def __init__(self, net): self.net = net
+    def __call__(self, x): return self.net(x)
+
+class Lazy(nn.LazyLinear):
+    def __init__(self):
+        super().__init__(1)
+        self.eval()
+
 def net(channels, classes): return nn.Sequential(nn.Flatten(), nn.Linear(64, classes))
 def two(channels, classes): return nn.Sequential(nn.Flatten(), nn.Linear(64, 2)).eval()
 def leaky(): return nn.Sequential(nn.Flatten(), nn.BatchNorm1d(64), nn.LeakyReLU(), nn.Linear(64, 3)).eval()
@@ -214,6 +223,14 @@ BAD = {
     "training": (
         given(detector="mine:Training"),
         ["'mine:Training' must be in eval mode", "got training mode", "Call .eval()"],
+    ),
+    "class": (
+        given(detector="mine:Wants"),
+        ["'mine:Wants' must be an object, got the class Wants", "Make one of it: Wants(...)"],
+    ),
+    "lazy": (
+        given(detector="mine:Lazy"),
+        ["'mine:Lazy' must have all its weights, got 'weight'", "Call it on a batch"],
     ),
     "maker fails": (
         given(detector="mine:make_fails"),
