@@ -9,6 +9,8 @@ from torch import Tensor
 from oodattack.data.disk import blocks
 from oodattack.data.rows import row_generator
 
+OVERSHOOT = 0.1  # beyond [0, 1]: of a bicubic resize, and much less than what is left of a mean or 255
+
 
 class Images(NamedTuple):
     """A data set in memory.
@@ -51,10 +53,11 @@ def check_images(x: Tensor, name: str) -> Tensor:
             f"{bad[0].item()}. Remove those images."
         )
     if low < 0 or high > 1:
-        raise ValueError(
-            f"`{name}` must be in [0, 1], got [{low:.3g}, {high:.3g}]. "
-            "Divide 8-bit values by 255; mean and std belong inside the detector."
-        )
+        remedy = "Divide 8-bit values by 255; mean and std belong inside the detector."
+        if slightly := max(-low, high - 1) < OVERSHOOT:
+            remedy = "Write x.clamp(0, 1) if that is what a resize or rounding left."
+        digits = 9 if slightly else 3  # 1.0001 must not read as 1
+        raise ValueError(f"`{name}` must be in [0, 1], got [{low:.{digits}g}, {high:.{digits}g}]. {remedy}")
     return x
 
 

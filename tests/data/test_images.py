@@ -13,6 +13,7 @@ REFUSED = {
     "infinite": (INFINITE, "`x` must be finite"),
     "one minus infinity among numbers": (torch.cat([torch.zeros(1, 1, 2, 2), -INFINITE]), "`x` must be finite"),
     "8-bit": (torch.tensor([[[[0.0, 255.0]]]]), r"`x` must be in \[0, 1\], got \[0, 255\]. Divide 8-bit values by 255"),
+    "rounded": (torch.tensor([[[[0.0, 1.00001]]]]), r"got \[0, 1\.00001001\]. Write x\.clamp\(0, 1\) if that is what"),
     "normalised": (torch.tensor([[[[-1.5, 0.5]]]]), r"`x` must be in \[0, 1\], got \[-1.5, 0.5\]"),
 }
 
