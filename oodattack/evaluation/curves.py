@@ -44,7 +44,7 @@ def queries_curve(setup: Setup, quarry: Quarry, threat: ThreatModel, x: torch.Te
         curve_is_exact=quarry.exact or quarry.judge is not None,
         rising_share=None if quarry.judge or threat.draws else rising(outcome, milestones(threat.queries)),
         unfinished_drop=unfinished(curve, after=before),
-        unsettled_auroc=unsettled(clean, outcome, milestones(limits.queries)),
+        unsettled_auroc=unsettled(clean, outcome, milestones(threat.queries)),
         restart_spread=spread,
     )
 
