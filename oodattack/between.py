@@ -58,9 +58,11 @@ def misled_share(f: Score, a: Tensor, b: Tensor, *, at_once: int = PAIRS) -> flo
     if known <= MISSING * len(a):
         return None
     steep = (ratio.isfinite() & (ratio > EXPLAINED)).nonzero().flatten()
+    if not len(steep):
+        return 0.0
     some = steep[:REFINED]  # pairs come in random order
     lost = [~(_arrives(f, a[rows], b[rows]) & _arrives(f, b[rows], a[rows])) for rows in some.split(at_once)]
-    return torch.cat(lost).double().mean().item() * len(steep) / known if len(some) else 0.0
+    return torch.cat(lost).double().mean().item() * len(steep) / known
 
 
 def unexplained_share(f: Score, a: Tensor, b: Tensor, *, at_once: int = PAIRS) -> float | None:

@@ -129,3 +129,11 @@ def test_nothing_is_said_of_what_does_not_differ_or_has_no_gradient(gradient):
     score = lambda z: mean(z) if gradient else mean(z).detach()
     assert unexplained_share(score, x, x if gradient else x / 2) is None
     assert misled_share(score, x, x if gradient else x / 2) is None
+
+
+def test_no_score_is_asked_about_no_images():
+    def strict(x):
+        assert len(x)  # as a score that reshapes to (len(x), -1) does
+        return mean(x)
+
+    assert misled_share(strict, *away()) == unexplained_share(strict, *away()) == 0
