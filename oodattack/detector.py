@@ -1,9 +1,10 @@
-"""What the rest of the package means by a detector."""
+"""What the rest of the package means by a detector, and what is asked of one before any work is done."""
 
 from collections.abc import Callable
 from typing import NamedTuple, Protocol
 
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 
 Score = Callable[[Tensor], Tensor]  # (B, C, H, W) in [0, 1] -> (B,), higher means more OOD
 Latent = Callable[[Tensor], Tensor]  # (B, C, H, W) in [0, 1] -> (B, D)
@@ -49,3 +50,32 @@ class Surrogate(NamedTuple):
     score: Score
     latent: Latent | None = None
     exact: bool = False
+
+
+def check_detector(detector: Detector, name: str) -> None:
+    """Raise ValueError if it cannot be called, is a class, has no hash, or holds a module that is not ready."""
+    if isinstance(detector, type):
+        of = detector.__name__
+        raise ValueError(f"detector {name!r} must be an object, got the class {of}. Make one of it: {of}(...).")
+    if not callable(detector):
+        raise ValueError(
+            f"detector {name!r} must be callable, images -> scores, got a {type(detector).__name__}. "
+            "Write a function; for several, a dict of them by name."
+        )
+    try:
+        hash(detector)
+    except TypeError:
+        raise ValueError(
+            f"detector {name!r} must be hashable, got a {type(detector).__name__}, which is not. "
+            "Write @dataclass(eq=False), or give it a __hash__."
+        ) from None
+    if not isinstance(detector, nn.Module):
+        return
+    if lazy := [path for path, parameter in detector.named_parameters() if is_lazy(parameter)]:
+        raise ValueError(
+            f"detector {name!r} must have all its weights, got {lazy[0]!r} without a shape, of a lazy module. "
+            "Call it on a batch of images first."
+        )
+    if training := [path for path, module in detector.named_modules() if module.training]:
+        inside = f" in {training[0]!r}" if training[0] else ""
+        raise ValueError(f"detector {name!r} must be in eval mode, got training mode{inside}. Call .eval() first.")

@@ -14,7 +14,7 @@ from oodattack.detector import Detector
 from oodattack.detectors.store import fingerprint
 from oodattack.evaluation.arguments import checked, distinct, each_read
 from oodattack.evaluation.batch import Batch, automatic
-from oodattack.evaluation.check import check_detector, check_named, checked_seed
+from oodattack.evaluation.check import check_named, checked_seed
 from oodattack.evaluation.keeper import Attacked, Keeper
 from oodattack.evaluation.outcome import to_8_bits
 from oodattack.evaluation.plan import is_blind
@@ -34,7 +34,6 @@ __all__ = [
     "Provenance",
     "Shown",
     "automatic",
-    "check_detector",
     "evaluate",
     "to_8_bits",
 ]

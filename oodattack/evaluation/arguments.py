@@ -5,8 +5,8 @@ from pathlib import Path
 
 from torch import Tensor
 
-from oodattack.detector import Detector
-from oodattack.evaluation.check import check_detector, check_disjoint, check_images, exact_digests
+from oodattack.detector import Detector, check_detector
+from oodattack.evaluation.check import check_disjoint, check_images, exact_digests
 from oodattack.identity import sha256_of_networks
 from oodattack.threat import (
     Misfit,

@@ -1,15 +1,13 @@
-"""What is asked of images and detectors before any work is done."""
+"""What is asked of images and seeds before any work is done."""
 
 import hashlib
 from collections.abc import Iterator, Mapping, Set
 from numbers import Integral
 
-from torch import Tensor, nn
-from torch.nn.parameter import is_lazy
+from torch import Tensor
 
 from oodattack import data
 from oodattack.data.disk import blocks
-from oodattack.detector import Detector
 from oodattack.identity import bytes_of
 
 
@@ -52,32 +50,3 @@ def exact_digests(x: Tensor) -> Iterator[bytes]:
     for block in blocks(x):
         for row in block.cpu().contiguous():
             yield hashlib.blake2b(bytes_of(row), digest_size=16).digest()
-
-
-def check_detector(detector: Detector, name: str) -> None:
-    """Raise ValueError if it cannot be called, is a class, has no hash, or holds a module that is not ready."""
-    if isinstance(detector, type):
-        of = detector.__name__
-        raise ValueError(f"detector {name!r} must be an object, got the class {of}. Make one of it: {of}(...).")
-    if not callable(detector):
-        raise ValueError(
-            f"detector {name!r} must be callable, images -> scores, got a {type(detector).__name__}. "
-            "Write a function; for several, a dict of them by name."
-        )
-    try:
-        hash(detector)
-    except TypeError:
-        raise ValueError(
-            f"detector {name!r} must be hashable, got a {type(detector).__name__}, which is not. "
-            "Write @dataclass(eq=False), or give it a __hash__."
-        ) from None
-    if not isinstance(detector, nn.Module):
-        return
-    if lazy := [path for path, parameter in detector.named_parameters() if is_lazy(parameter)]:
-        raise ValueError(
-            f"detector {name!r} must have all its weights, got {lazy[0]!r} without a shape, of a lazy module. "
-            "Call it on a batch of images first."
-        )
-    if training := [path for path, module in detector.named_modules() if module.training]:
-        inside = f" in {training[0]!r}" if training[0] else ""
-        raise ValueError(f"detector {name!r} must be in eval mode, got training mode{inside}. Call .eval() first.")

@@ -10,9 +10,8 @@ from torch import nn
 from oodattack.adapters import OpenOOD, PytorchOOD, adapted
 from oodattack.adapters.http_scorer import is_address, scorer_at
 from oodattack.classifier import Classifier
-from oodattack.detector import Detector
+from oodattack.detector import Detector, check_detector
 from oodattack.detectors import DETECTORS, Fit
-from oodattack.evaluation import check_detector
 from oodattack.faults import fault
 from oodattack.job.ask import Job
 from oodattack.job.networks import model_names
