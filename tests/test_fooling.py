@@ -162,6 +162,33 @@ def test_both_verdicts_occur_among_the_honest():
     assert verdict_of("linear").verdict == "broken"  # 0.02 apart
 
 
+def test_the_whole_box_takes_distances_of_features_to_where_the_id_images_are():
+    generator = torch.Generator().manual_seed(0)
+    weights = [torch.randn(64, n, generator=generator) / 32**0.5 for n in (64, 64)]
+    weights.append(torch.randn(32, 64, generator=generator) / 32**0.5)
+
+    def features(x):
+        hidden = 6 * (x.flatten(1) - 0.45)
+        for weight in weights:
+            hidden = (hidden @ weight.T + 0.1).relu()
+        return hidden
+
+    fit, id, ood = (
+        fooling.images(n, ood=o, seed=s)[0] for n, o, s in ((400, False, 50), (16, False, 51), (16, True, 52))
+    )
+    mean, covariance = features(fit).mean(0), torch.cov(features(fit).T, correction=0)
+    precision = torch.linalg.inv(covariance + 0.01 * covariance.diagonal().mean() * torch.eye(32))
+
+    def distance(x):
+        away = features(x) - mean
+        return (away @ precision * away).sum(1)
+
+    threats = ["sanity-full-box", "sanity-full-box-both"]
+    results = evaluate(distance, id=id, ood={"ood": ood}, threats=threats, seed=0).results
+    assert results[0].clean.auroc == 1
+    assert all(result.attacked.auroc < 0.3 for result in results)
+
+
 @pytest.mark.parametrize("name", fooling.FOOLING)
 def test_the_probe_sees_every_trick(name):
     torch.manual_seed(0)
