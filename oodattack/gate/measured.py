@@ -38,7 +38,7 @@ def measured(path: str | Path) -> Baseline:
         report = read_report(path)
         return from_report(report, scores_of_run(path.parent))
     except ValueError as error:
-        known = str(error).startswith(str(path.parent))
+        known = str(error).startswith((str(path), str(path.parent)))  # which is . of a file here
         raise ValueError(str(error) if known else f"{path}: {error}") from None
 
 

@@ -164,7 +164,7 @@ BAD = {
     "no report in the folder": (["empty"], "report.json: must be a report that can be read"),
     "no JSON": (["id.npz"], "id.npz: must be JSON"),
     "other JSON": (["list.json"], "list.json: must be a report or a baseline, got a JSON list"),
-    "no report of ours": (["other.json"], "other.json: `schema` must fit the report schema"),
+    "no report of ours": (["other.json"], "oodattack: other.json: `schema` must fit the report schema"),
     "damaged scores": (["damaged"], "must be a file of evidence"),
     "other scores": (["spoilt"], "must be that of its scores"),
     "margin": (["old", "--max-drop", "1"], "'--max-drop': 1.0 is not in the range"),
