@@ -6,6 +6,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 from torch import nn
+from torch.utils.data import DataLoader, TensorDataset
 
 from oodattack import identity
 from oodattack.classifier import Classifier
@@ -660,6 +661,10 @@ WRONG = {
     "NaN scores": ({"detector": nan_on_dark}, "'nan-on-dark' must return finite scores, got .* NaN or infinite"),
     "column": ({"detector": lambda x: brightness(x)[:, None]}, r"one score a row, shape \(12,\), got \(12, 1\)"),
     "scalar": ({"detector": lambda x: x.mean()}, r"must return one score a row, shape \(12,\), got \(\)"),
+    "logits": ({"detector": lambda x: x.flatten(1)}, r"got \(12, 16\)\. If these are logits, score them, as"),
+    "numpy scores": ({"detector": lambda x: x.numpy()[:, 0, 0, 0]}, r"got ndarray\. Return a flat tensor, torch\.as"),
+    "loader": ({"id": DataLoader(TensorDataset(ID))}, r"`id` must be a tensor .* got DataLoader\. Write torch\.cat\("),
+    "dataset": ({"ood": TensorDataset(OOD)}, r"`near` must be a tensor .* got TensorDataset\. Write torch\.stack\("),
     "list": ({"detector": lambda x: [0.0] * len(x)}, "must return one score a row, .* got list"),
     "elsewhere": (
         {"detector": lambda x: torch.empty(len(x), device="meta")},

@@ -34,8 +34,7 @@ def score(
         if not isinstance(part, Tensor) or part.shape != block.shape[:1]:
             got = tuple(part.shape) if isinstance(part, Tensor) else type(part).__name__
             raise ValueError(
-                f"detector {name!r} must return one score a row, shape ({len(block)},), got {got}. "
-                "Return a flat tensor."
+                f"detector {name!r} must return one score a row, shape ({len(block)},), got {got}. {_scores_of(part)}"
             )
         if part.device != block.device:
             raise ValueError(
@@ -73,3 +72,10 @@ def _said(detector: Detector, name: str, given: Tensor) -> object:
         if shape[-1] in (1, 3) and shape[0] not in (1, 3):
             remedy = "They look channels-last: give it x.permute(0, 3, 1, 2)."
         raise ValueError(f"detector {name!r} must score images {shape}, got {fault(error)}. {remedy}") from error
+
+
+def _scores_of(part: object) -> str:
+    """What to do with something that is no vector of scores."""
+    if isinstance(part, Tensor) and part.ndim == 2 and part.shape[1] > 1:
+        return "If these are logits, score them, as detectors.Energy(Classifier(network)) does."
+    return "Return a flat tensor." if isinstance(part, Tensor) else "Return a flat tensor, torch.as_tensor(scores)."
