@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 
 MARK = {"broken": "[red]✗[/]", "holds": "[green]✓[/]", "inconclusive": "[yellow]?[/]"}
 PLAIN = str.maketrans("✗✓", "x+")  # for encodings without these signs
+TIED = 0.5  # share of pairs of images: honest scores of classes or votes tie on a few
 WIDE = 100  # columns below which intervals are left out
 T = TypeVar("T")
 
@@ -121,6 +122,15 @@ def unsteady(report: Report) -> Iterable[str]:
             yield escape(f"{', '.join(names)}: {why}. Is a network in training mode?")
 
 
+def tied(report: Report) -> Iterable[str]:
+    """Detectors that score images of both kinds alike before any attack, whose AUROC says little."""
+    from rich.markup import escape
+
+    shares = {f"{r.name} on {r.ood}": r.clean.ties for r in report.results if r.clean.ties >= TIED}
+    for which, share in shares.items():
+        yield escape(f"{which}: {share:.0%} of ID-OOD pairs score alike. Is it constant, or saturated?")
+
+
 def notes(report: Report) -> Iterable[str]:
     """Sets that share images, detectors that tell nothing apart, surrogates, cells without an answer or not run."""
     from rich.markup import escape
@@ -131,6 +141,7 @@ def notes(report: Report) -> Iterable[str]:
 
     told = [r for r in report.results if r.clean.auroc <= 0.5 and r.verdict != "inconclusive"]
     yield from dict.fromkeys(escape(f"{r.name} on {r.ood}: {r.reason}") for r in told)
+    yield from tied(report)
     yield from unsteady(report)
     for surrogate, names in together((r.surrogate, r.name) for r in report.results if r.surrogate).items():
         agree = agreement(report, surrogate)

@@ -97,6 +97,17 @@ def test_a_turned_sign_is_named_once_a_set(report):
     assert not any("chance" in note for note in notes(report))
 
 
+def test_scores_that_tie_are_named_once_a_set(report):
+    def tying(share):
+        results = [r.model_copy(update={"clean": r.clean.model_copy(update={"ties": share})}) for r in report.results]
+        return [note for note in notes(report.model_copy(update={"results": results})) if "score alike" in note]
+
+    constant = tying(1.0)
+    assert f"{NAMES[0]} on near: 100% of ID-OOD pairs score alike. Is it constant, or saturated?" in constant
+    assert len(constant) == len({(r.name, r.ood) for r in report.results})
+    assert tying(0.49) == []
+
+
 @pytest.mark.parametrize(
     ("field", "why"), [("row_independent", "depends on its batch"), ("repeatable", "changes from call to call")]
 )
