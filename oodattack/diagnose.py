@@ -54,6 +54,7 @@ class Indicators(NamedTuple):
             differences show and the gradient does not; see `Probe.denied`.
         unsettled_auroc: AUROC after ten times as many queries, at the pace of the second half; None where the median
             row gained less than 40 % there, and of searches of fewer than 10 queries.
+        shortfall: what the search lacks by design, in words after "the search"; None where nothing.
         restart_spread: AUROC left by the weakest restart minus that of the strongest; of a suite that shares its
             queries, between the first and the last turn of its first member, of the rows that had several.
         other_goal: what the search was after in place of the lowest score (or highest, for ID inputs), in words; None
@@ -86,6 +87,7 @@ class Indicators(NamedTuple):
     toward_lead: float | None = None
     denied_auroc: float | None = None
     unsettled_auroc: float | None = None
+    shortfall: str | None = None
     restart_spread: float | None = None
     other_goal: str | None = None
     accepted_before: float | None = None
@@ -137,6 +139,8 @@ def _of_the_search(found: Indicators, broken: float) -> Iterator[str]:
         yield f"the search was after {found.other_goal}, and may succeed without moving the score as far as it goes"
     if not found.white_box:
         yield "the search used no gradient"
+    if found.shortfall is not None:
+        yield f"the search {found.shortfall}"
     if (found.zero_gradient_share or 0) > ZERO_GRADIENTS:
         yield f"{found.zero_gradient_share:.0%} of gradients were zero"
     if found.non_finite_share > 0:

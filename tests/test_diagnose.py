@@ -54,6 +54,7 @@ WRONG = {
         {"unsettled_auroc": 0.875},
         "at the pace of its second half, ten times as many queries could take it to AUROC 0.875",
     ),
+    "shortfall": ({"shortfall": "takes a single step"}, "the search takes a single step"),
     "restarts": ({"restart_spread": 0.06}, "restarts disagree (by AUROC 0.060)"),
     "bad surrogate": ({"surrogate_rank_correlation": 0.89}, "rank correlation 0.89"),
     "random is stronger": ({"random_auroc": 0.899}, "random search was stronger (AUROC 0.899)"),
@@ -172,5 +173,6 @@ def test_all_reasons_are_named():
     worst = Indicators(
         False, 1.0, 1.0, 1.0, 0.0, 0.1, 1.0, False, False, 99.0, 1.0, "no gradient", 0.0, 0.1, 0.9, 0.1, 0.1, 0.1, 0.1,
         other_goal="the logits", toward_lead=0.1, denied_auroc=0.1, unsettled_auroc=0.1,
+            shortfall="takes a single step",
     )  # fmt: skip
-    assert verdict(1.0, 0.9, worst)[1].count("; ") == 21  # 22 reasons
+    assert verdict(1.0, 0.9, worst)[1].count("; ") == 22  # 23 reasons

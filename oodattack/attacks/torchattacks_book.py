@@ -5,7 +5,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from oodattack.attack import STOPPED, Found, Loss, Seen, query, unseen
+from oodattack.attack import STOPPED, Found, Loss, Seen, milestones, query, unseen
 from oodattack.attacks.torchattacks_table import Foreign
 from oodattack.geometry import DUAL, norm_of
 from oodattack.threat import ThreatModel
@@ -38,6 +38,7 @@ class Book:
         counters = torch.zeros(5, len(x), dtype=torch.long, device=x.device)
         self.queries, self.gradients, self.zero_gradients, self.non_finite, self.stopped = counters
         self.clean_best = torch.zeros(len(x), dtype=torch.bool, device=x.device)
+        self.history: list[Tensor] = []
 
     def ask(self, points: Tensor, rows: Tensor, *, needs_grad: bool, judge: bool = False) -> Seen:
         """One query of each point; `rows` may repeat. Counts, and makes non-finite answers harmless."""
@@ -79,6 +80,7 @@ class Book:
         self.threshold = self.at_clean + left.where((left > 0) & (left < gain), gain)
         if keep_clean:
             self.value, self.clean_best = merit.clone(), torch.ones_like(self.clean_best)
+        self.mark()
 
     def measure(self, seen: Seen, rows: Tensor) -> None:
         """Give rows that have none a scale; `rows` without repetition."""
@@ -93,6 +95,13 @@ class Book:
         better = seen.value > self.now[rows]
         won = rows[better]
         self.now[won], self.now_x[won] = seen.value[better], seen.x_adv[better]
+        self.mark()
+
+    def mark(self) -> None:
+        """Write down the best so far where a milestone is passed."""
+        due, spent = milestones(self.threat.queries), int(self.queries.max())
+        while len(self.history) < len(due) and spent >= due[len(self.history)]:
+            self.history.append(torch.maximum(self.value, self.now))
 
     def compare(self, rows: Tensor) -> None:
         """End of a restart: its best against the best of all, by the judge if there is one."""
@@ -115,6 +124,10 @@ class Book:
     def found(self) -> Found:
         """The result, exactly inside the threat model."""
         self.progress(len(self.x) * self.threat.queries - int(self.queries.sum()))  # saved
+        left = len(milestones(self.threat.queries)) - len(self.history)
+        rows_together = self.foreign.copies != "single"
+        known = self.judge is None and rows_together and self.threat.iterate == "best"
+        history = torch.stack([*self.history, *[self.value] * left], dim=1) if known else None
         return Found(
             self.threat.settle(self.x_adv, self.x),
             self.value,
@@ -124,4 +137,5 @@ class Book:
             self.non_finite,
             self.clean_best,
             self.stopped,
+            history,
         )

@@ -11,6 +11,11 @@ BATCH = "its random numbers depend on the batch size"
 NEAREST = "stops at the threshold: looks for the nearest input that gains what eps promises to first order"
 ONE_STEP = "one step, whatever the budget"
 NOISY = f"attacks the score under heavy noise; {BATCH}"
+TRANSFER = "made to transfer"
+STOPS = "stops at a threshold of its own"  # what a search lacks
+STEPS_ONCE = "takes a single step"
+BLURRED = "follows the score under heavy noise"
+FOR_OTHERS = "is made to transfer to other scores"
 SMOOTHED = dict(noise_batch_size=5, batch_max=10**9)  # one batch, whatever its size: rows keep their places
 ELASTIC = dict(binary_search_steps=3, abort_early=False)
 
@@ -31,6 +36,7 @@ class Foreign(NamedTuple):
         nearest: it looks for the nearest crossing of a threshold, which is put at this share of the first-order gain;
             None: it follows the loss.
         white_box: takes gradients.
+        lacks: why what it leaves of a score is no evidence, after "the search"; None where it is.
         remark: what a reader of its numbers must know.
     """
 
@@ -44,6 +50,7 @@ class Foreign(NamedTuple):
     side: int = 1
     nearest: float | None = None
     white_box: bool = True
+    lacks: str | None = None
     remark: str | None = BATCH
 
 
@@ -53,29 +60,37 @@ ATTACKS = {
         ("linf", "l2"), None, once=3, remark=f"{BATCH}; for l2 the first row's step size serves all of the batch"
     ),
     "BIM": Foreign(remark=None),
-    "CW": Foreign(("l2",), None, nearest=1, remark=f"{NEAREST}, or when the batch stalls; pixels at 0 or 1 never move"),
-    "DIFGSM": Foreign(),
-    "DeepFool": Foreign(("l2",), None, copies="single", nearest=1, remark=NEAREST),
-    "EADEN": Foreign(("l2",), None, 6, 1, fixed=ELASTIC, nearest=1, remark=NEAREST),
-    "EADL1": Foreign(("l1",), None, 6, 1, fixed=ELASTIC, nearest=1, remark=NEAREST),
+    "CW": Foreign(
+        ("l2",),
+        None,
+        nearest=1,
+        lacks=STOPS,
+        remark=f"{NEAREST}, or when the batch stalls; pixels at 0 or 1 never move",
+    ),
+    "DIFGSM": Foreign(lacks=FOR_OTHERS, remark=f"{TRANSFER}: resizes images at random; {BATCH}"),
+    "DeepFool": Foreign(("l2",), None, copies="single", nearest=1, lacks=STOPS, remark=NEAREST),
+    "EADEN": Foreign(("l2",), None, 6, 1, fixed=ELASTIC, nearest=1, lacks=STOPS, remark=NEAREST),
+    "EADL1": Foreign(("l1",), None, 6, 1, fixed=ELASTIC, nearest=1, lacks=STOPS, remark=NEAREST),
     "EOTPGD": Foreign(per_step=2),
-    "FAB": Foreign(("linf", "l2"), None, 2, 3, nearest=0.95, remark=f"{NEAREST}; restarts repeat the first"),
-    "FFGSM": Foreign(share=1.25, per_step=0, once=1, remark=f"{ONE_STEP}; {BATCH}"),
-    "FGSM": Foreign(share=None, per_step=0, once=1, remark=ONE_STEP),
+    "FAB": Foreign(
+        ("linf", "l2"), None, 2, 3, nearest=0.95, lacks=STOPS, remark=f"{NEAREST}; restarts repeat the first"
+    ),
+    "FFGSM": Foreign(share=1.25, per_step=0, once=1, lacks=STEPS_ONCE, remark=f"{ONE_STEP}; {BATCH}"),
+    "FGSM": Foreign(share=None, per_step=0, once=1, lacks=STEPS_ONCE, remark=ONE_STEP),
     "Jitter": Foreign(fixed=dict(scale=1)),  # else its noise outweighs so small a margin
     "MIFGSM": Foreign(remark=None),
     "NIFGSM": Foreign(remark=None),
     "PGD": Foreign(),
     "PGDL2": Foreign(("l2",), 0.2),
-    "PGDRS": Foreign(per_step=5, copies="interleave", fixed=SMOOTHED, remark=NOISY),
-    "PGDRSL2": Foreign(("l2",), 0.2, 5, copies="interleave", fixed=SMOOTHED, remark=NOISY),
+    "PGDRS": Foreign(per_step=5, copies="interleave", fixed=SMOOTHED, lacks=BLURRED, remark=NOISY),
+    "PGDRSL2": Foreign(("l2",), 0.2, 5, copies="interleave", fixed=SMOOTHED, lacks=BLURRED, remark=NOISY),
     "PIFGSM": Foreign(share=None, channels=3, remark=None),
-    "PIFGSMPP": Foreign(share=None, channels=3, remark="made to transfer: blurs the gradient"),
+    "PIFGSMPP": Foreign(share=None, channels=3, lacks=FOR_OTHERS, remark=f"{TRANSFER}: blurs the gradient"),
     "RFGSM": Foreign(),
-    "SINIFGSM": Foreign(per_step=5, remark="made to transfer: follows gradients at darkened copies"),
+    "SINIFGSM": Foreign(per_step=5, lacks=FOR_OTHERS, remark=f"{TRANSFER}: follows gradients at darkened copies"),
     "SPSA": Foreign(per_step=16, fixed=dict(nb_sample=8), white_box=False),
     "Square": Foreign(("linf", "l2"), None, once=3, side=5, white_box=False),
-    "TIFGSM": Foreign(channels=3, remark=f"made to transfer: blurs the gradient; {BATCH}"),
+    "TIFGSM": Foreign(channels=3, lacks=FOR_OTHERS, remark=f"{TRANSFER}: blurs the gradient; {BATCH}"),
     "UPGD": Foreign(),
     "VMIFGSM": Foreign(per_step=6),
     "VNIFGSM": Foreign(per_step=6),

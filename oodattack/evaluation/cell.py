@@ -8,6 +8,7 @@ from oodattack.attack import STOPPED
 from oodattack.diagnose import Indicators, verdict
 from oodattack.evaluation.floors import Floors
 from oodattack.evaluation.outcome import Clean, Outcome, Side, attacked_scores
+from oodattack.evaluation.shortfall import shortfall
 from oodattack.evaluation.subject import Explained, Subject
 from oodattack.metrics import auroc
 from oodattack.numbers import accepted, crossing, deployed, matched, numbers
@@ -87,6 +88,7 @@ def indicators(
         denied_auroc=checks.denied_auroc,
         restart_spread=outcome.restart_spread,
         other_goal=other_goal(threat),
+        shortfall=shortfall(threat),
         accepted_before=before,
         accepted_after=after,
         id_against_id=limits_of(threat).start == "id",

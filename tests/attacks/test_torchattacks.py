@@ -5,7 +5,7 @@ import torch
 import torchattacks
 from torch import Tensor, nn
 
-from oodattack.attack import STOPPED
+from oodattack.attack import STOPPED, milestones
 from oodattack.attacks.torchattacks_adapter import from_torchattacks, names, remark
 from oodattack.attacks.torchattacks_book import DUAL, Book
 from oodattack.attacks.torchattacks_classifier import FourLogits, Spent
@@ -205,6 +205,17 @@ def test_a_judge_has_the_last_word():
     assert found.clean_best.all() and torch.equal(found.x_adv, x)
     assert (found.queries == 60).all()
     torch.testing.assert_close(found.value, -score(x).double())
+
+
+def test_the_best_so_far_is_written_down_along_the_search():
+    x = images(3, 1, 8, 8)
+    _, score = linear(1, 8, 8)
+    found = attack("PGD", score, x, limits("PGD", queries=30))
+    assert found.history.shape == (3, len(milestones(30)))
+    torch.testing.assert_close(found.history[:, 0], score(x).double())  # the clean call
+    assert (found.history.diff(dim=1) >= 0).all() and (found.history[:, -1] == found.value).all()
+    assert (found.history[:, -1] > found.history[:, 1]).all()
+    assert attack("DeepFool", score, x, limits("DeepFool", "l2", queries=30)).history is None  # row by row
 
 
 def test_draws_count_as_queries():

@@ -1,0 +1,20 @@
+"""What a search lacks by design: what it leaves of a score is no evidence that more could not be taken."""
+
+from oodattack.attacks.torchattacks_table import find_foreign
+from oodattack.evaluation.plan import is_blind
+from oodattack.threat import OUTSIDE, Threat, ThreatModel, members_of
+
+
+def shortfall(threat: Threat) -> str | None:
+    """What a search with gradients lacks, in words after "the search"; None where it, or a member, lacks nothing."""
+    lacking = [_lacks(m) for m in members_of(threat)]
+    return None if None in lacking else lacking[0]
+
+
+def _lacks(threat: ThreatModel) -> str | None:
+    if threat.attack.startswith(OUTSIDE):
+        return find_foreign(threat.attack.removeprefix(OUTSIDE)).lacks
+    if is_blind(threat):
+        return None
+    moves = (threat.queries // (threat.draws or 1) - 1) // threat.restarts - 1  # after the clean call and first points
+    return "takes a single step" if moves == 1 else None
