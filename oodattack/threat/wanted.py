@@ -56,8 +56,9 @@ def covers(other: Threat, threat: Threat) -> bool:
 def other_goal(threat: Threat) -> str | None:
     """What a search is after other than the score's extreme, in words; None where it, or a member, is after that.
 
-    Matching and quantiles up to the median are as good: they leave an AUROC of 0.5 or less. Searches for a threshold
-    are judged by what it accepts.
+    A search that brings the score to that of an ID image, or to a quantile up to the median, is as good: it leaves an
+    AUROC of 0.5 or less. One that matches a latent or logits is not: where it cannot reach them, the nearest that it
+    gets may be far from the lowest score. Searches for a threshold are judged by what it accepts.
     """
     goals = [_other_goal(m) for m in members_of(threat)]
     return None if None in goals else goals[0]
@@ -66,6 +67,8 @@ def other_goal(threat: Threat) -> str | None:
 def _other_goal(threat: ThreatModel) -> str | None:
     if threat.quantile is not None and threat.quantile > 0.5:
         return f"the {threat.quantile:.0%} quantile of ID scores"
+    if threat.match in ("latent", "logits"):
+        return f"the {threat.match} of an ID image"
     if threat.objective in (None, "score"):
         return None
     return "a wrong class" if threat.objective == "misclassify" else f"the {threat.objective}"

@@ -62,6 +62,17 @@ def test_a_search_that_does_not_follow_the_score_earns_no_holds(objective, goal)
     assert result.verdict == "inconclusive" and f"the search was after {goal}" in result.reason
 
 
+@pytest.mark.parametrize("match", ["logits", "latent", "score"])
+def test_a_latent_that_is_not_reached_says_nothing_of_the_lowest_score(match):
+    limits = threat(aim="match", objective=None, match=match, paired=True, eps=0.01, queries=30)
+    box = threat("box", eps=1.0, init="clean")
+    result = run(Energy(convnet()), limits, box).results[0]
+    assert result.attacked.auroc > 0.5 + 0.75 * (result.clean.auroc - 0.5)
+    goal = None if match == "score" else f"the {match} of an ID image"
+    assert result.indicators["other_goal"] == goal
+    assert (result.verdict == "inconclusive" and "the search was after" in result.reason) == (match != "score")
+
+
 def found(value: list[float], stopped: list[str], clean_best: list[bool]) -> Found:
     """A search whose images say their own value, of ten queries a row."""
     v, ten = torch.tensor(value), torch.full((len(value),), 10)
