@@ -1,5 +1,6 @@
 """Files that are whole or not there, whenever the power goes, and names for them."""
 
+import errno
 import hashlib
 import os
 from contextlib import suppress
@@ -43,7 +44,8 @@ def write_file(path: Path, content: bytes, what: str = "") -> None:
     except (OSError, ValueError) as error:  # pathlib raises the second for a path without a name
         rule, why = "must be a file that can be written, got", getattr(error, "strerror", None) or error
         line = f"`{what}` {rule} {str(path)!r}: {why}" if what else f"{path}: {rule} {why}"
-        raise ValueError(f"{line}. Choose another.") from error
+        full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
+        raise ValueError(f"{line}. {'Free some space.' if full else 'Choose another.'}") from error
 
 
 def file_name(text: str) -> str:

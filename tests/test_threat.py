@@ -170,6 +170,8 @@ WRONG = {
     "half a pixel": ({"norm": '"patch"', "eps": "2.5"}, r"`eps` must be a whole number of pixels for patch, got 2\.5"),
     "torchattacks nobody": ({"attack": '"torchattacks:"'}, "`attack` must be one of pgd, "),
     "unknown field": ({"aim": '"hide"\ndirection = "hide"'}, r"`direction` must be a known field \(norm, eps, .*\)"),
+    "torchattacks' word": ({"aim": '"hide"\nsteps = 50'}, "`steps` must be a known field, .* Did you mean `queries`"),
+    "foolbox's word": ({"aim": '"hide"\nepsilon = 0.03'}, "`epsilon` must be a known field, .* Did you mean `eps`"),
     "own name": ({"aim": '"hide"\nname = "x"'}, "`name` is the file's own name, got 'x'. Drop the field"),
 }
 

@@ -9,7 +9,8 @@ EXAMPLE = "Example: oodattack verify my-run"
 
 @click.command(epilog=EXAMPLE)
 @click.argument("folder", type=click.Path(path_type=Path), metavar="DIR")
-def verify(folder: Path) -> None:
+@click.option("--quiet", is_flag=True, help="Print the outcome and what is different, not what is the same.")
+def verify(folder: Path, quiet: bool) -> None:
     """Compute the report of a finished run again from its saved images, without the attacks.
 
     Checks hashes of all files; images in the box and within the radius; scores by the detectors loaded afresh, of the
@@ -22,7 +23,9 @@ def verify(folder: Path) -> None:
     try:
         for line in job.verify(folder):
             lines += 1
-            click.echo(f"{'same     ' if line.agree else 'DIFFERENT'}  {line.what}: {line.claimed} | {line.found}")
+            if not (quiet and line.agree):
+                word = "same     " if line.agree else "DIFFERENT"
+                click.echo(f"{word}  {line.what}: {line.claimed} | {line.found}")
             if not line.agree:
                 failed = f"{folder} is not what it claims: {line.what}"
                 break

@@ -5,6 +5,15 @@ from typing import Any, TypeVar, cast
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+ELSEWHERE = {  # what other libraries call a field
+    "alpha": "step_size",
+    "epsilon": "eps",
+    "iterations": "queries",
+    "loss": "objective",
+    "n_queries": "queries",
+    "steps": "queries",
+}
+
 
 class Misfit(ValueError):
     """Fields that do not fit: the first complaint, with field, rule, value and remedy."""
@@ -30,7 +39,8 @@ class Strict(BaseModel):
             return f"`{field}` must be given, got nothing. Add it: no field of a threat model has a default."
         if first["type"] == "extra_forbidden":
             known = [n for n in cls.model_fields if n != "name"]
-            if close := difflib.get_close_matches(field, known, n=1):
+            same = ELSEWHERE.get(field)
+            if close := [same] if same in known else difflib.get_close_matches(field, known, n=1):
                 return f"`{field}` must be a known field, got an unknown one. Did you mean `{close[0]}`?"
             return f"`{field}` must be a known field ({', '.join(known)}), got an unknown one. Correct or drop it."
         message = str(first["msg"]).removeprefix("Value error, ")

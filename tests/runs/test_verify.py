@@ -1,6 +1,7 @@
 """Evidence that was tampered with is caught, whatever else was changed to fit."""
 
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -51,6 +52,17 @@ def of_report(run: Path, change) -> None:
     report = json.loads(path.read_text())
     change(report)
     path.write_text(json.dumps(report))
+
+
+def test_quiet_says_what_came_out_and_what_is_different(run, capsys):
+    assert main(["verify", "out", "--quiet"]) == 0
+    (line,) = capsys.readouterr().out.splitlines()
+    assert re.fullmatch(r"out: \d+ claims, all the same when computed again .*", line)
+    of_report(run, lambda report: report["results"][0]["attacked"].update(auroc=0.123))
+    write_manifest(run)
+    assert main(["verify", "out", "--quiet"]) == 1
+    (line,) = capsys.readouterr().out.splitlines()
+    assert line.startswith("DIFFERENT") and "0.123" in line
 
 
 def test_an_honest_run_passes(run, capsys):
