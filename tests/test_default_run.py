@@ -59,10 +59,14 @@ def test_counts_are_attacked_through_a_named_surrogate(done):
         if r.detector in ("si-z", "gaia-z", "si-a"):
             assert r.surrogate and "beta" in r.surrogate
             assert r.indicators["surrogate_rank_correlation"] > 0.9
-    single = [
-        r for r in done[0].results if r.detector == "si-z" and not r.whole_box
-    ]  # there rows end by their detector
-    assert single and all(r.shared_with == ["gaia-z@ce"] for r in single)  # one search for both
+
+
+def test_one_search_serves_detectors_of_the_same_surrogate(tmp_path):
+    detectors, threats = ("si-z@ce", "gaia-z@ce"), ("linf-8-255",)
+    report, _ = job.run(
+        job.Job(detectors=detectors, threats=threats, ood=("far-mix",), samples=20, out=tmp_path / "run")
+    )
+    assert [r.shared_with for r in report.results] == [["gaia-z@ce"], ["si-z@ce"]]
 
 
 def test_one_search_serves_detectors_of_the_same_logits(done):
