@@ -4,6 +4,8 @@ from oodattack.attacks.torchattacks_table import find_foreign
 from oodattack.evaluation.plan import is_blind
 from oodattack.threat import OUTSIDE, Threat, ThreatModel, members_of
 
+FEW = 8  # steps: fewer do not show whether more would go on
+
 
 def shortfall(threat: Threat) -> str | None:
     """What a search with gradients lacks, in words after "the search"; None where it, or a member, lacks nothing."""
@@ -12,9 +14,10 @@ def shortfall(threat: Threat) -> str | None:
 
 
 def _lacks(threat: ThreatModel) -> str | None:
-    if threat.attack.startswith(OUTSIDE):
-        return find_foreign(threat.attack.removeprefix(OUTSIDE)).lacks
-    if is_blind(threat):
-        return None
-    moves = (threat.queries // (threat.draws or 1) - 1) // threat.restarts - 1  # after the clean call and first points
-    return "takes a single step" if moves == 1 else None
+    theirs = find_foreign(threat.attack.removeprefix(OUTSIDE)) if threat.attack.startswith(OUTSIDE) else None
+    if is_blind(threat) or (theirs and theirs.lacks):
+        return theirs.lacks if theirs else None
+    steps = (threat.queries // (threat.draws or 1) - 1) // threat.restarts - 1  # after the clean call and first points
+    if theirs:
+        steps = (steps - theirs.once) // theirs.per_step
+    return None if steps >= FEW else "takes a single step" if steps == 1 else f"takes {steps} steps only"

@@ -23,11 +23,15 @@ def threat(**fields):
     [
         ({}, None),
         ({"queries": 3}, "takes a single step"),  # the clean call, the first point and one step from it
-        ({"queries": 4}, None),
+        ({"queries": 4}, "takes 2 steps only"),
+        ({"queries": 9}, "takes 7 steps only"),
+        ({"queries": 10}, None),
         ({"queries": 5, "restarts": 2}, "takes a single step"),  # two calls for each restart
         ({"queries": 6, "draws": 2}, "takes a single step"),  # three values of two calls
         ({"queries": 3, "attack": "square", "step_size": None}, None),  # whose lack is another one
         (THEIRS | {"attack": "torchattacks:PGD"}, None),
+        (THEIRS | {"attack": "torchattacks:PGD", "queries": 5}, "takes 3 steps only"),
+        (THEIRS | {"attack": "torchattacks:VMIFGSM", "queries": 38}, "takes 6 steps only"),
         (THEIRS | {"attack": "torchattacks:FGSM"}, "takes a single step"),
         (THEIRS | {"attack": "torchattacks:PGDRS"}, "follows the score under heavy noise"),
         (THEIRS | {"attack": "torchattacks:SINIFGSM"}, "is made to transfer to other scores"),

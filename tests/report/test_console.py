@@ -11,7 +11,7 @@ from oodattack.report.console import bound, cell, notes, show
 from oodattack.threat import Sweep, ThreatModel
 
 FIELDS = dict(
-    norm="linf", eps=0.1, aim="hide", objective="score", start="ood", init="ball", attack="apgd", queries=5,
+    norm="linf", eps=0.1, aim="hide", objective="score", start="ood", init="ball", attack="apgd", queries=10,
     restarts=1, iterate="best", source="test",
 )  # fmt: skip
 NAMES = ["mahalanobis@ce", "energy@greg+", "si-a@ce", "pkg.mod:callable"]

@@ -26,7 +26,7 @@ from oodattack.threat import ThreatModel
 
 EVIL = "<script>alert(1)</script>"
 FIELDS = dict(
-    norm="linf", eps=0.1, aim="hide", objective="score", start="ood", init="ball", attack="apgd", queries=5,
+    norm="linf", eps=0.1, aim="hide", objective="score", start="ood", init="ball", attack="apgd", queries=10,
     restarts=1, iterate="best", source="test",
 )  # fmt: skip
 PDFTOTEXT = shutil.which("pdftotext")

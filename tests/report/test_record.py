@@ -18,7 +18,7 @@ from oodattack.threat import Suite, ThreatModel
 SCHEMA = Path(oodattack.__file__).parent / "report" / "schema.json"
 REWRITE = f"{Path(sys.executable).name} tests/report/test_record.py"
 FIELDS = dict(
-    norm="linf", eps=0.1, aim="hide", objective="score", start="ood", init="ball", attack="apgd", queries=5,
+    norm="linf", eps=0.1, aim="hide", objective="score", start="ood", init="ball", attack="apgd", queries=10,
     restarts=1, iterate="best", source="test",
 )  # fmt: skip
 
