@@ -239,9 +239,10 @@ def fitting(setup: Setup, suite: Suite, name: str) -> dict[ThreatModel, Quarry]:
     """The members that suit a detector, and what each of them follows.
 
     Members that average draws are for scores that change from call to call. Where a score has no gradient, those that
-    need one give way to the black box that is a member itself.
+    need one give way to the black box that is a member itself or, if none is, to the one that serves in their place.
     """
     plan: dict[ThreatModel, Quarry] = {}
+    blind: dict[ThreatModel, Quarry] = {}
     reason = "its members average draws, and the score is the same at every call"
     for member in suite.members:
         if member.draws is not None and setup.subjects[name].repeatable:
@@ -253,11 +254,11 @@ def fitting(setup: Setup, suite: Suite, name: str) -> dict[ThreatModel, Quarry]:
             continue
         if chosen == member or chosen.aim == "cross":
             plan[chosen] = quarry
-        else:
-            reason = "no member of the suite can be used without a gradient"
-    if not plan:
+        elif not blind:  # the next one would be the same search
+            blind[chosen.model_copy(update={"name": f"{suite.name}/{chosen.attack}"})] = quarry
+    if not (plan or blind):
         raise Unfit(reason)
-    return plan
+    return plan or blind
 
 
 def short_name(member: ThreatModel) -> str:

@@ -166,8 +166,19 @@ def test_members_that_need_a_gradient_go_where_there_is_none():
         blind, [suite(member("a"), member("square", attack="square", queries=30))], images(*[0.42] * 8)
     ).results[0]
     assert list(result.members) == ["square"]
-    with pytest.raises(ValueError, match="no member of the suite can be used without a gradient"):
-        run(blind, [suite(member("a"))], images(*[0.42] * 8))
+    result = run(blind, [suite(member("a"), member("b"), queries=30)], images(*[0.42] * 8)).results[0]
+    assert list(result.members) == ["square"]  # as for one threat model: what serves in place of a gradient, once
+    assert result.attacked.auroc < 1 and not result.indicators["white_box"] and result.queries > 10
+
+
+def test_the_whole_box_is_searched_of_a_black_box_too():
+    blind = lambda x: torch.from_numpy(x.detach().numpy()).flatten(1).mean(1)
+    threats = ["linf-8-255", "sanity-full-box", "sanity-full-box-both"]
+    report = run(blind, threats, images(*[0.6] * 8))
+    assert not report.skipped
+    narrow, *boxes = report.results
+    assert narrow.indicators["full_box_auroc"] is not None
+    assert all(box.attacked.auroc < 0.1 for box in boxes)
 
 
 def test_order_of_rows_by_hand():
