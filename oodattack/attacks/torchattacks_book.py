@@ -125,8 +125,8 @@ class Book:
         """The result, exactly inside the threat model."""
         self.progress(len(self.x) * self.threat.queries - int(self.queries.sum()))  # saved
         left = len(milestones(self.threat.queries)) - len(self.history)
-        rows_together = self.foreign.copies != "single"
-        known = self.judge is None and rows_together and self.threat.iterate == "best"
+        on_the_way = self.foreign.copies != "single" and not self.foreign.ahead
+        known = self.judge is None and on_the_way and self.threat.iterate == "best"
         history = torch.stack([*self.history, *[self.value] * left], dim=1) if known else None
         return Found(
             self.threat.settle(self.x_adv, self.x),

@@ -36,6 +36,7 @@ class Foreign(NamedTuple):
         nearest: it looks for the nearest crossing of a threshold, which is put at this share of the first-order gain;
             None: it follows the loss.
         white_box: takes gradients.
+        ahead: asks ahead of its iterate, beyond the ball: how far it has come inside is known at its end alone.
         lacks: why what it leaves of a score is no evidence, after "the search"; None where it is.
         remark: what a reader of its numbers must know.
     """
@@ -50,6 +51,7 @@ class Foreign(NamedTuple):
     side: int = 1
     nearest: float | None = None
     white_box: bool = True
+    ahead: bool = False
     lacks: str | None = None
     remark: str | None = BATCH
 
@@ -79,7 +81,7 @@ ATTACKS = {
     "FGSM": Foreign(share=None, per_step=0, once=1, lacks=STEPS_ONCE, remark=ONE_STEP),
     "Jitter": Foreign(fixed=dict(scale=1)),  # else its noise outweighs so small a margin
     "MIFGSM": Foreign(remark=None),
-    "NIFGSM": Foreign(remark=None),
+    "NIFGSM": Foreign(ahead=True, remark=None),
     "PGD": Foreign(),
     "PGDL2": Foreign(("l2",), 0.2),
     "PGDRS": Foreign(per_step=5, copies="interleave", fixed=SMOOTHED, lacks=BLURRED, remark=NOISY),
@@ -93,7 +95,7 @@ ATTACKS = {
     "TIFGSM": Foreign(channels=3, lacks=FOR_OTHERS, remark=f"{TRANSFER}: blurs the gradient; {BATCH}"),
     "UPGD": Foreign(),
     "VMIFGSM": Foreign(per_step=6),
-    "VNIFGSM": Foreign(per_step=6),
+    "VNIFGSM": Foreign(per_step=6, ahead=True),
 }
 FEW_PIXELS = "limits how many pixels change, not how much. Use torchattacks:EADL1 with norm = l1"
 REFUSED = {

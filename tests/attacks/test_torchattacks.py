@@ -216,6 +216,8 @@ def test_the_best_so_far_is_written_down_along_the_search():
     assert (found.history.diff(dim=1) >= 0).all() and (found.history[:, -1] == found.value).all()
     assert (found.history[:, -1] > found.history[:, 1]).all()
     assert attack("DeepFool", score, x, limits("DeepFool", "l2", queries=30)).history is None  # row by row
+    assert attack("NIFGSM", score, x, limits("NIFGSM", queries=30)).history is None  # asks beyond the ball
+    assert attack("VNIFGSM", score, x, limits("VNIFGSM", queries=30)).history is None
 
 
 def test_draws_count_as_queries():
