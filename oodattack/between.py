@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from oodattack.detector import Score
-from oodattack.geometry import steepest_l2
+from oodattack.geometry import steepest_l2, wide
 from oodattack.probe import gradient, values
 
 PAIRS = 48  # an eighth of rows, which is what a verdict turns on, are three of them or more in 19 of 20 cases
@@ -130,9 +130,9 @@ def _arrives(f: Score, a: Tensor, b: Tensor) -> Tensor:
         if slope is None:
             break
         length = toward * far / 8 * (1 - k / (WALK + 4))
-        moved = at + length[:, None, None, None] * steepest_l2(slope.to(a.dtype).nan_to_num(0, 0, 0)) - a
+        moved = at + wide(length, at) * steepest_l2(slope.to(a.dtype).nan_to_num(0, 0, 0)) - a
         share = far / torch.linalg.vector_norm(moved.flatten(1), dim=1).maximum(far)
-        at = (a + share[:, None, None, None] * moved).clamp(0, 1)
+        at = (a + wide(share, a) * moved).clamp(0, 1)
         found = torch.maximum(found, toward * (values(f, at) - here))
     return found >= half
 

@@ -15,8 +15,10 @@ def shortfall(threat: Threat) -> str | None:
 
 def _lacks(threat: ThreatModel) -> str | None:
     theirs = find_foreign(threat.attack.removeprefix(OUTSIDE)) if threat.attack.startswith(OUTSIDE) else None
-    if is_blind(threat) or (theirs and theirs.lacks):
-        return theirs.lacks if theirs else None
+    if theirs and theirs.lacks:
+        return theirs.lacks
+    if is_blind(threat):
+        return None
     steps = (threat.queries // (threat.draws or 1) - 1) // threat.restarts - 1  # after the clean call and first points
     if theirs:
         steps = (steps - theirs.once) // theirs.per_step
