@@ -68,6 +68,45 @@ def test_the_copy_is_used_in_reduced_precision_too():
     assert twin is not net and not any(isinstance(m, nn.BatchNorm2d) for m in twin.modules())
 
 
+def in_bfloat16(net, x):
+    """Logits and features of a search in reduced precision."""
+    with searching(object()), torch.autocast("cpu", dtype=torch.bfloat16):
+        return net.logits(x), net.features(x)
+
+
+def test_weights_are_rounded_once_and_as_autocast_rounds_them():
+    net, x = Classifier(networks()["small"][0]), torch.rand(4, 3, 32, 32)
+    found = in_bfloat16(net, x)
+    _, twin = net.__dict__["_folded"]
+    lighter = twin.__dict__["_reduced"]
+    rounded, whole = [{m.weight.dtype for m in c.modules() if hasattr(m, "weight")} for c in (lighter, twin)]
+    assert rounded == {torch.bfloat16} and whole == {torch.float32}
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        expected = twin.run(x)
+    assert torch.equal(found[0], expected.logits.float()) and torch.equal(found[1], expected.features.float())
+    with torch.no_grad():
+        net.network.head.weight.mul_(2)
+    torch.testing.assert_close(in_bfloat16(net, x)[0], net(x), rtol=0.1, atol=0.05)
+
+
+def test_weights_are_rounded_in_every_pass_where_a_copy_with_rounded_ones_fails():
+    network = networks()["small"][0]
+    network.head = OwnWeight(32, 4).eval()
+    net, x = Classifier(network, head="head"), torch.rand(2, 3, 32, 32)
+    found, _ = in_bfloat16(net, x)
+    torch.testing.assert_close(found, net(x), rtol=0.1, atol=0.05)
+
+
+class OwnWeight(nn.Linear):
+    """Needs its weights in full."""
+
+    __module__ = "torch.nn"  # tracing leaves it whole
+
+    def forward(self, x):
+        assert self.weight.dtype == torch.float32
+        return super().forward(x)
+
+
 class Twice(nn.Module):
     """What goes into the ReLU is needed again, or is the input itself."""
 

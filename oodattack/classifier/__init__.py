@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from oodattack.classifier import layers
-from oodattack.classifier.folding import agree, fold
+from oodattack.classifier.folding import agree, fold, reduced
 from oodattack.classifier.hooks import removing
 from oodattack.classifier.normalisation import normalisation, normalised
 
@@ -134,9 +134,25 @@ class Classifier(nn.Module):
             return self
         kept: tuple[object, Classifier] = self.__dict__.get("_folded", (None, self))  # kept out of the state dict
         if kept[0] is not search:
-            twin = kept[1] if kept[1] is not self and self._same(kept[1], x) else self._fold(x)
+            twin = kept[1] if kept[1] is not self and self._same_in_full(kept[1], x) else self._fold(x)
             kept = self.__dict__["_folded"] = (search, twin)
-        return kept[1]
+        return self if kept[1] is self else kept[1]._for_autocast(x)
+
+    def _for_autocast(self, x: Tensor) -> "Classifier":
+        """Itself, or where layers compute in bfloat16 a copy whose weights need not be rounded in every pass."""
+        kind = x.device.type
+        if not (torch.is_autocast_enabled(kind) and torch.get_autocast_dtype(kind) == torch.bfloat16):
+            return self
+        if "_reduced" not in self.__dict__:
+            twin = self._around(reduced(self.network))
+            self.__dict__["_reduced"] = twin if self._same(twin, x) else self
+        return self.__dict__["_reduced"]  # type: ignore[no-any-return]
+
+    def _around(self, network: nn.Module) -> "Classifier":
+        """The same head and normalisation for a copy of the network; ValueError where it has no such head."""
+        twin = Classifier(network, head=self.head)
+        twin.mean, twin.std = self.mean, self.std
+        return twin
 
     def _fold(self, x: Tensor) -> "Classifier":
         kind = x.device.type  # a GPU has its fast convolutions of float32 for the usual layout
@@ -144,18 +160,19 @@ class Classifier(nn.Module):
         if network is None:
             return self
         try:
-            twin = Classifier(network, head=self.head)
+            twin = self._around(network)
         except ValueError:  # the head did not survive
             return self
-        twin.mean, twin.std = self.mean, self.std
-        return twin if self._same(twin, x) else self
+        return twin if self._same_in_full(twin, x) else self
+
+    def _same_in_full(self, twin: "Classifier", x: Tensor) -> bool:
+        """`_same` in full precision: in reduced, the network itself is further from its logits than a copy may be."""
+        with torch.autocast(x.device.type, enabled=False):
+            return self._same(twin, x)
 
     def _same(self, twin: "Classifier", x: Tensor) -> bool:
-        """Whether a copy has the logits and features of the network on the first rows of `x`, in full precision.
-
-        In reduced precision the network itself is further from its logits than a copy may be.
-        """
-        with torch.no_grad(), torch.autocast(x.device.type, enabled=False):
+        """Whether a copy has the logits and features of the network on the first rows of `x`."""
+        with torch.no_grad():
             mine = self.run(x[:4].detach())
             try:
                 its = twin.run(x[:4].detach())

@@ -33,6 +33,16 @@ def fold(network: nn.Module, *, channels_last: bool = True) -> nn.Module | None:
         return None
 
 
+def reduced(network: nn.Module) -> nn.Module:
+    """A copy whose convolutions and linear maps hold the bfloat16 that autocast would make of their weights in every
+    pass. Weights that autocast leaves alone, such as float64, stay."""
+    lighter = copy.deepcopy(network)
+    for module in lighter.modules():
+        if isinstance(module, LINEAR) and module.weight.dtype == torch.float32:
+            module.to(torch.bfloat16)
+    return lighter
+
+
 def overwrite(traced: fx.GraphModule) -> fx.GraphModule:
     """The same network with every ReLU in place whose input is a convolution, a linear map or a sum, and only its."""
     modules = dict(traced.named_modules())
