@@ -31,9 +31,9 @@ TRAINED = ("auto-encoder", "glow", "glow-png", "ccu", "sal-agg", "sal-agg+mls") 
 EPS = {"linf": 0.03, "l2": 0.3, "l1": 1.0}
 
 
-def images(n, *, channels=3, seed=2, dtype=torch.float32, device=DEVICE):
+def images(n, *, channels=3, size=32, seed=2, dtype=torch.float32, device=DEVICE):
     draw = torch.Generator().manual_seed(seed)
-    return torch.rand(n, channels, 32, 32, generator=draw, dtype=torch.float64).to(device, dtype)
+    return torch.rand(n, channels, size, size, generator=draw, dtype=torch.float64).to(device, dtype)
 
 
 def network(channels=3, *, name="", dtype=torch.float32, seed=0):
@@ -58,7 +58,8 @@ def short(threat, most=40):
         return threat
     if isinstance(threat, Suite):
         members = [short(m, most) for m in threat.members]
-        own = {"name": f"short-{threat.name}", "members": tuple(members), "queries": threat.queries and 4 * most}
+        enough = max(4 * most, *[member.queries for member in members])
+        own = {"name": f"short-{threat.name}", "members": tuple(members), "queries": threat.queries and enough}
         return threat.model_copy(update=own)
     each = most * threat.restarts * (threat.draws or 1)
     return threat.model_copy(update={"name": f"short-{threat.name}", "queries": min(threat.queries, each)})
@@ -72,9 +73,9 @@ def limits(**fields):
     return ThreatModel(**(values | fields))
 
 
-def evaluated(detector, threats, *, device=DEVICE, n=6, **options):
-    id, x = images(n, seed=3, device=device) / 2, images(n, seed=4, device=device)
-    targets = images(n, seed=5, device=device) / 2
+def evaluated(detector, threats, *, device=DEVICE, n=6, size=32, **options):
+    id, x, targets = [images(n, size=size, seed=seed, device=device) for seed in (3, 4, 5)]
+    id, targets = id / 2, targets / 2
     return oa.evaluate(detector, id=id, ood={"x": x}, threats=threats, targets=targets, seed=0, **options)
 
 
@@ -111,10 +112,11 @@ def test_a_classifier_around_a_network_that_is_there_already():
 @pytest.mark.parametrize("name", presets())
 def test_threat_models_end_where_they_end_on_the_cpu(name):
     threat = short(read_threat(name))
-    ends = []
+    ends, size = [], 64 if name == "patch-60" else 32
     for device in ("cpu", DEVICE):
-        starts = {which: images(6, seed=6, device=device) for which in ("noise", "colour-spiral", "id")}
-        ends.append(evaluated(energy(device), [threat], device=device, starts=starts).results)
+        own = {"size": size, "device": device}
+        starts = {which: images(6, seed=6, **own) for which in ("noise", "colour-spiral", "id")}
+        ends.append(evaluated(energy(device), [threat], starts=starts, **own).results)
     for on_cpu, on_gpu in zip(*ends, strict=True):
         assert on_gpu.clean.auroc == on_cpu.clean.auroc
         assert on_gpu.attacked.auroc == pytest.approx(on_cpu.attacked.auroc, abs=0.15)  # of 36 pairs
