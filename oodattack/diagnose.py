@@ -10,6 +10,7 @@ from typing import Literal, NamedTuple
 Verdict = Literal["broken", "holds", "inconclusive"]
 
 LEFT = 0.75  # share of the clean advantage over chance, or of rejected OOD inputs, below which a detector is broken
+TURNED = 0.4  # clean AUROC; of 20 images a side a score that knows nothing has less one time in seven
 ZERO_GRADIENTS = 0.1  # share of queries: one step in ten that went nowhere
 STUCK = 0.5  # share of rows on which nothing beat the clean input
 RISING = 0.75  # share of rows that a working search improves; the rest may start at a corner that is already best
@@ -207,7 +208,7 @@ def verdict(clean: float, attacked: float, found: Indicators) -> tuple[Verdict, 
     if found.id_against_id:
         return "inconclusive", "it starts from ID images, which a score is not asked to tell from ID images"
     if clean <= 0.5:
-        turned = "; a higher score must mean more OOD: is its sign turned?" if clean < 0.5 else ""
+        turned = "; a higher score must mean more OOD: is its sign turned?" if clean < TURNED else ""
         return "broken", f"no better than chance before any attack (AUROC {clean:.3f}){turned}"
     if attacked <= least(clean):
         return "broken", f"AUROC {clean:.3f} fell to {attacked:.3f}" + "".join(f"; {why}" for why in _unsteady(found))

@@ -30,8 +30,8 @@ def test_verdict_by_hand(clean, attacked, expected):
 
 
 def test_below_chance_asks_for_the_sign():
-    assert verdict(0.49, 0.4, FINE)[1].endswith("(AUROC 0.490); a higher score must mean more OOD: is its sign turned?")
-    assert verdict(0.5, 0.4, FINE)[1] == "no better than chance before any attack (AUROC 0.500)"
+    assert verdict(0.39, 0.3, FINE)[1].endswith("(AUROC 0.390); a higher score must mean more OOD: is its sign turned?")
+    assert verdict(0.49, 0.4, FINE)[1] == "no better than chance before any attack (AUROC 0.490)"
 
 
 WRONG = {
