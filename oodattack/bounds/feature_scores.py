@@ -6,7 +6,7 @@ from torch import Tensor
 from oodattack.bounds.backward import linear_bounds
 from oodattack.bounds.ball import Interval
 from oodattack.bounds.reach import Reach
-from oodattack.detectors.knn import kth_neighbour
+from oodattack.detectors.knn import neighbours
 from oodattack.detectors.mahalanobis import Gaussians
 
 SHORTEST = 1e-12  # length below which `normalize` does not make a vector longer
@@ -76,7 +76,7 @@ def knn_bounds(found: Reach, bank: Tensor, k: int) -> Interval:
     by_plane = (along / longest.where(along > 0, shortest).clamp(min=SHORTEST)).clamp(min=-1)  # <z', u> may be negative
     turned = (2 - 2 * by_radius.maximum(by_plane).clamp(max=1)).sqrt()  # ||u' - u||
     u = z / length.clamp(min=SHORTEST)[:, None]
-    near = torch.linalg.vector_norm(u - bank[kth_neighbour(u, bank, k)], dim=1)
+    near = torch.linalg.vector_norm(u - bank[neighbours(u, bank, k)[:, -1]], dim=1)
     rows = _each_row(box, shortest.clamp(min=SHORTEST), longest, bank, k)
     low = (near - turned).clamp(min=0).square().maximum(rows.lower)
     high = (near + turned).square().minimum(rows.upper)

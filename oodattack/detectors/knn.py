@@ -3,17 +3,19 @@ Neighbors", ICML 2022, arXiv:2204.06507."""
 
 import torch
 from torch import Tensor
-from torch.nn.functional import normalize
+from torch.nn.functional import embedding_bag, normalize
 
 from oodattack.classifier import Classifier
+from oodattack.detector import Surrogate
 from oodattack.detectors.batches import BATCH_SIZE, Images, over_batches
 from oodattack.detectors.net import OnNetwork, check_net
 
 CHUNK = 16384  # rows of the bank compared at once: B times as many similarities are held
 
 
-def kth_neighbour(z: Tensor, bank: Tensor, k: int) -> Tensor:
-    """Rows of the bank that hold the k-th nearest neighbour of each z, shape (B,). Ties are broken arbitrarily.
+def neighbours(z: Tensor, bank: Tensor, k: int) -> Tensor:
+    """Rows of the bank that hold the k nearest neighbours of each z, the nearest first, shape (B, k). Ties are broken
+    arbitrarily.
 
     The largest inner products of unit vectors are the smallest distances. The bank is gone through in chunks.
 
@@ -29,7 +31,7 @@ def kth_neighbour(z: Tensor, bank: Tensor, k: int) -> Tensor:
             new = torch.arange(start, start + near.shape[1] - best.shape[1], device=z.device).expand(len(z), -1)
             best, places = near.topk(min(k, near.shape[1]), dim=1)
             rows = torch.cat([rows, new], dim=1).gather(1, places)
-    return rows[:, -1]
+    return rows
 
 
 def knn(z: Tensor, bank: Tensor, k: int) -> Tensor:
@@ -47,7 +49,17 @@ def knn(z: Tensor, bank: Tensor, k: int) -> Tensor:
         OOD scores, shape (B,), in [0, 4].
     """
     bank = bank.to(z)
-    return (z - bank[kth_neighbour(z, bank, k)]).square().sum(dim=1)
+    return (z - bank[neighbours(z, bank, k)[:, -1]]).square().sum(dim=1)
+
+
+def mean_distance(z: Tensor, bank: Tensor, k: int) -> Tensor:
+    """Mean of ||z - z_(i)||^2 over the k nearest rows of the bank, which is 2 - 2 <z, mean of them> for unit vectors.
+
+    The k-th neighbour changes every few steps of a search and takes the gradient along; the mean of k of them hardly
+    turns. Arguments as `knn`.
+    """
+    bank = bank.to(z)
+    return 2 - 2 * (z * embedding_bag(neighbours(z, bank, k), bank, mode="mean")).sum(dim=1)
 
 
 class KNN(OnNetwork):
@@ -57,9 +69,13 @@ class KNN(OnNetwork):
         net: classifier.
         bank: normalised features of training images, shape (N, D).
         k: which neighbour, in 1..N.
+        classes: what the network takes each image of the bank for, shape (N,), >= 0; None where that is not known.
+
+    The surrogate is the mean distance to the k nearest ones. `class_scores` is minus that within each class of the
+    bank, so that a search can make for one class after another.
 
     Raises:
-        ValueError: a bank that is no matrix of unit vectors, or k out of range.
+        ValueError: a bank that is no matrix of unit vectors, classes that are not one a row, or k out of range.
 
     Differs from the paper: its distance is not squared (the same order) and ID high. Squares have a bounded derivative
     where a distance is zero. Differs from the authors' code: exact search in torch instead of faiss.
@@ -67,8 +83,9 @@ class KNN(OnNetwork):
 
     name = "knn"
     bank: Tensor
+    classes: Tensor | None
 
-    def __init__(self, net: Classifier, bank: Tensor, *, k: int) -> None:
+    def __init__(self, net: Classifier, bank: Tensor, *, k: int, classes: Tensor | None = None) -> None:
         super().__init__(net, "features")
         lengths = bank.norm(dim=1) if bank.ndim == 2 else bank.new_empty(0)
         if not len(lengths) or not ((lengths - 1).abs() < 1e-3).all():
@@ -77,8 +94,18 @@ class KNN(OnNetwork):
             raise ValueError(f"`bank` must hold rows of length 1, got {found}. Normalise it, or use `fit_knn`.")
         if not 1 <= k <= len(bank):
             raise ValueError(f"`k` must be in 1..{len(bank)}, the rows of the bank, got {k}. Lower it, or add images.")
+        if classes is not None and classes.shape != bank.shape[:1]:
+            raise ValueError(
+                f"`classes` must be one a row of the bank, shape ({len(bank)},), got {tuple(classes.shape)}. "
+                "Take the predictions for its images."
+            )
         self.k = k
         self.register_buffer("bank", bank)
+        self.register_buffer("classes", classes)
+        if k > 1:
+            self.surrogate = Surrogate(f"mean distance to the {k} nearest", self.mean_distance)
+        if classes is not None:
+            self.class_scores = self._class_scores
 
     def latent(self, x: Tensor) -> Tensor:
         """Normalised features, shape (B, D): unit vectors, whose distances bound those of the scores' square roots."""
@@ -87,6 +114,16 @@ class KNN(OnNetwork):
     def forward(self, x: Tensor) -> Tensor:
         """OOD scores, shape (B,), in [0, 4]."""
         return knn(self.latent(x), self.bank, self.k)
+
+    def mean_distance(self, x: Tensor) -> Tensor:
+        """The surrogate, shape (B,), in [0, 4]; see the function of that name."""
+        return mean_distance(self.latent(x), self.bank, self.k)
+
+    def _class_scores(self, x: Tensor) -> Tensor:
+        """Minus the mean distance to the k nearest rows of each class that the bank has, shape (B, K)."""
+        assert self.classes is not None
+        z, parts = self.latent(x), [self.bank[self.classes == c] for c in self.classes.unique()]
+        return -torch.stack([mean_distance(z, part, min(self.k, len(part))) for part in parts], dim=1)
 
 
 def fit_knn(
@@ -115,14 +152,21 @@ def fit_knn(
 
     Differs from the paper: the default k of small banks is ours.
     """
-    check_net(net, "features")
+    check_net(net, "features", "run")
     if not 0 < share <= 1:
         raise ValueError(f"`share` must be in (0, 1], got {share}. Give a share, not per cent.")
     if share < 1 and seed is None:
         raise ValueError(f"`seed` must be given to draw a share of {share}, got None. Choose a number.")
-    bank = over_batches(lambda rows: normalize(net.features(rows), dim=1), x, net=net, batch_size=batch_size)
-    bank = bank[bank.norm(dim=1) > 0.5]
+
+    def seen(rows: Tensor) -> Tensor:  # direction and predicted class, of one pass
+        found = net.run(rows)
+        predicted = found.logits.argmax(dim=1, keepdim=True).to(torch.promote_types(rows.dtype, torch.float32))
+        return torch.cat([normalize(found.features, dim=1), predicted], dim=1)
+
+    kept = over_batches(seen, x, net=net, batch_size=batch_size)
+    kept = kept[kept[:, :-1].norm(dim=1) > 0.5]
     if seed is not None and share < 1:
-        drawn = torch.randperm(len(bank), generator=torch.Generator().manual_seed(seed))
-        bank = bank[drawn[: max(1, round(share * len(bank)))].to(bank.device)]
-    return KNN(net, bank, k=min(50, -(-len(bank) // 10)) if k is None else k)
+        drawn = torch.randperm(len(kept), generator=torch.Generator().manual_seed(seed))
+        kept = kept[drawn[: max(1, round(share * len(kept)))].to(kept.device)]
+    bank, classes = kept[:, :-1].contiguous(), kept[:, -1].long()
+    return KNN(net, bank, k=min(50, -(-len(bank) // 10)) if k is None else k, classes=classes)

@@ -8,7 +8,7 @@ from torch import nn
 
 import oodattack.detectors.knn as module
 from oodattack.classifier import Classifier
-from oodattack.detectors.knn import KNN, fit_knn, knn, kth_neighbour
+from oodattack.detectors.knn import KNN, fit_knn, knn, mean_distance, neighbours
 
 pytestmark = pytest.mark.usefixtures("any_pixels")
 
@@ -50,7 +50,8 @@ def test_chunks_do_not_matter(chunk, monkeypatch):
     distances = (z[:, None] - bank).square().sum(2).sort(dim=1)
     for k in (1, 5, 20):
         torch.testing.assert_close(knn(z, bank, k), distances.values[:, k - 1])
-        assert torch.equal(kth_neighbour(z, bank, k), distances.indices[:, k - 1])
+        assert torch.equal(neighbours(z, bank, k), distances.indices[:, :k])
+        torch.testing.assert_close(mean_distance(z, bank, k), distances.values[:, :k].mean(dim=1))
 
 
 def test_small_distances_are_precise_in_float32():
@@ -71,6 +72,31 @@ def test_a_training_image_is_its_own_neighbour_with_a_finite_gradient():
 def test_derivative_holds_the_neighbour():
     bank = directions(20, seed=1)
     assert torch.autograd.gradcheck(lambda z: knn(z, bank, 3), directions(4).requires_grad_())
+
+
+def test_mean_distance_follows_all_neighbours():
+    bank = directions(20, seed=1)
+    assert torch.autograd.gradcheck(lambda z: mean_distance(z, bank, 3), directions(4).requires_grad_())
+
+
+def test_surrogate_and_class_scores_by_hand():
+    # u = (0.8, 0.6); squared distances 0.4 to (1, 0), 0.8 to (0, 1), 0.08 to (0.6, 0.8)
+    bank, x = double([1, 0], [0, 1], [0.6, 0.8]), double(0.4, 0.3).view(1, 2, 1, 1)
+    detector = KNN(flat(), bank, k=2, classes=torch.tensor([3, 0, 3]))
+    assert detector.surrogate.score(x).item() == pytest.approx(0.24)  # of the nearest two
+    torch.testing.assert_close(detector.class_scores(x), double([-0.8, -0.24]))  # class 0 has one, class 3 has both
+    assert not hasattr(KNN(flat(), bank, k=1), "surrogate")  # the score itself
+    assert not hasattr(KNN(flat(), bank, k=2), "class_scores")
+
+
+def test_classes_are_the_networks_predictions():
+    net, x = flat(), torch.rand(40, 2, 1, 1, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    with torch.no_grad():
+        net.network.head.weight.copy_(torch.eye(2))
+        net.network.head.bias.zero_()
+    some = fit_knn(net, x, share=0.5, seed=3)
+    assert len(some.classes) == 20 and torch.equal(some.classes, some.bank.argmax(dim=1))
+    assert set(some.classes.tolist()) == {0, 1}
 
 
 def test_root_of_the_score_moves_no_further_than_the_latent():
@@ -109,6 +135,8 @@ def test_refuses_what_does_not_fit():
         fit_knn(net, x, share=50, seed=0)
     with pytest.raises(ValueError, match=r"`seed` must be given to draw a share of 0.5"):
         fit_knn(net, x, share=0.5)
+    with pytest.raises(ValueError, match=r"`classes` must be one a row of the bank, shape \(2,\), got \(1,\)"):
+        KNN(net, double([1, 0], [0, 1]), k=1, classes=torch.tensor([0]))
     with pytest.raises(ValueError, match=r"`bank` must hold rows of length 1, got \(1, 2\), 5 to 5 long"):
         KNN(net, double([3, 4]), k=1)
     with pytest.raises(ValueError, match=r"`bank` must hold rows of length 1, got \(2, 2\), 0 to 1 long"):
