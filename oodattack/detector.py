@@ -58,9 +58,11 @@ def check_detector(detector: Detector, name: str) -> None:
         of = detector.__name__
         raise ValueError(f"detector {name!r} must be an object, got the class {of}. Make one of it: {of}(...).")
     if not callable(detector):
+        remedy = "Write a function; for several, a dict of them by name."
+        if callable(getattr(detector, "postprocess", None)):
+            remedy = "Write oodattack.adapters.openood(it, network)."
         raise ValueError(
-            f"detector {name!r} must be callable, images -> scores, got a {type(detector).__name__}. "
-            "Write a function; for several, a dict of them by name."
+            f"detector {name!r} must be callable, images -> scores, got a {type(detector).__name__}. {remedy}"
         )
     try:
         hash(detector)

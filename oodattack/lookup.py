@@ -53,7 +53,10 @@ def user_callable(source: str) -> Callable[..., Any]:
         raise ValueError(f"`{source}` must name something in {module_name}, got no such name. {remedy}")
     found = getattr(module, attribute)
     if not callable(found):
-        raise ValueError(f"`{source}` must be callable, got {type(found).__name__}. Wrap it in a function.")
+        remedy = "Wrap it in a function."
+        if callable(getattr(found, "postprocess", None)):
+            remedy = "Name what oodattack.adapters.openood(it, network) returns."
+        raise ValueError(f"`{source}` must be callable, got {type(found).__name__}. {remedy}")
     return found  # type: ignore[no-any-return]
 
 

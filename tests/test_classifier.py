@@ -1,5 +1,6 @@
 import math
 from collections import OrderedDict
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -7,7 +8,7 @@ import torch
 from torch import nn
 
 import oodattack as oa
-from oodattack.classifier import Classifier, channel_mean
+from oodattack.classifier import Classifier, channel_mean, searching
 from oodattack.models.small import SmallResNet
 
 
@@ -126,6 +127,15 @@ def test_only_logits_of_two_dimensions_are_accepted():
     ):
         with pytest.raises(ValueError, match=rf"the network must return logits of shape \(B, K\), got {found}"):
             Classifier(ends(last), head="fc")(images(3, 1, 2, 2))
+
+
+def test_logits_may_be_an_attribute_of_what_the_network_returns():
+    net, x = Classifier(ends(lambda m, z: SimpleNamespace(logits=m.fc(z), loss=None)), head="fc"), images(3, 1, 2, 2)
+    plain = Classifier(ends(lambda m, z: m.fc(z)), head="fc")
+    plain.load_state_dict(net.state_dict())
+    assert torch.equal(net(x), plain(x)) and torch.equal(net.run(x).features, plain.run(x).features)
+    with searching(object()):
+        torch.testing.assert_close(net.logits(x), plain(x))
 
 
 @pytest.mark.parametrize("layer", [nn.Conv2d(1, 2, 2), nn.Sequential(nn.Flatten(), nn.Linear(4, 2)), nn.BatchNorm2d(1)])

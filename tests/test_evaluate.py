@@ -696,6 +696,22 @@ WRONG = {
     "no threat": ({"threats": []}, "must name at least one each, got no threats. Add it"),
     "no detector": ({"detector": {}}, "must name at least one each, got no detector. Add it"),
     "list of detectors": ({"detector": [brightness]}, "'list' must be callable, images -> scores, got a list. Write"),
+    "postprocessor": (
+        {"detector": SimpleNamespace(postprocess=brightness)},
+        r"must be callable, .*, got a SimpleNamespace. Write oodattack.adapters.openood\(it, network\)",
+    ),
+    "score and more": (
+        {"detector": lambda x: (brightness(x), x)},
+        r"one score a row, shape \(12,\), got tuple. Return the one entry that is the score",
+    ),
+    "scores by name": (
+        {"detector": lambda x: {"energy": brightness(x)}},
+        r"one score a row, shape \(12,\), got dict. Return the one value that is the score",
+    ),
+    "network of transformers": (
+        {"detector": lambda x: SimpleNamespace(logits=x.flatten(1))},
+        r"got SimpleNamespace. Score its `.logits`, as detectors.Energy\(Classifier\(network\)\) does",
+    ),
     "class": ({"detector": Training}, "must be an object, got the class Training. Make one of it"),
     "lazy": ({"detector": torch.nn.LazyLinear(1).eval()}, "must have all its weights, got 'weight' without a shape"),
     "threat": ({"threats": ["linf"]}, "`threat` must be one of .*, got 'linf'"),

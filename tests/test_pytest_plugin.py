@@ -196,6 +196,11 @@ def test_a_detector_can_pass_whatever_side_is_attacked(robust, images, aim):
     assert list(report.spec.threats) == ["weak", "sanity-full-box-both"]
 
 
+def test_threats_may_come_in_any_order(robust, images):
+    report = robust(threat={"linf-8-255": QUICK}.values(), ood=images[1] * 0.2 + 0.8, min_auroc=0.0)
+    assert list(report.spec.threats) == [QUICK.name, "sanity-full-box"]
+
+
 def test_a_whole_box_of_another_name_is_one(robust, images):
     box = ThreatModel(**(QUICK.model_dump() | {"name": "my-box", "eps": 1.0, "queries": 50}))
     weak = ThreatModel(**(QUICK.model_dump() | {"name": "weak", "eps": 1e-3}))

@@ -77,6 +77,9 @@ def openood(
     Raises:
         ValueError: something else, a network in training mode, or mean/std that do not go together.
     """
+    if isinstance(postprocessor, type):
+        made = postprocessor.__name__
+        raise ValueError(f"`postprocessor` must be an object, got the class {made}. Make one of it: {made}(...).")
     if not callable(getattr(postprocessor, "postprocess", None)):
         kind = type(postprocessor).__name__
         raise ValueError(f"`postprocessor` must have a method `postprocess`, got {kind}. Give one of OpenOOD's.")

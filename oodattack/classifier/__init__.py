@@ -45,7 +45,8 @@ class Classifier(nn.Module):
     A look inside needs hooks, which compiled code does not see: what `torch.compile` made is run as it was written.
 
     Args:
-        network: maps normalised images (B, C, H, W) to logits (B, K). Its mode (train or eval) is left as it is.
+        network: maps normalised images (B, C, H, W) to logits (B, K), or to an object with them as `.logits`, as those
+            of transformers do. Its mode (train or eval) is left as it is.
         mean: subtracted per channel, in [0, 1] units; None for no normalisation.
         std: divides per channel, > 0; None for no normalisation.
         head: name of the module whose input is the penultimate features. Default: the last `nn.Linear`.
@@ -92,7 +93,7 @@ class Classifier(nn.Module):
         """
         try:
             with torch.compiler.set_stance("force_eager") if self.compiled else nullcontext():
-                logits = self.network(self.normalised(x))
+                found = self.network(self.normalised(x))
         except RuntimeError as error:
             own = next((p.dtype for p in self.network.parameters() if p.is_floating_point()), x.dtype)
             if own == x.dtype or "type" not in str(error):
@@ -100,10 +101,11 @@ class Classifier(nn.Module):
             raise ValueError(
                 f"images must have the precision of the network, {own}, got {x.dtype}. Convert one of them."
             ) from error
+        logits = found if isinstance(found, Tensor) else getattr(found, "logits", found)
         if not isinstance(logits, Tensor) or logits.ndim != 2:
-            found = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
+            got = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
             raise ValueError(
-                f"the network must return logits of shape (B, K), got {found}. Wrap it in a module that does."
+                f"the network must return logits of shape (B, K), got {got}. Wrap it in a module that does."
             )
         return logits
 

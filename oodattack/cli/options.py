@@ -37,7 +37,7 @@ protocol = click.option(
     metavar="NAME",
     shell_complete=names("protocols"),
     help="What is done to the images before a network sees them, see `oodattack list protocols`.  [default: they are "
-    "brought to the format of the ID images]",
+    "brought to the format of the ID images, but for arrays and user code, which keep theirs]",
 )
 id_ = partial(
     click.option, "--id", "id_", default="digits", show_default=True, metavar="NAME", shell_complete=names("datasets")

@@ -1,5 +1,7 @@
 """Scoring: what the untouched detector says of any images."""
 
+from collections.abc import Mapping
+
 import torch
 from torch import Tensor
 
@@ -78,4 +80,12 @@ def _scores_of(part: object) -> str:
     """What to do with something that is no vector of scores."""
     if isinstance(part, Tensor) and part.ndim == 2 and part.shape[1] > 1:
         return "If these are logits, score them, as detectors.Energy(Classifier(network)) does."
-    return "Return a flat tensor." if isinstance(part, Tensor) else "Return a flat tensor, torch.as_tensor(scores)."
+    if isinstance(part, Tensor):
+        return "Return a flat tensor."
+    if isinstance(getattr(part, "logits", None), Tensor):
+        return "Score its `.logits`, as detectors.Energy(Classifier(network)) does."
+    if isinstance(part, (tuple, list)) and any(isinstance(entry, Tensor) for entry in part):
+        return "Return the one entry that is the score."
+    if isinstance(part, Mapping):
+        return "Return the one value that is the score."
+    return "Return a flat tensor, torch.as_tensor(scores)."

@@ -1,7 +1,7 @@
 """Attack a detector and judge it: against a least AUROC, or against a baseline. What the pytest fixture does."""
 
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -49,7 +49,7 @@ class Judged(NamedTuple):
 def judged(
     detector: Detector | Mapping[str, Detector],
     *,
-    threat: str | Path | Threat | Sequence[str | Path | Threat],
+    threat: str | Path | Threat | Iterable[str | Path | Threat],
     id: Pictures,
     ood: Pictures | Mapping[str, Pictures],
     seed: int,
@@ -70,7 +70,7 @@ def judged(
     Raises:
         ValueError: as `evaluate`; a data set that cannot be loaded.
     """
-    one = isinstance(threat, str | Path) or not isinstance(threat, Sequence)
+    one = isinstance(threat, str | Path | ThreatModel | Suite | Sweep) or not isinstance(threat, Iterable)
     threats: list[Any] = [threat] if one else list(threat)  # type: ignore[arg-type]
     x_id = pictures(id, seed, None)
     sets = ood if isinstance(ood, Mapping) else {ood if isinstance(ood, str) else "ood": ood}

@@ -327,6 +327,7 @@ def test_wrong_answers(answer, message):
     ("arguments", "message"),
     [
         ({"postprocessor": object()}, "`postprocessor` must have a method `postprocess`, got object"),
+        ({"postprocessor": Broken}, r"must be an object, got the class Broken. Make one of it: Broken\(...\)"),
         ({"net": object()}, "`net` must be a network, got object"),
         ({"mean": [0.5]}, "`mean` and `std` must have one number a channel each"),
         ({"mean": [0.5], "std": [0.0]}, "`std` must be > 0"),
