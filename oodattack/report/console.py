@@ -13,6 +13,8 @@ if TYPE_CHECKING:
 MARK = {"broken": "[red]✗[/]", "holds": "[green]✓[/]", "inconclusive": "[yellow]?[/]"}
 PLAIN = str.maketrans("✗✓", "x+")  # for encodings without these signs
 TIED = 0.5  # share of pairs of images: honest scores of classes or votes tie on a few
+FEW = 10  # images a side: of fewer, AUROC moves in steps of a hundredth and more
+ROUNDING = 0.05  # AUROC
 WIDE = 100  # columns below which intervals are left out
 T = TypeVar("T")
 
@@ -122,6 +124,37 @@ def unsteady(report: Report) -> Iterable[str]:
             yield escape(f"{', '.join(names)}: {why}. Is a network in training mode?")
 
 
+def few(report: Report) -> Iterable[str]:
+    """Sets of so few images that neither AUROC nor its interval says much."""
+    from rich.markup import escape
+
+    sizes = {report.spec.id.name: r.clean.n_id for r in report.results} | {r.ood: r.clean.n_ood for r in report.results}
+    for which, n in sizes.items():
+        if n < FEW:
+            many = "1 image says" if n == 1 else f"{n} images say"
+            yield escape(f"Warning: {many} little of {which}, verdicts and intervals included. Take {FEW} at least.")
+
+
+def moved(report: Report) -> Iterable[str]:
+    """Threats that leave the OOD images alone, or do not stop at them."""
+    from rich.markup import escape
+
+    moves = {"raise": "raises ID images, and leaves OOD images as they are", "both": "moves images of both sides"}
+    sides = ((moves[r.direction], r.threat) for r in report.results if r.direction in moves)
+    for words, names in together(sides).items():
+        yield escape(f"{names}: {words}.")
+
+
+def rounded(report: Report) -> Iterable[str]:
+    """Attacked AUROCs that are others once the images are rounded to 8 bits, as a file would hold them."""
+    from rich.markup import escape
+
+    for r in report.results:
+        if abs(r.attacked_8bit.auroc - r.attacked.auroc) >= ROUNDING:
+            left = f"{r.attacked.auroc:.3f} is left, of the same images rounded to 8 bits {r.attacked_8bit.auroc:.3f}"
+            yield escape(f"{r.name} under {r.threat} on {r.ood}: {left}.")
+
+
 def tied(report: Report) -> Iterable[str]:
     """Detectors that score images of both kinds alike before any attack, whose AUROC says little."""
     from rich.markup import escape
@@ -141,8 +174,11 @@ def notes(report: Report) -> Iterable[str]:
 
     told = [r for r in report.results if r.clean.auroc <= 0.5 and r.verdict != "inconclusive"]
     yield from dict.fromkeys(escape(f"{r.name} on {r.ood}: {r.reason}") for r in told)
+    yield from few(report)
     yield from tied(report)
     yield from unsteady(report)
+    yield from moved(report)
+    yield from rounded(report)
     for surrogate, names in together((r.surrogate, r.name) for r in report.results if r.surrogate).items():
         agree = agreement(report, surrogate)
         yield escape(f"{names}: attacked through its {surrogate}{agree}; scored by the detector.")

@@ -108,6 +108,48 @@ def test_scores_that_tie_are_named_once_a_set(report):
     assert tying(0.49) == []
 
 
+def said(report, words, **changes):
+    """The notes with these words of the first result, changed."""
+    result = report.results[0].model_copy(update=changes)
+    return [note for note in notes(report.model_copy(update={"results": [result]})) if words in note]
+
+
+def test_few_images_are_a_warning(report):
+    clean = report.results[0].clean
+    one = said(report, "Warning", clean=clean.model_copy(update={"n_id": 1, "n_ood": 9}))
+    assert one == [
+        "Warning: 1 image says little of id, verdicts and intervals included. Take 10 at least.",
+        f"Warning: 9 images say little of {report.results[0].ood}, verdicts and intervals included. Take 10 at least.",
+    ]
+    assert said(report, "Warning", clean=clean.model_copy(update={"n_id": 10, "n_ood": 10})) == []
+
+
+@pytest.mark.parametrize(
+    ("direction", "expected"),
+    [
+        ("raise", ["t: raises ID images, and leaves OOD images as they are."]),
+        ("both", ["t: moves images of both sides."]),
+    ]
+    + [("hide", []), ("match", [])],
+)
+def test_which_images_a_threat_moves_is_said_where_it_is_not_the_ood_ones_alone(report, direction, expected):
+    assert said(report, "images", direction=direction, threat="t", clean=clean_of_many(report)) == expected
+
+
+@pytest.mark.parametrize(("rounded", "told"), [(0.45, True), (0.15, True), (0.34, False), (0.26, False)])
+def test_what_rounding_to_8_bits_changes_is_said(report, rounded, told):
+    result = report.results[0]
+    attacked = result.attacked.model_copy(update={"auroc": 0.3})
+    in_8_bits = result.attacked.model_copy(update={"auroc": rounded})
+    expected = f"{result.name} under {result.threat} on {result.ood}: 0.300 is left, of the same images rounded to "
+    found = said(report, "8 bits", attacked=attacked, attacked_8bit=in_8_bits)
+    assert found == ([f"{expected}8 bits {rounded:.3f}."] if told else [])
+
+
+def clean_of_many(report):
+    return report.results[0].clean.model_copy(update={"n_id": 10, "n_ood": 10})
+
+
 @pytest.mark.parametrize(
     ("field", "why"), [("row_independent", "depends on its batch"), ("repeatable", "changes from call to call")]
 )
