@@ -128,8 +128,8 @@ def few(report: Report) -> Iterable[str]:
     """Sets of so few images that neither AUROC nor its interval says much."""
     from rich.markup import escape
 
-    sizes = {report.spec.id.name: r.clean.n_id for r in report.results} | {r.ood: r.clean.n_ood for r in report.results}
-    for which, n in sizes.items():
+    ids = ((report.spec.id.name, r.clean.n_id) for r in report.results)
+    for which, n in dict.fromkeys([*ids, *((r.ood, r.clean.n_ood) for r in report.results)]):
         if n < FEW:
             many = "1 image says" if n == 1 else f"{n} images say"
             yield escape(f"Warning: {many} little of {which}, verdicts and intervals included. Take {FEW} at least.")
