@@ -1,23 +1,26 @@
 """Score, attack, verify, score again. The only place where detectors, data and attacks meet."""
 
-import re
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import get_args
 
 import torch
 from torch import Tensor
 
-from oodattack.adapters import adapted
 from oodattack.detector import Detector
 from oodattack.detectors.store import fingerprint
-from oodattack.evaluation.arguments import checked, distinct, each_read
+from oodattack.evaluation.arguments import (
+    by_name,
+    check_differentiable,
+    checked,
+    checked_precision,
+    distinct,
+    each_read,
+)
 from oodattack.evaluation.batch import Batch, automatic
 from oodattack.evaluation.check import check_named, checked_seed
 from oodattack.evaluation.keeper import Attacked, Keeper
 from oodattack.evaluation.outcome import to_8_bits
-from oodattack.evaluation.plan import is_blind
 from oodattack.evaluation.provenance import Provenance
 from oodattack.evaluation.run import Run
 from oodattack.evaluation.setup import Precision, Progress, Setup
@@ -25,7 +28,7 @@ from oodattack.full_precision import full_precision
 from oodattack.identity import sha256_of_networks, versions
 from oodattack.report import Report, Spec
 from oodattack.report.sheet import Shown
-from oodattack.threat import Threat, file_hash, limits_of, members_of
+from oodattack.threat import Threat, file_hash, limits_of
 
 __all__ = [
     "Attacked",
@@ -88,19 +91,12 @@ def evaluate(
             unknown threat, one that bears the name of a shipped one with other content, or none that applies.
         FloatingPointError: what a search follows, such as a surrogate, is not finite on the images that it starts from.
     """
-    seed = checked_seed(seed)
-    if precision not in get_args(Precision):
-        raise ValueError(
-            f"`precision` must be one of {', '.join(get_args(Precision))}, got {precision!r}. Pick one of them."
-        )
-    named = detector if isinstance(detector, Mapping) else {_name(detector): detector}
+    seed, precision = checked_seed(seed), checked_precision(precision)
     check_named("ood", "images", ood)
     check_named("starts", "images", starts or {})
-    check_named("detector", "detectors", named)
-    detectors: dict[str, Detector] = {name: adapted(d) for name, d in named.items()}
+    detectors = by_name(detector)
     read = distinct(each_read(threats))
-    if torch.is_inference_mode_enabled() and not all(is_blind(m) for t in read for m in members_of(t)):
-        raise ValueError("`evaluate` must be able to differentiate, got torch.inference_mode(). Call it outside.")
+    check_differentiable(read)
     id, targets = checked(detectors, read, id, ood, targets)
     batch = automatic(next(iter(detectors.values())), id) if batch_size is None else Batch(batch_size)
     setup = Setup(
@@ -120,6 +116,15 @@ def evaluate(
     with torch.random.fork_rng(devices=[id.device] if id.device.type == "cuda" else []):
         torch.manual_seed(seed)  # for detectors that use random numbers of their own, and other libraries' attacks
         run.all(read)
+    return report_of(run, read, provenance or Provenance())
+
+
+def report_of(run: Run, threats: Sequence[Threat], known: Provenance) -> Report:
+    """The report of a run that is over.
+
+    Raises:
+        ValueError: no threat applied to any detector, so there is nothing to report.
+    """
     if not run.results:
         no = run.searches.skipped[0]
         why = f"{no.threat} on {no.detector}: {no.reason}"
@@ -127,7 +132,7 @@ def evaluate(
     return Report(
         schema=1,
         created=datetime.now(UTC).isoformat(timespec="seconds"),
-        spec=spec_of(setup, read, provenance or Provenance()),
+        spec=spec_of(run.setup, threats, known),
         versions=versions(),
         results=run.results,
         skipped=run.searches.skipped,
@@ -159,12 +164,3 @@ def spec_of(setup: Setup, threats: Sequence[Threat], known: Provenance) -> Spec:
         threats={t.name: file_hash(t) for t in threats},
         overlaps=known.overlaps({"id": id, **({} if targets is None else {"targets": targets}), **ood}),
     )
-
-
-def _name(detector: Detector) -> str:
-    """A built-in detector's own name; for others, that of their class or function with hyphens."""
-    if isinstance(own := getattr(detector, "name", None), str):
-        return own
-    kind = getattr(detector, "__name__", type(detector).__name__)
-    words = re.findall(r"[A-Z]+(?![a-z])|[A-Z]?[a-z0-9]+", kind)
-    return "-".join(word.lower() for word in words) or "detector"

@@ -1,12 +1,18 @@
 """The arguments of `evaluate`, read and looked at before any work is done."""
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import get_args
 
+import torch
 from torch import Tensor
 
+from oodattack.adapters import adapted
 from oodattack.detector import Detector, check_detector
-from oodattack.evaluation.check import check_disjoint, check_images, exact_digests
+from oodattack.evaluation.check import check_disjoint, check_images, check_named, exact_digests
+from oodattack.evaluation.plan import is_blind
+from oodattack.evaluation.setup import Precision
 from oodattack.identity import sha256_of_networks
 from oodattack.threat import (
     Misfit,
@@ -23,6 +29,31 @@ from oodattack.threat import (
 )
 
 
+def by_name(detector: Detector | Mapping[str, Detector]) -> dict[str, Detector]:
+    """Detectors by name, those of other libraries adapted; one that comes alone is given a name."""
+    named = detector if isinstance(detector, Mapping) else {_name(detector): detector}
+    check_named("detector", "detectors", named)
+    return {name: adapted(d) for name, d in named.items()}
+
+
+def _name(detector: Detector) -> str:
+    """A built-in detector's own name; for others, that of their class or function with hyphens."""
+    if isinstance(own := getattr(detector, "name", None), str):
+        return own
+    kind = getattr(detector, "__name__", type(detector).__name__)
+    words = re.findall(r"[A-Z]+(?![a-z])|[A-Z]?[a-z0-9]+", kind)
+    return "-".join(word.lower() for word in words) or "detector"
+
+
+def checked_precision(precision: Precision) -> Precision:
+    """The precision untouched; ValueError for an unknown one."""
+    if precision not in get_args(Precision):
+        raise ValueError(
+            f"`precision` must be one of {', '.join(get_args(Precision))}, got {precision!r}. Pick one of them."
+        )
+    return precision
+
+
 def each_read(threats: str | Path | Threat | Sequence[str | Path | Threat]) -> list[Threat]:
     """Threats, or a single one, from their names and files; ValueError for anything else."""
     kinds = (str, Path, ThreatModel, Suite, Sweep)
@@ -30,6 +61,12 @@ def each_read(threats: str | Path | Threat | Sequence[str | Path | Threat]) -> l
     if not isinstance(several, Iterable) or not all(isinstance(t, kinds) for t in several):
         raise ValueError(f"`threats` must be names, paths or threat models, got {threats!r}. Name some.")
     return [own_name(read_threat(t) if isinstance(t, str | Path) else _given(t)) for t in several]
+
+
+def check_differentiable(threats: Sequence[Threat]) -> None:
+    """Raise ValueError if a threat needs gradients where PyTorch computes none."""
+    if torch.is_inference_mode_enabled() and not all(is_blind(m) for t in threats for m in members_of(t)):
+        raise ValueError("`evaluate` must be able to differentiate, got torch.inference_mode(). Call it outside.")
 
 
 def _given(threat: Threat) -> Threat:
@@ -56,7 +93,7 @@ def checked(
     ood: Mapping[str, Tensor],
     targets: Tensor | None,
 ) -> tuple[Tensor, Tensor | None]:
-    """ID images to evaluate and targets: those given, or every other ID image where a threat needs some.
+    """ID images to evaluate and targets, after a look at all that `evaluate` was given.
 
     Raises:
         ValueError: what `evaluate` was given does not fit together.
@@ -67,9 +104,7 @@ def checked(
             raise ValueError(f"`detector`, `ood` and `threats` must name at least one each, got no {what}. Add it.")
     check_images(id, "id", like=id)
     if targets is None and any(m.needs_targets for t in threats for m in members_of(t)):
-        if len(id) < 2:
-            raise ValueError("`id` must hold 2 images, one of them a target, got 1. Add some, or give `targets`.")
-        id, targets = id[0::2], id[1::2]
+        id, targets = split(id)
     mine = set(exact_digests(id))
     for name, x in [*([] if targets is None else [("targets", targets)]), *ood.items()]:
         check_images(x, name, like=id)
@@ -78,3 +113,10 @@ def checked(
         check_detector(d, name)
     sha256_of_networks(detectors)  # refuses two networks of one name, before any search
     return id, targets
+
+
+def split(id: Tensor) -> tuple[Tensor, Tensor]:
+    """Every other ID image to evaluate, and the ones between as targets."""
+    if len(id) < 2:
+        raise ValueError("`id` must hold 2 images, one of them a target, got 1. Add some, or give `targets`.")
+    return id[0::2], id[1::2]
