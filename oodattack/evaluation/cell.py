@@ -7,7 +7,7 @@ import torch
 from oodattack.attack import STOPPED
 from oodattack.diagnose import Indicators, verdict
 from oodattack.evaluation.floors import Floors
-from oodattack.evaluation.outcome import Clean, Outcome, Side, attacked_scores
+from oodattack.evaluation.outcome import Cell, Side
 from oodattack.evaluation.shortfall import shortfall
 from oodattack.evaluation.subject import Explained, Subject
 from oodattack.metrics import auroc
@@ -35,29 +35,21 @@ def to_a_target(threat: Threat) -> bool:
     return any(m.aim in ("match", "quantile") for m in members_of(threat))
 
 
-def follows_a_gradient(threat: Threat, outcome: Outcome) -> bool:
-    """Whether a search went down the gradient of the score, or of what stands in for it, as far as it could."""
-    return outcome.white_box and not to_a_target(threat)
+def follows_a_gradient(cell: Cell) -> bool:
+    """Whether its search went down the gradient of the score, or of what stands in for it, as far as it could."""
+    return cell.outcome.white_box and not to_a_target(cell.threat)
 
 
-def indicators(
-    threat: Threat,
-    outcome: Outcome,
-    ood_name: str,
-    floors: Floors,
-    subject: Subject,
-    checks: Checks,
-) -> Indicators:
+def indicators(cell: Cell, floors: Floors, subject: Subject, checks: Checks) -> Indicators:
     """How the search went on one OOD set, over all attacked rows.
 
     Args:
-        threat: what was searched for.
-        outcome: what came of it.
-        ood_name: of the OOD set.
+        cell: what was searched for, and what came of it.
         floors: what other searches of the run left.
         subject: the detector.
         checks: what the score was asked besides.
     """
+    threat, outcome = cell.threat, cell.outcome
     sides = outcome.sides
     queries = sum(int(side.queries.sum()) for side in sides)
     gradients = sum(int(side.gradients.sum()) for side in sides)
@@ -75,7 +67,7 @@ def indicators(
         full_box_auroc=floors.full_box,
         misled_share=checks.explained.misled_share,
         unexplained_share=checks.explained.unexplained_share,
-        gradient_trouble=subject.trouble[ood_name] if outcome.surrogate is None and outcome.white_box else None,
+        gradient_trouble=subject.trouble[cell.ood.name] if outcome.surrogate is None and outcome.white_box else None,
         rising_share=outcome.rising_share,
         unfinished_drop=outcome.unfinished_drop,
         unsettled_auroc=outcome.unsettled_auroc,
@@ -97,59 +89,43 @@ def indicators(
     )
 
 
-def denied_auroc(
-    threat: Threat, clean: Clean, outcome: Outcome, ood_name: str, subject: Subject, dims: int
-) -> float | None:
+def denied_auroc(cell: Cell, subject: Subject) -> float | None:
     """AUROC if all attacked scores went on by what the denied part r of their slope can do within the limits at most.
 
-    eps ||r||_1 <= eps sqrt(D) ||r||_2 in linf, eps ||r||_2 in l2. None for other norms, for searches that are not after
-    the score, and where nothing is known of r.
-
-    Args:
-        threat: what was searched for.
-        clean: scores before the attack.
-        outcome: what came of it.
-        ood_name: of the OOD set.
-        subject: the detector.
-        dims: D, numbers in an image.
+    eps ||r||_1 <= eps sqrt(D) ||r||_2 in linf, eps ||r||_2 in l2, where D is the number of values in an image. None for
+    other norms, for searches that are not after the score, and where nothing is known of r, see `Probe.denied`.
     """
-    limits, slope = limits_of(threat), subject.denied.get(ood_name)
-    plain = limits.aim in ON_A_SCORE and limits.norm in ("linf", "l2") and in_a_ball(threat)
-    if slope is None or not (plain and outcome.white_box):
+    limits, slope = limits_of(cell.threat), subject.denied.get(cell.ood.name)
+    plain = limits.aim in ON_A_SCORE and limits.norm in ("linf", "l2") and in_a_ball(cell.threat)
+    if slope is None or not (plain and cell.outcome.white_box):
         return None
-    far = limits.eps * slope * (dims**0.5 if limits.norm == "linf" else 1)
-    id_scores, ood_scores = (scores.double() for scores in attacked_scores(clean, outcome))
+    far = limits.eps * slope * (cell.ood.x[0].numel() ** 0.5 if limits.norm == "linf" else 1)
+    id_scores, ood_scores = (scores.double() for scores in cell.attacked())
     return auroc(id_scores + far * limits.attacks_id, ood_scores - far * limits.attacks_ood)
 
 
-def record(
-    name: str,
-    threat: Threat,
-    ood_name: str,
-    clean: Clean,
-    outcome: Outcome,
-    found: Indicators,
-) -> Result:
+def record(cell: Cell, found: Indicators) -> Result:
     """The record of one cell."""
+    threat, clean, outcome = cell.threat, cell.clean, cell.outcome
     sides = outcome.sides
-    id_scores, ood_scores = attacked_scores(clean, outcome)
+    id_scores, ood_scores = cell.attacked()
     attacked = numbers(id_scores, ood_scores)
     decision, reason = verdict(clean.metrics.auroc, attacked.auroc, found)
-    detector, _, network = name.partition("@")
+    detector, _, network = cell.detector.partition("@")
     off, nearest = (outcome.ood.mape, outcome.ood.crossing) if outcome.ood else (None, None)
     return Result(
         detector=detector,
         network=network,
         threat=threat.name,
-        ood=ood_name,
+        ood=cell.ood.name,
         direction=direction(threat),
         whole_box=whole_box(threat),
         attack=outcome.attack,
         surrogate=outcome.surrogate,
-        shared_with=[other for other in outcome.shared_with if other != name],
+        shared_with=[other for other in outcome.shared_with if other != cell.detector],
         clean=clean.metrics,
         attacked=attacked,
-        attacked_8bit=numbers(*attacked_scores(clean, outcome, "scores_8bit")),
+        attacked_8bit=numbers(*cell.attacked("scores_8bit")),
         deployed=deployed(clean.id, id_scores, ood_scores),
         mape=None if off is None else matched(off),
         crossing=None if nearest is None else crossing(clean.id, nearest),

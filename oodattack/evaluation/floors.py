@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import NamedTuple
 
-from oodattack.evaluation.outcome import Clean, Outcome, left_auroc
+from oodattack.evaluation.outcome import Cell, Outcome, left_auroc
 from oodattack.evaluation.plan import is_blind
 from oodattack.threat import Suite, Threat, ThreatModel, covers, limits_of, whole_box
 
@@ -20,12 +20,13 @@ class Floors(NamedTuple):
     full_box: float | None  # within the whole box
 
 
-def floors_of(threat: Threat, clean: Clean, outcome: Outcome, outcomes: Mapping[Threat, Outcome]) -> Floors:
+def floors_of(cell: Cell, outcomes: Mapping[Threat, Outcome]) -> Floors:
     """What a detector's other outcomes on the same sets say about the search of one.
 
     A suite whose members share their queries is its own witness: what its blind members took after the others is what
     a black box does better.
     """
+    threat, clean, outcome = cell.threat, cell.clean, cell.outcome
     like = {t: left_auroc(clean, o, like=threat) for t, o in outcomes.items() if covers(t, threat)}
     singles = {t: a for t, a in like.items() if isinstance(t, ThreatModel)}
     found = floors(threat, singles, {t: a for t, a in like.items() if isinstance(t, Suite)})

@@ -10,7 +10,7 @@ from oodattack.data.disk import Room, pieces
 from oodattack.data.rows import evenly
 from oodattack.metrics import auroc
 from oodattack.report import Metrics
-from oodattack.threat import Threat, limits_of
+from oodattack.threat import Suite, Threat, ThreatModel, limits_of
 
 SHOWN = 8  # rows at most
 
@@ -21,6 +21,13 @@ class Clean(NamedTuple):
     id: Tensor
     ood: Tensor
     metrics: Metrics
+
+
+class OodSet(NamedTuple):
+    """Images that a detector should score high, shape (N, C, H, W), and their name."""
+
+    name: str
+    x: Tensor
 
 
 class Side(NamedTuple):
@@ -78,6 +85,28 @@ class Outcome(NamedTuple):
     def sides(self) -> list[Side]:
         """Those that were attacked."""
         return [side for side in (self.ood, self.id) if side]
+
+
+class Cell(NamedTuple):
+    """What a report has one record about: a detector, a threat and an OOD set.
+
+    Attributes:
+        detector: its name.
+        threat: a threat model, or a suite.
+        ood: the OOD set.
+        clean: the detector's scores before the attack.
+        outcome: what the threat did to the detector on that set.
+    """
+
+    detector: str
+    threat: ThreatModel | Suite
+    ood: OodSet
+    clean: Clean
+    outcome: Outcome
+
+    def attacked(self, field: str = "scores") -> tuple[Tensor, Tensor]:
+        """ID and OOD scores after the attack, see `attacked_scores`."""
+        return attacked_scores(self.clean, self.outcome, field)
 
 
 def attacked_scores(clean: Clean, outcome: Outcome, field: str = "scores") -> tuple[Tensor, Tensor]:

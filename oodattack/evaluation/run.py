@@ -3,7 +3,6 @@
 from collections.abc import Callable, Sequence
 
 import torch
-from torch import Tensor
 
 from oodattack.certificates import Certificates
 from oodattack.diagnose import least
@@ -12,12 +11,12 @@ from oodattack.evaluation.check import check_images
 from oodattack.evaluation.curves import search_curve
 from oodattack.evaluation.floors import floors_of
 from oodattack.evaluation.keeper import Attacked
-from oodattack.evaluation.outcome import Clean, Outcome, attacked_scores, left_auroc, show_rows, worst
+from oodattack.evaluation.outcome import Cell, Clean, OodSet, Outcome, left_auroc, show_rows, worst
 from oodattack.evaluation.searches import ID, Searches
 from oodattack.evaluation.setup import Setup
 from oodattack.evaluation.toward import Toward
 from oodattack.numbers import eps_curves, numbers
-from oodattack.report import Curve, Result
+from oodattack.report import Certified, Curve, Result
 from oodattack.report.sheet import Shown
 from oodattack.threat import Suite, Sweep, Threat, ThreatModel, each_radius, limits_of, shares_queries
 
@@ -41,23 +40,24 @@ class Run:
         """
         setup = self.setup
         sets = self._sets(threats)
+        images = {ood.name: ood.x for ood, _ in sets}
         setup.keeper.sets({ID: setup.id, **({} if setup.targets is None else {"targets": setup.targets})})
-        setup.keeper.sets({f"ood/{name}": x for name, x, _ in sets})
-        setup.begin({name: x for name, x, _ in sets})
+        setup.keeper.sets({f"ood/{name}": x for name, x in images.items()})
+        setup.begin(images)
         for name, subject in setup.subjects.items():
             setup.keeper.clean(name, ID, subject.id_scores)
-        setup.total = sum(self.searches.cost(x, own, first=i == 0) for i, (_, x, own) in enumerate(sets))
-        for ood_name, x, own in sets:
-            self._set(ood_name, x, own)
+        setup.total = sum(self.searches.cost(ood, own, first=i == 0) for i, (ood, own) in enumerate(sets))
+        for ood, own in sets:
+            self._set(ood, own)
 
-    def _sets(self, threats: Sequence[Threat]) -> list[tuple[str, Tensor, list[Threat]]]:
-        """(name, images, threats) of every OOD set; a threat with start images of its own has them for its OOD set."""
+    def _sets(self, threats: Sequence[Threat]) -> list[tuple[OodSet, list[Threat]]]:
+        """Every OOD set and its threats; a threat with start images of its own has them for its OOD set."""
         setup = self.setup
         by_start: dict[str, list[Threat]] = {}
         for t in threats:
             by_start.setdefault(limits_of(t).start, []).append(t)
         on_ood = by_start.pop("ood", [])
-        sets = [(name, x, on_ood) for name, x in setup.ood.items() if on_ood]
+        sets = [(OodSet(name, x), on_ood) for name, x in setup.ood.items() if on_ood]
         if "id" in by_start:  # ID images beside the evaluated ones
             assert setup.targets is not None  # `evaluate` has seen to it
             setup.starts.setdefault("id", setup.targets)
@@ -71,69 +71,59 @@ class Run:
                     f"`ood` and `starts` must have names of their own, got other images as {start!r} in each. "
                     "Rename the OOD set."
                 )
-            sets.append((start, setup.starts[start], own))
+            sets.append((OodSet(start, setup.starts[start]), own))
         return sets
 
-    def _set(self, ood_name: str, x: Tensor, threats: list[Threat]) -> None:
+    def _set(self, ood: OodSet, threats: list[Threat]) -> None:
         """All detectors and threats on one OOD set."""
         setup = self.setup
         clean = {}
         for name in setup.detectors:
-            scores = setup.score(name, x, ood_name)
-            setup.keeper.clean(name, f"ood/{ood_name}", scores)
+            scores = setup.score(name, ood.x, ood.name)
+            setup.keeper.clean(name, f"ood/{ood.name}", scores)
             on_id = setup.subjects[name].id_scores
             clean[name] = Clean(on_id, scores, numbers(on_id, scores))
-        outcomes = self.searches.on(ood_name, x, threats, clean)
+        outcomes = self.searches.on(ood, threats, clean)
         for threat in threats:
             for judged in each_radius(threat):
                 for name in setup.detectors:
-                    self._cell(judged, name, ood_name, x, clean[name], outcomes[name])
+                    outcome = self._outcome(judged, clean[name], outcomes[name])
+                    if outcome is not None:
+                        self._cell(Cell(name, judged, ood, clean[name], outcome), outcomes[name])
             if isinstance(threat, Sweep):
-                self.curves += eps_curves(threat, [r for r in self.results if r.ood == ood_name])
+                self.curves += eps_curves(threat, [r for r in self.results if r.ood == ood.name])
 
-    def _cell(
-        self,
-        threat: ThreatModel | Suite,
-        name: str,
-        ood_name: str,
-        x: Tensor,
-        clean: Clean,
-        outcomes: dict[Threat, Outcome],
-    ) -> None:
-        """The record of one detector, threat and OOD set; none where nothing of the threat fits the detector."""
-        outcome = self._outcome(threat, clean, outcomes)
-        if outcome is None:
-            return
-        subject = self.setup.subjects[name]
-        lowest = floors_of(threat, clean, outcome, outcomes)
-        found = indicators(
-            threat, outcome, ood_name, lowest, subject, self._checks(threat, name, ood_name, x, clean, outcome)
-        )
-        result = record(name, threat, ood_name, clean, outcome, found)
+    def _cell(self, cell: Cell, outcomes: dict[Threat, Outcome]) -> None:
+        """The record of a cell, beside all outcomes of the same detector on the same OOD set."""
+        subject = self.setup.subjects[cell.detector]
+        found = indicators(cell, floors_of(cell, outcomes), subject, self._checks(cell))
+        result = record(cell, found)
         if self.setup.certify:
-            sets = ((ID, self.setup.id), (f"ood/{ood_name}", x))
-            before, after = (clean.id, clean.ood), attacked_scores(clean, outcome)
-            result = certified(result, self._certificates.of(subject.detector, name, threat, sets, before, after))
+            result = certified(result, self._guarantee(cell))
         self.results.append(result)
-        self._keep(threat, name, ood_name, x, clean, outcome)
-        if outcome.curve:
-            self.curves.append(search_curve(result, outcome))
+        self._keep(cell)
+        if cell.outcome.curve:
+            self.curves.append(search_curve(result, cell.outcome))
         if self.watch:
-            self.watch(self._show(result, name, threat, x, clean, outcome))
+            self.watch(self._show(cell, result))
 
-    def _checks(
-        self, threat: ThreatModel | Suite, name: str, ood_name: str, x: Tensor, clean: Clean, outcome: Outcome
-    ) -> Checks:
+    def _checks(self, cell: Cell) -> Checks:
         """What the score itself says of a search that followed its gradient; one that broke it needs no excuse."""
-        broke = left_auroc(clean, outcome) <= least(clean.metrics.auroc)
-        if broke or not follows_a_gradient(threat, outcome):
+        broke = left_auroc(cell.clean, cell.outcome) <= least(cell.clean.metrics.auroc)
+        if broke or not follows_a_gradient(cell):
             return Checks()
-        setup = self.setup
         return Checks(
-            setup.explained(name, ood_name, x),
-            self._toward.lead(name, threat, ood_name, x, clean, outcome),
-            denied_auroc(threat, clean, outcome, ood_name, setup.subjects[name], x[0].numel()),
+            self.setup.explained(cell.detector, cell.ood.name, cell.ood.x),
+            self._toward.lead(cell),
+            denied_auroc(cell, self.setup.subjects[cell.detector]),
         )
+
+    def _guarantee(self, cell: Cell) -> Certified | str:
+        """What no attack within the threat can beat, or why nothing is known of that."""
+        detector = self.setup.subjects[cell.detector].detector
+        sets = ((ID, self.setup.id), (f"ood/{cell.ood.name}", cell.ood.x))
+        before = (cell.clean.id, cell.clean.ood)
+        return self._certificates.of(detector, cell.detector, cell.threat, sets, before, cell.attacked())
 
     def _outcome(self, threat: ThreatModel | Suite, clean: Clean, outcomes: dict[Threat, Outcome]) -> Outcome | None:
         """What a threat did to a detector: of members that spend their own queries, each row at its worst."""
@@ -152,35 +142,38 @@ class Run:
             restart_spread=strongest.restart_spread,
         )
 
-    def _keep(
-        self, threat: ThreatModel | Suite, name: str, ood_name: str, x: Tensor, clean: Clean, outcome: Outcome
-    ) -> None:
+    def _keep(self, cell: Cell) -> None:
         """Tell the keeper of the attacked sides; ID rows are attacked once, for each set anew by a shared budget."""
-        setup = self.setup
-        targets = setup.target_numbers(limits_of(threat), ood_name, len(x))
-        against = f"{ID} against {ood_name}" if shares_queries(threat) else ID
+        setup, ood, clean, outcome = self.setup, cell.ood, cell.clean, cell.outcome
+        targets = setup.target_numbers(limits_of(cell.threat), ood.name, len(ood.x))
+        against = f"{ID} against {ood.name}" if shares_queries(cell.threat) else ID
         for images, rows, before, scores, side, matched in (
-            (f"ood/{ood_name}", f"ood/{ood_name}", x, clean.ood, outcome.ood, targets),
+            (f"ood/{ood.name}", f"ood/{ood.name}", ood.x, clean.ood, outcome.ood, targets),
             (ID, against, setup.id, clean.id, outcome.id, None),
         ):
             if side:
-                setup.keeper.cell(Attacked(name, threat, ood_name, images, rows, before, scores, side, matched))
+                setup.keeper.cell(
+                    Attacked(cell.detector, cell.threat, ood.name, images, rows, before, scores, side, matched)
+                )
 
-    def _show(self, result: Result, name: str, threat: Threat, x: Tensor, clean: Clean, outcome: Outcome) -> Shown:
-        """The rows of a cell that contact sheets show."""
-        setup = self.setup
-        which = "ood" if outcome.ood else "id"
-        side, images, before = (outcome.ood, x, clean.ood) if outcome.ood else (outcome.id, setup.id, clean.id)
-        assert side is not None
+    def _show(self, cell: Cell, result: Result) -> Shown:
+        """The rows of a cell that contact sheets show: OOD rows, or ID rows where they alone were attacked."""
+        setup, ood, outcome = self.setup, cell.ood, cell.outcome
+        if outcome.ood:
+            which, side, images, before = "ood", outcome.ood, ood.x, cell.clean.ood
+        else:
+            assert outcome.id is not None
+            which, side, images, before = "id", outcome.id, setup.id, cell.clean.id
         rows = show_rows(len(images))
-        target = setup.target_rows(limits_of(threat), result.ood, len(images)) if result.mape else None
-        reference = setup.id[torch.arange(len(rows)) % len(setup.id)] if target is None else target[rows.to(x.device)]
+        on_device = rows.to(images.device)
+        target = setup.target_rows(limits_of(cell.threat), ood.name, len(images)) if result.mape else None
+        reference = setup.id[torch.arange(len(rows)) % len(setup.id)] if target is None else target[on_device]
         return Shown(
             result=result,
             reference=reference.cpu(),
-            start=images[rows.to(x.device)].cpu(),
+            start=images[on_device].cpu(),
             x_adv=side.shown,
-            reference_scores=setup.score(name, reference, "ID images"),
+            reference_scores=setup.score(cell.detector, reference, "ID images"),
             start_scores=before[rows],
             x_adv_scores=side.scores[rows],
             mape=None if side.mape is None else side.mape[rows],

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from oodattack.evaluation.curves import queries_curve
 from oodattack.evaluation.front import Front, unspent_front
-from oodattack.evaluation.outcome import Clean, Outcome, Side
+from oodattack.evaluation.outcome import Clean, OodSet, Outcome, Side
 from oodattack.evaluation.plan import Quarry, Unfit, describe, is_blind
 from oodattack.evaluation.schedule import scheduled
 from oodattack.evaluation.search import Rows
@@ -28,62 +28,60 @@ class Searches:
         self.skipped: list[Skipped] = []
         self._id_sides: dict[tuple[ThreatModel, str], Side] = {}
 
-    def cost(self, x: Tensor, threats: Sequence[Threat], *, first: bool) -> int:
+    def cost(self, ood: OodSet, threats: Sequence[Threat], *, first: bool) -> int:
         """Row-queries of the threats on one OOD set, if no row ends early; ID rows are attacked once."""
-        cost = 0
+        cost, n = 0, len(ood.x)
         for threat in each(threats):
-            rows = (len(x) if threat.attacks_ood else 0) + (len(self.setup.id) if threat.attacks_id and first else 0)
-            before = len(x) * threat.after.queries if threat.after else 0
+            rows = (n if threat.attacks_ood else 0) + (len(self.setup.id) if threat.attacks_id and first else 0)
+            before = n * threat.after.queries if threat.after else 0
             cost += len(self._groups(threat)[0]) * (threat.queries * rows + before)
         for suite in shared_budgets(threats):
             limits = limits_of(suite)
-            rows = (len(x) if limits.attacks_ood else 0) + (len(self.setup.id) if limits.attacks_id else 0)
+            rows = (n if limits.attacks_ood else 0) + (len(self.setup.id) if limits.attacks_id else 0)
             cost += len(self.setup.detectors) * (suite.queries or 0) * rows
         return cost
 
-    def on(
-        self, ood_name: str, x: Tensor, threats: Sequence[Threat], clean: dict[str, Clean]
-    ) -> dict[str, dict[Threat, Outcome]]:
+    def on(self, ood: OodSet, threats: Sequence[Threat], clean: dict[str, Clean]) -> dict[str, dict[Threat, Outcome]]:
         """Detector -> threat -> what it did: single threat models, and suites that share a budget."""
         outcomes: dict[str, dict[Threat, Outcome]] = {name: {} for name in self.setup.detectors}
         for threat in each(threats):
-            for name, outcome in self._single(threat, ood_name, x, clean).items():
+            for name, outcome in self._single(threat, ood, clean).items():
                 outcomes[name][threat] = outcome
         for suite in shared_budgets(threats):
-            for name, outcome in self._shared_budget(suite, ood_name, x, clean).items():
+            for name, outcome in self._shared_budget(suite, ood, clean).items():
                 outcomes[name][suite] = outcome
         return outcomes
 
-    def _single(self, threat: ThreatModel, ood_name: str, x: Tensor, clean: dict[str, Clean]) -> dict[str, Outcome]:
+    def _single(self, threat: ThreatModel, ood: OodSet, clean: dict[str, Clean]) -> dict[str, Outcome]:
         """One threat model on one OOD set: a search for each group of detectors, then each detector's own scores."""
         groups, unfit = self._groups(threat)
         for name, reason in unfit.items():
-            self._skip(name, threat, ood_name, reason)
+            self._skip(name, threat, ood, reason)
         outcomes: dict[str, Outcome] = {}
         for (quarry, spent), names in groups.items():
-            self.setup.label = f"{threat.name} on {ood_name}: {', '.join(names)}"
-            ood = self._attack_ood(quarry, spent, names, ood_name, x, clean) if threat.attacks_ood else {}
-            ids = self._attack_id(quarry, spent, names, x) if threat.attacks_id else {}
+            self.setup.label = f"{threat.name} on {ood.name}: {', '.join(names)}"
+            on_ood = self._attack_ood(quarry, spent, names, ood, clean) if threat.attacks_ood else {}
+            on_id = self._attack_id(quarry, spent, names, ood.x) if threat.attacks_id else {}
             white_box = not is_blind(spent)
             for name in names:
                 outcome = Outcome(
-                    ood=ood.get(name),
-                    id=ids.get(name),
-                    seconds=sum(side[name].seconds for side in (ood, ids) if side),
+                    ood=on_ood.get(name),
+                    id=on_id.get(name),
+                    seconds=sum(side[name].seconds for side in (on_ood, on_id) if side),
                     attack=describe(spent),
                     white_box=white_box,
                     surrogate=quarry.surrogate if white_box else None,
-                    rank_correlation=self._agreement(quarry, name, x, clean[name]) if white_box else None,
+                    rank_correlation=self._agreement(quarry, name, ood.x, clean[name]) if white_box else None,
                     shared_with=names,
                 )
-                outcomes[name] = queries_curve(self.setup, quarry, spent, x, outcome)
+                outcomes[name] = queries_curve(self.setup, quarry, spent, ood.x, outcome)
         return outcomes
 
     def _attack_ood(
-        self, quarry: Quarry, threat: ThreatModel, names: list[str], ood_name: str, x: Tensor, clean: dict[str, Clean]
+        self, quarry: Quarry, threat: ThreatModel, names: list[str], ood: OodSet, clean: dict[str, Clean]
     ) -> dict[str, Side]:
-        target = self.setup.target_rows(threat, ood_name, len(x))
-        rows = Rows(ood_name, x, {n: clean[n].ood for n in names}, range(len(x)), target)
+        target = self.setup.target_rows(threat, ood.name, len(ood.x))
+        rows = Rows(ood.name, ood.x, {n: clean[n].ood for n in names}, range(len(ood.x)), target)
         if threat.after is not None:
             return {n: attack_twice(self.setup, quarry, threat, n, rows) for n in names}
         return {n: scored.side for n, scored in attack_ood(self.setup, quarry, threat, names, rows).items()}
@@ -102,18 +100,18 @@ class Searches:
         sets = list(self.setup.ood.values())
         return sets if any(images is x for images in sets) else [x, *sets]
 
-    def _shared_budget(self, suite: Suite, ood_name: str, x: Tensor, clean: dict[str, Clean]) -> dict[str, Outcome]:
+    def _shared_budget(self, suite: Suite, ood: OodSet, clean: dict[str, Clean]) -> dict[str, Outcome]:
         """A suite whose members share their queries: detector by detector, for each has rows of its own left."""
         outcomes = {}
         for name, own in clean.items():
-            fronts = self._fronts(suite, name, ood_name, x, own)
+            fronts = self._fronts(suite, name, ood, own)
             try:
-                outcomes[name] = scheduled(self.setup, suite, name, fronts, self._agreement_of(name, x, own))
+                outcomes[name] = scheduled(self.setup, suite, name, fronts, self._agreement_of(name, ood.x, own))
             except Unfit as reason:
-                self._skip(name, suite, ood_name, str(reason))
+                self._skip(name, suite, ood, str(reason))
         return outcomes
 
-    def _fronts(self, suite: Suite, name: str, ood_name: str, x: Tensor, clean: Clean) -> list[Front]:
+    def _fronts(self, suite: Suite, name: str, ood: OodSet, clean: Clean) -> list[Front]:
         """The sides that a suite attacks, as a detector sees them."""
         setup, limits = self.setup, limits_of(suite)
         crossing = any(m.aim == "cross" for m in suite.members)
@@ -122,14 +120,14 @@ class Searches:
             rounded = setup.score(name, images, "images in 8 bits", rounded=True, finite=False)
             return unspent_front(
                 what, images, scores, rounded, against, sign=sign, budget=suite.queries or 0,
-                crossing=crossing and sign < 0, others=[x], room=setup.keeper.room,
+                crossing=crossing and sign < 0, others=[ood.x], room=setup.keeper.room,
             )  # fmt: skip
 
         fronts = []
         if limits.attacks_ood:
-            fronts.append(side(ood_name, x, clean.ood, clean.id, -1))
+            fronts.append(side(ood.name, ood.x, clean.ood, clean.id, -1))
         if limits.attacks_id:
-            fronts.append(side(f"{ID} against {ood_name}", setup.id, clean.id, clean.ood, 1))
+            fronts.append(side(f"{ID} against {ood.name}", setup.id, clean.id, clean.ood, 1))
         return fronts
 
     def _groups(self, threat: ThreatModel) -> tuple[dict[tuple[Quarry, ThreatModel], list[str]], dict[str, str]]:
@@ -145,10 +143,10 @@ class Searches:
                 unfit[name] = str(reason)
         return groups, unfit
 
-    def _skip(self, name: str, threat: Threat, ood_name: str, reason: str) -> None:
+    def _skip(self, name: str, threat: Threat, ood: OodSet, reason: str) -> None:
         detector, _, network = name.partition("@")
         self.skipped.append(
-            Skipped(detector=detector, network=network, threat=threat.name, ood=ood_name, reason=reason)
+            Skipped(detector=detector, network=network, threat=threat.name, ood=ood.name, reason=reason)
         )
 
     def _agreement(self, quarry: Quarry, name: str, x: Tensor, clean: Clean) -> float | None:

@@ -8,11 +8,11 @@ from torch import Tensor
 
 from oodattack.data.rows import evenly
 from oodattack.evaluation.floors import bounds
-from oodattack.evaluation.outcome import Clean, Outcome, attacked_scores
+from oodattack.evaluation.outcome import Cell, OodSet
 from oodattack.evaluation.setup import Setup
 from oodattack.geometry import uphill
 from oodattack.metrics import auroc
-from oodattack.threat import ON_A_SCORE, Suite, ThreatModel, in_a_ball, limits_of
+from oodattack.threat import ON_A_SCORE, ThreatModel, in_a_ball, limits_of
 
 BLURS = (2, 4, 8)  # sides of the boxes between one band of frequencies and the next
 ROWS = 64  # of a set that are moved
@@ -33,47 +33,38 @@ class Toward:
         self._bands: dict[str, list[Tensor]] = {}
         self._moved: dict[tuple[object, ...], Tensor] = {}
 
-    def lead(
-        self, name: str, threat: ThreatModel | Suite, ood_name: str, x: Tensor, clean: Clean, outcome: Outcome
-    ) -> float | None:
+    def lead(self, cell: Cell) -> float | None:
         """AUROC that the search left on these rows minus AUROC that the moves leave, > 0 where they are stronger.
 
         None for searches of other kinds, and for scores that differ from call to call: the lowest of several calls
         would only be the luckiest.
-
-        Args:
-            name: of the detector.
-            threat: the search.
-            ood_name: of the OOD set.
-            x: its images.
-            clean: scores before the attack.
-            outcome: of the search.
         """
-        limits = limits_of(threat)
-        plain = limits.aim in ON_A_SCORE and limits.norm in NORMS and limits.after is None and in_a_ball(threat)
-        if not (plain and outcome.white_box and self.setup.subjects[name].repeatable):
+        limits, clean = limits_of(cell.threat), cell.clean
+        plain = limits.aim in ON_A_SCORE and limits.norm in NORMS and limits.after is None and in_a_ball(cell.threat)
+        if not (plain and cell.outcome.white_box and self.setup.subjects[cell.detector].repeatable):
             return None
-        found, moved = dict(zip((1, -1), attacked_scores(clean, outcome), strict=True)), {1: clean.id, -1: clean.ood}
-        for sign, images, before in ((1, self.setup.id, clean.id), (-1, x, clean.ood)):
+        found, moved = dict(zip((1, -1), cell.attacked(), strict=True)), {1: clean.id, -1: clean.ood}
+        for sign, images, before in ((1, self.setup.id, clean.id), (-1, cell.ood.x, clean.ood)):
             if limits.attacks_id if sign == 1 else limits.attacks_ood:
                 rows = evenly(len(images), ROWS)
-                key = (name, ood_name, bounds(limits), sign)
+                key = (cell.detector, cell.ood.name, bounds(limits), sign)
                 if key not in self._moved:
-                    some = images[rows.to(x.device)]
-                    self._moved[key] = self._worst(name, limits, ood_name, x, some, before[rows], sign)
+                    some = images[rows.to(images.device)]
+                    self._moved[key] = self._worst(cell.detector, limits, cell.ood, some, before[rows], sign)
                 found[sign], moved[sign] = found[sign][rows], self._moved[key]
         return auroc(found[1], found[-1]) - auroc(moved[1], moved[-1])
 
     def _worst(
-        self, name: str, limits: ThreatModel, ood_name: str, x: Tensor, images: Tensor, before: Tensor, sign: int
+        self, detector: str, limits: ThreatModel, ood: OodSet, images: Tensor, before: Tensor, sign: int
     ) -> Tensor:
         """Highest (sign 1) or lowest (-1) score of each image before and after the moves, shape (N,)."""
-        if ood_name not in self._bands:
-            self._bands[ood_name] = list(bands(mean_of(self.setup.id) - mean_of(x)))
+        if ood.name not in self._bands:
+            self._bands[ood.name] = list(bands(mean_of(self.setup.id) - mean_of(ood.x)))
         worst = sign * before
-        for band in self._bands[ood_name]:
+        for band in self._bands[ood.name]:
             up = uphill((-sign * band).expand_as(images), images, limits.norm)
-            scores = self.setup.score(name, limits.project(images + limits.reach * up, images), "images", finite=False)
+            moved = limits.project(images + limits.reach * up, images)
+            scores = self.setup.score(detector, moved, "images", finite=False)
             worst = torch.maximum(worst, sign * scores.where(scores.isfinite(), before))
         return sign * worst
 
