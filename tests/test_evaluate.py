@@ -15,6 +15,7 @@ from oodattack.detectors import MSP, OutlierClass
 from oodattack.evaluation import evaluate, sides
 from oodattack.evaluation.check import check_disjoint, exact_digests
 from oodattack.evaluation.outcome import Outcome, Scored, Side, worst
+from oodattack.evaluation.plan import Group
 from oodattack.evaluation.search import Rows
 from oodattack.identity import sha256_of, sha256_of_networks
 from oodattack.job.id_classes import id_classes
@@ -1091,16 +1092,16 @@ def test_a_composed_attack_is_stuck_on_rows_that_neither_of_the_two_moved(monkey
     first, second = ([True, False, True, False], [True, True, False, False])
     ends = iter([first, second])
 
-    def search(setup, quarry, limits, names, rows):
+    def search(setup, group, rows):
         side = plain._replace(clean_best=torch.tensor(next(ends)))
-        return {names[0]: Scored(side, rows.x)}
+        return {group.names[0]: Scored(side, rows.x)}
 
     zeros = torch.zeros(4)
     plain = Side(*[zeros] * 8, zeros.bool(), zeros, None, None, None, None, zeros)
     monkeypatch.setattr(sides, "attack_ood", search)
     setup = SimpleNamespace(plan=lambda name, limits: (None, limits), target_rows=lambda *_: None)
     rows = Rows("near", OOD[:4], {"d": zeros}, range(4))
-    found = sides.attack_twice(setup, None, threat("then", after=threat("first")), "d", rows)
+    found = sides.attack_twice(setup, Group(None, threat("then", after=threat("first")), ["d"]), rows)
     assert found.clean_best.tolist() == [True, False, False, False]
 
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+from oodattack.attack import COUNTS
 from oodattack.data.disk import Room, copied, put
 from oodattack.evaluation.outcome import Scored, Side
 from oodattack.metrics import auroc, id_threshold
@@ -88,7 +89,7 @@ class Front:
         self.times(member)[rows] += 1
         for name in ("scores", "again", "scores_8bit", "distance", "stopped"):
             getattr(best, name)[rows[won]] = getattr(side, name)[won].to(getattr(best, name).dtype)
-        for name in ("queries", "gradients", "zero_gradients", "non_finite"):
+        for name in COUNTS:
             getattr(best, name)[rows] += getattr(side, name)
         best.clean_best[rows[won]] = False
         if best.crossing is not None:

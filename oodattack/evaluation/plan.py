@@ -29,6 +29,20 @@ class Quarry(NamedTuple):
     judge: Detector | None = None
 
 
+class Group(NamedTuple):
+    """Detectors that share one search.
+
+    Attributes:
+        quarry: what the search follows.
+        threat: limits and how to search.
+        names: of the detectors.
+    """
+
+    quarry: Quarry
+    threat: ThreatModel
+    names: list[str]
+
+
 class Unfit(Exception):
     """A threat model that a detector cannot be asked about; the message says why."""
 

@@ -16,7 +16,7 @@ from oodattack.data.disk import picked
 from oodattack.evaluation.curves import unfinished
 from oodattack.evaluation.front import Front, left_auroc, restart_spread
 from oodattack.evaluation.outcome import Outcome, Scored, Side, show_rows
-from oodattack.evaluation.plan import Quarry, Unfit, is_blind
+from oodattack.evaluation.plan import Group, Quarry, Unfit, is_blind
 from oodattack.evaluation.search import Rows
 from oodattack.evaluation.setup import Setup
 from oodattack.evaluation.sides import attack_id, attack_ood
@@ -172,12 +172,12 @@ class Spending:
 
     def _attacked(self, member: ThreatModel, queries: int, front: Front, rows: Tensor) -> Scored:
         """A member's search on some rows of a side, of so many queries."""
-        setup, quarry, longer = self.setup, self.plan[member], _longer(member, queries)
-        images = picked(front.x, rows, setup.keeper.room)
+        group = Group(self.plan[member], _longer(member, queries), [self.name])
+        images = picked(front.x, rows, self.setup.keeper.room)
         attacked = Rows(front.name, images, {self.name: front.clean[rows]}, rows.tolist(), round=front.turns)
         if front.sign < 0:
-            return attack_ood(setup, quarry, longer, [self.name], attacked)[self.name]
-        return attack_id(setup, quarry, longer, [self.name], attacked, front.others)[self.name]
+            return attack_ood(self.setup, group, attacked)[self.name]
+        return attack_id(self.setup, group, attacked, front.others)[self.name]
 
     def _worth(self, member: ThreatModel) -> float:
         """Of a member's last turn or trial."""

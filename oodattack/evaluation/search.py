@@ -15,7 +15,7 @@ from oodattack.data.disk import forget_pages, placed
 from oodattack.evaluation.batch import answered, in_blocks
 from oodattack.evaluation.block_key import block_key, block_seed
 from oodattack.evaluation.goal import Goal, Objective, objective
-from oodattack.evaluation.plan import Quarry
+from oodattack.evaluation.plan import Group, Quarry
 from oodattack.evaluation.race import points_of_each, race
 from oodattack.evaluation.setup import Precision, Setup
 from oodattack.geometry import RowRandom, row_random
@@ -44,7 +44,7 @@ class Rows(NamedTuple):
     round: int = 0
 
 
-def search(setup: Setup, quarry: Quarry, threat: ThreatModel, attacked: Rows, goal: Goal, *, who: str) -> Found:
+def search(setup: Setup, group: Group, attacked: Rows, goal: Goal) -> Found:
     """Attack all rows, block by block.
 
     Every random number of ours comes from (seed, key, number of the row), so the blocks do not matter beyond rounding;
@@ -54,17 +54,16 @@ def search(setup: Setup, quarry: Quarry, threat: ThreatModel, attacked: Rows, go
 
     Args:
         setup: of the evaluation; its `advance` is told the number of row-queries just spent or saved.
-        quarry: what is followed.
-        threat: limits and how to search.
+        group: what is followed and how, and for whom.
         attacked: the rows.
         goal: what the search is after.
-        who: the detectors that the search is for.
 
     Raises:
         RuntimeError: a returned image leaves the threat model, which would be a bug.
         ValueError: one image alone does not fit in memory, or the detector fails.
         FloatingPointError: what is followed is not finite on the rows before the search; one line.
     """
+    quarry, threat, who = group.quarry, group.threat, ", ".join(group.names)
     x, numbers, batch = attacked.x, attacked.numbers, setup.batch
     key = f"{attacked.name}/{threat.name}" + (f"/{attacked.round}" if attacked.round else "")
     x_adv = setup.keeper.room(x)  # filled block by block: two copies of all images would be one too many

@@ -8,7 +8,7 @@ from torch import Tensor
 from oodattack.evaluation.curves import queries_curve
 from oodattack.evaluation.front import Front, unspent_front
 from oodattack.evaluation.outcome import Clean, OodSet, Outcome, Side
-from oodattack.evaluation.plan import Quarry, Unfit, describe, is_blind
+from oodattack.evaluation.plan import Group, Quarry, Unfit, describe, is_blind
 from oodattack.evaluation.schedule import scheduled
 from oodattack.evaluation.search import Rows
 from oodattack.evaluation.setup import Setup
@@ -34,7 +34,8 @@ class Searches:
         for threat in each(threats):
             rows = (n if threat.attacks_ood else 0) + (len(self.setup.id) if threat.attacks_id and first else 0)
             before = n * threat.after.queries if threat.after else 0
-            cost += len(self._groups(threat)[0]) * (threat.queries * rows + before)
+            groups, _ = self._groups(threat)
+            cost += len(groups) * (threat.queries * rows + before)
         for suite in shared_budgets(threats):
             limits = limits_of(suite)
             rows = (n if limits.attacks_ood else 0) + (len(self.setup.id) if limits.attacks_id else 0)
@@ -58,40 +59,38 @@ class Searches:
         for name, reason in unfit.items():
             self._skip(name, threat, ood, reason)
         outcomes: dict[str, Outcome] = {}
-        for (quarry, spent), names in groups.items():
-            self.setup.label = f"{threat.name} on {ood.name}: {', '.join(names)}"
-            on_ood = self._attack_ood(quarry, spent, names, ood, clean) if threat.attacks_ood else {}
-            on_id = self._attack_id(quarry, spent, names, ood.x) if threat.attacks_id else {}
-            white_box = not is_blind(spent)
-            for name in names:
+        for group in groups:
+            self.setup.label = f"{threat.name} on {ood.name}: {', '.join(group.names)}"
+            on_ood = self._attack_ood(group, ood, clean) if threat.attacks_ood else {}
+            on_id = self._attack_id(group, ood.x) if threat.attacks_id else {}
+            quarry, white_box = group.quarry, not is_blind(group.threat)
+            for name in group.names:
                 outcome = Outcome(
                     ood=on_ood.get(name),
                     id=on_id.get(name),
                     seconds=sum(side[name].seconds for side in (on_ood, on_id) if side),
-                    attack=describe(spent),
+                    attack=describe(group.threat),
                     white_box=white_box,
                     surrogate=quarry.surrogate if white_box else None,
                     rank_correlation=self._agreement(quarry, name, ood.x, clean[name]) if white_box else None,
-                    shared_with=names,
+                    shared_with=group.names,
                 )
-                outcomes[name] = queries_curve(self.setup, quarry, spent, ood.x, outcome)
+                outcomes[name] = queries_curve(self.setup, quarry, group.threat, ood.x, outcome)
         return outcomes
 
-    def _attack_ood(
-        self, quarry: Quarry, threat: ThreatModel, names: list[str], ood: OodSet, clean: dict[str, Clean]
-    ) -> dict[str, Side]:
-        target = self.setup.target_rows(threat, ood.name, len(ood.x))
-        rows = Rows(ood.name, ood.x, {n: clean[n].ood for n in names}, range(len(ood.x)), target)
-        if threat.after is not None:
-            return {n: attack_twice(self.setup, quarry, threat, n, rows) for n in names}
-        return {n: scored.side for n, scored in attack_ood(self.setup, quarry, threat, names, rows).items()}
+    def _attack_ood(self, group: Group, ood: OodSet, clean: dict[str, Clean]) -> dict[str, Side]:
+        target = self.setup.target_rows(group.threat, ood.name, len(ood.x))
+        rows = Rows(ood.name, ood.x, {n: clean[n].ood for n in group.names}, range(len(ood.x)), target)
+        if group.threat.after is not None:
+            return {n: attack_twice(self.setup, group._replace(names=[n]), rows) for n in group.names}
+        return {n: scored.side for n, scored in attack_ood(self.setup, group, rows).items()}
 
-    def _attack_id(self, quarry: Quarry, threat: ThreatModel, names: list[str], x: Tensor) -> dict[str, Side]:
+    def _attack_id(self, group: Group, x: Tensor) -> dict[str, Side]:
         """Search once on the ID rows for all OOD sets: the goal is to pass every one of them."""
-        setup = self.setup
+        setup, threat, names = self.setup, group.threat, group.names
         if any((threat, name) not in self._id_sides for name in names):
             rows = Rows(ID, setup.id, {n: setup.subjects[n].id_scores for n in names}, range(len(setup.id)))
-            found = attack_id(setup, quarry, threat, names, rows, self._others(x))
+            found = attack_id(setup, group, rows, self._others(x))
             self._id_sides |= {(threat, n): scored.side for n, scored in found.items()}
         return {n: self._id_sides[threat, n] for n in names}
 
@@ -130,18 +129,18 @@ class Searches:
             fronts.append(side(f"{ID} against {ood.name}", setup.id, clean.id, clean.ood, 1))
         return fronts
 
-    def _groups(self, threat: ThreatModel) -> tuple[dict[tuple[Quarry, ThreatModel], list[str]], dict[str, str]]:
-        """Detectors that share a search, by what it follows and how; those that the threat does not fit, with why."""
-        groups: dict[tuple[Quarry, ThreatModel], list[str]] = {}
+    def _groups(self, threat: ThreatModel) -> tuple[list[Group], dict[str, str]]:
+        """Detectors that share a search; and by name those that the threat does not fit, with the reason."""
+        by_plan: dict[tuple[Quarry, ThreatModel], list[str]] = {}
         unfit: dict[str, str] = {}
         for name in self.setup.detectors:
             try:
                 if threat.after is not None:
                     self.setup.plan(name, threat.after)
-                groups.setdefault(self.setup.plan(name, threat), []).append(name)
+                by_plan.setdefault(self.setup.plan(name, threat), []).append(name)
             except Unfit as reason:
                 unfit[name] = str(reason)
-        return groups, unfit
+        return [Group(quarry, chosen, names) for (quarry, chosen), names in by_plan.items()], unfit
 
     def _skip(self, name: str, threat: Threat, ood: OodSet, reason: str) -> None:
         detector, _, network = name.partition("@")

@@ -7,70 +7,67 @@ import torch
 from torch import Tensor
 
 from oodattack.aims import rows_of
-from oodattack.attack import Loss
+from oodattack.attack import COUNTS, Loss
 from oodattack.evaluation.goal import Goal, nearest
 from oodattack.evaluation.outcome import Scored, Side
-from oodattack.evaluation.plan import Quarry
+from oodattack.evaluation.plan import Group
 from oodattack.evaluation.returned import scored
 from oodattack.evaluation.search import Rows, search
 from oodattack.evaluation.setup import Setup
-from oodattack.threat import ON_A_SCORE, ThreatModel
+from oodattack.threat import ON_A_SCORE
 
 FIRST = 64  # ID images that decision-only searches may begin with
 
 
-def attack_ood(setup: Setup, quarry: Quarry, threat: ThreatModel, names: list[str], rows: Rows) -> dict[str, Scored]:
+def attack_ood(setup: Setup, group: Group, rows: Rows) -> dict[str, Scored]:
     """Search once on OOD rows, then let each detector of the group score what came out."""
     start = time.perf_counter()
-    return _attack(setup, quarry, threat, names, rows, _ood_goal(setup, quarry, threat, names, rows), start)
+    return _attack(setup, group, rows, _ood_goal(setup, group, rows), start)
 
 
-def attack_twice(setup: Setup, quarry: Quarry, threat: ThreatModel, name: str, rows: Rows) -> Side:
-    """A threat model after another one, for one detector: the second starts from what the first returned.
+def attack_twice(setup: Setup, group: Group, rows: Rows) -> Side:
+    """A threat model after another one, for the one detector of a group: the second starts where the first ended.
 
     Distances and the clean point are those of the second; queries and seconds are those of both.
     """
-    assert threat.after is not None
-    followed, first = setup.plan(name, threat.after)
-    before = rows._replace(target=setup.target_rows(first, rows.name, len(rows.x)))
-    found = attack_ood(setup, followed, first, [name], before)[name]
-    then = rows._replace(x=found.x_adv, clean={name: found.side.scores})
-    again = attack_ood(setup, quarry, threat, [name], then)[name]
-    spent = ("queries", "gradients", "zero_gradients", "non_finite", "seconds")
-    both = {field: getattr(found.side, field) + getattr(again.side, field) for field in spent}
-    stuck = found.side.clean_best & again.side.clean_best
-    return again.side._replace(clean_best=stuck, **both)
+    (name,) = group.names
+    assert group.threat.after is not None
+    quarry, threat = setup.plan(name, group.threat.after)
+    before = rows._replace(target=setup.target_rows(threat, rows.name, len(rows.x)))
+    first = attack_ood(setup, Group(quarry, threat, [name]), before)[name]
+    then = rows._replace(x=first.x_adv, clean={name: first.side.scores})
+    second = attack_ood(setup, group, then)[name]
+    both = {field: getattr(first.side, field) + getattr(second.side, field) for field in (*COUNTS, "seconds")}
+    stuck = first.side.clean_best & second.side.clean_best
+    return second.side._replace(clean_best=stuck, **both)
 
 
-def attack_id(
-    setup: Setup, quarry: Quarry, threat: ThreatModel, names: list[str], rows: Rows, others: Sequence[Tensor]
-) -> dict[str, Scored]:
+def attack_id(setup: Setup, group: Group, rows: Rows, others: Sequence[Tensor]) -> dict[str, Scored]:
     """Search once on ID rows; the goal is to pass every one of the OOD images in `others`."""
     start = time.perf_counter()
-    judged = quarry.judge or quarry.f
     targets = None
-    if threat.objective == "latent":
-        targets = _choices(setup, quarry, threat, rows, others[0] if len(others) == 1 else torch.cat(list(others)))
-    beaten = torch.cat([setup.values(judged, other) for other in others])
-    tops = {}
-    if needs_confirming(setup, quarry, threat):
-        tops = {n: torch.cat([setup.score(n, other, "OOD") for other in others]).max() for n in names}
-    goal = Goal("id", beaten=beaten, targets=targets, confirm=_confirm(setup, quarry, threat, tops, sign=1))
-    return _attack(setup, quarry, threat, names, rows, goal, start)
+    if group.threat.objective == "latent":
+        targets = _choices(setup, group, rows, others[0] if len(others) == 1 else torch.cat(list(others)))
+    judge = group.quarry.judge or group.quarry.f
+    beaten = torch.cat([setup.values(judge, other) for other in others])
+    highest = {}
+    if needs_confirming(setup, group):
+        highest = {n: torch.cat([setup.score(n, other, "OOD") for other in others]).max() for n in group.names}
+    goal = Goal("id", beaten=beaten, targets=targets, confirm=_confirm(setup, group, highest, sign=1))
+    return _attack(setup, group, rows, goal, start)
 
 
-def _attack(
-    setup: Setup, quarry: Quarry, threat: ThreatModel, names: list[str], rows: Rows, goal: Goal, start: float
-) -> dict[str, Scored]:
+def _attack(setup: Setup, group: Group, rows: Rows, goal: Goal, start: float) -> dict[str, Scored]:
     """The search that was begun at the time `start`, and what each detector says of its result."""
-    found = search(setup, quarry, threat, rows, goal, who=", ".join(names))
+    found = search(setup, group, rows, goal)
     seconds = time.perf_counter() - start
-    sign = 1 if goal.side == "id" else -1
-    sides = {n: scored(setup, n, threat, rows, found, sign=sign, alone=len(names) == 1) for n in names}
+    sign, alone = 1 if goal.side == "id" else -1, len(group.names) == 1
+    sides = {n: scored(setup, n, group.threat, rows, found, sign=sign, alone=alone) for n in group.names}
     return {n: some._replace(side=some.side._replace(seconds=seconds)) for n, some in sides.items()}
 
 
-def _ood_goal(setup: Setup, quarry: Quarry, threat: ThreatModel, names: list[str], rows: Rows) -> Goal:
+def _ood_goal(setup: Setup, group: Group, rows: Rows) -> Goal:
+    quarry, threat = group.quarry, group.threat
     if rows.target is not None:
         return Goal("ood", targets=rows_of(setup.values(quarry.f, rows.target))[:, None])
     if threat.objective == "misclassify":
@@ -79,21 +76,21 @@ def _ood_goal(setup: Setup, quarry: Quarry, threat: ThreatModel, names: list[str
     beaten = setup.values(quarry.judge or quarry.f, passed)
     targets = None
     if threat.objective == "latent":
-        targets = _choices(setup, quarry, threat, rows, setup.id if setup.targets is None else setup.targets)
-    lowest = {n: setup.subjects[n].id_scores.min() for n in names}
-    confirm = _confirm(setup, quarry, threat, lowest, sign=-1)
+        targets = _choices(setup, group, rows, setup.id if setup.targets is None else setup.targets)
+    lowest = {n: setup.subjects[n].id_scores.min() for n in group.names}
+    confirm = _confirm(setup, group, lowest, sign=-1)
     beyond = setup.id[:FIRST].clone() if threat.aim == "cross" else None
     return Goal("ood", beaten=beaten, targets=targets, confirm=confirm, beyond=beyond)
 
 
-def _choices(setup: Setup, quarry: Quarry, threat: ThreatModel, rows: Rows, others: Tensor) -> Tensor:
+def _choices(setup: Setup, group: Group, rows: Rows, others: Tensor) -> Tensor:
     """As many images of the other side as there are restarts, the nearest in latent space first."""
-    return nearest(quarry.f, rows.x, others, count=threat.restarts, batch=setup.batch)
+    return nearest(group.quarry.f, rows.x, others, count=group.threat.restarts, batch=setup.batch)
 
 
-def _confirm(setup: Setup, quarry: Quarry, threat: ThreatModel, bounds: dict[str, Tensor], *, sign: int) -> Loss | None:
+def _confirm(setup: Setup, group: Group, bounds: dict[str, Tensor], *, sign: int) -> Loss | None:
     """Whether images pass every bound on the detectors' own scores; None where the search's order is theirs."""
-    if not needs_confirming(setup, quarry, threat):
+    if not needs_confirming(setup, group):
         return None
 
     def passes(images: Tensor, _rows: Tensor) -> Tensor:
@@ -104,7 +101,7 @@ def _confirm(setup: Setup, quarry: Quarry, threat: ThreatModel, bounds: dict[str
     return passes
 
 
-def needs_confirming(setup: Setup, quarry: Quarry, threat: ThreatModel) -> bool:
+def needs_confirming(setup: Setup, group: Group) -> bool:
     """Whether the search orders inputs otherwise than the detectors, and says itself when a row is finished."""
-    ordered = quarry.judge is not None or (quarry.exact and setup.precision == "full")
-    return not ordered and threat.aim in ON_A_SCORE
+    ordered = group.quarry.judge is not None or (group.quarry.exact and setup.precision == "full")
+    return not ordered and group.threat.aim in ON_A_SCORE

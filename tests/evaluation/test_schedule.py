@@ -267,9 +267,9 @@ def turns(monkeypatch):
     """(member, queries, numbers of the rows) of each search of a suite, in order."""
     seen = []
 
-    def watched(setup, quarry, member, names, attacked):
-        seen.append((member.name, member.queries, list(attacked.numbers)))
-        return attack_ood(setup, quarry, member, names, attacked)
+    def watched(setup, group, attacked):
+        seen.append((group.threat.name, group.threat.queries, list(attacked.numbers)))
+        return attack_ood(setup, group, attacked)
 
     monkeypatch.setattr(schedule, "attack_ood", watched)
     return seen
@@ -496,9 +496,9 @@ def test_what_a_blind_first_member_takes_is_blind_in_its_trial_too(monkeypatch):
 def test_how_far_the_first_and_the_last_turn_of_the_first_member_are_apart(monkeypatch):
     seen = {}
 
-    def watched(setup, quarry, member, names, attacked):
-        found = attack_ood(setup, quarry, member, names, attacked)
-        if member.name == "a":
+    def watched(setup, group, attacked):
+        found = attack_ood(setup, group, attacked)
+        if group.threat.name == "a":
             for row, score in zip(attacked.numbers, found["brightness"].side.scores.tolist(), strict=True):
                 seen.setdefault(row, []).append(score)
         return found
