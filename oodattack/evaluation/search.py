@@ -63,60 +63,87 @@ def search(setup: Setup, group: Group, attacked: Rows, goal: Goal) -> Found:
         ValueError: one image alone does not fit in memory, or the detector fails.
         FloatingPointError: what is followed is not finite on the rows before the search; one line.
     """
-    quarry, threat, who = group.quarry, group.threat, ", ".join(group.names)
-    x, numbers, batch = attacked.x, attacked.numbers, setup.batch
-    key = f"{attacked.name}/{threat.name}" + (f"/{attacked.round}" if attacked.round else "")
+    x, blocks = attacked.x, _Blocks(setup, group, attacked, goal)
     x_adv = setup.keeper.room(x)  # filled block by block: two copies of all images would be one too many
-    blocks = [slice(first, min(first + batch.block, len(x))) for first in range(0, len(x), batch.block)]
-    told = 0
-
-    def tell(queries: int) -> None:
-        nonlocal told
-        told += queries
-        setup.advance(queries)
-
-    def name(i: int) -> str:
-        own: dict[str, object] = {
-            "seed": setup.seed,
-            "key": key,
-            "who": who,
-            "side": goal.side,
-            "precision": setup.precision,
-            "threat": threat.model_dump_json(),
-            "follows": quarry.surrogate,
-            "rows": list(numbers[blocks[i]]),
-        }
-        targets = None if goal.targets is None else goal.targets[blocks[i]]
-        return block_key(own, (x[blocks[i]], goal.beaten, targets))
-
-    def work(i: int) -> Found:
-        def part(within: slice) -> Found:
-            rows = slice(blocks[i].start + within.start, blocks[i].start + within.stop)
-            random = row_random(setup.seed, key, numbers[rows], x.device, x.dtype)
-            try:
-                return _block(quarry, threat, x[rows], goal, rows, random, setup.precision, tell)
-            except FloatingPointError as error:
-                found, _, _ = str(error).partition(". ")
-                raise FloatingPointError(
-                    f"{who}, {threat.name} on {attacked.name}: {found}. Correct {followed(quarry, threat)} that the "
-                    "search follows, or leave the threat out."
-                ) from None
-
-        with torch.random.fork_rng(devices=[x.device] if x.device.type == "cuda" else []):
-            torch.manual_seed(block_seed(setup.seed, key, int(numbers[blocks[i].start])))
-            return joined(in_blocks(blocks[i].stop - blocks[i].start, batch, part))
-
     whole: dict[str, Tensor | None] = {}
-    for rows, found in zip(blocks, setup.keeper.blocks(len(blocks), name, work), strict=True):
+    found_blocks = setup.keeper.blocks(len(blocks.rows), blocks.name, blocks.found)
+    for rows, found in zip(blocks.rows, found_blocks, strict=True):
         block = Found(*[None if t is None else t.to(x.device) for t in found])  # type: ignore[arg-type]
-        verify(block.x_adv, x[rows], threat)
+        verify(block.x_adv, x[rows], group.threat)
         x_adv[rows] = block.x_adv
         beside = {field: t for field, t in block._asdict().items() if field != "x_adv"}
         whole |= {f: None if t is None else placed(t, rows, len(x), whole.get(f)) for f, t in beside.items()}
-        setup.advance(max((rows.stop - rows.start) * threat.queries - told, 0))  # computed before, or elsewhere
-        told = 0
+        blocks.settle(rows)
         forget_pages()
     return Found(**whole | {"x_adv": x_adv})  # type: ignore[arg-type]
+
+
+class _Blocks:
+    """The blocks of one search: their rows, their names, and how one is computed."""
+
+    def __init__(self, setup: Setup, group: Group, attacked: Rows, goal: Goal) -> None:
+        self.setup, self.group, self.attacked, self.goal = setup, group, attacked, goal
+        n, size = len(attacked.x), setup.batch.block
+        self.rows = [slice(first, min(first + size, n)) for first in range(0, n, size)]
+        self.key = f"{attacked.name}/{group.threat.name}" + (f"/{attacked.round}" if attacked.round else "")
+        self.who = ", ".join(group.names)
+        self.told = 0  # row-queries of the block at hand that the user knows of
+
+    def name(self, i: int) -> str:
+        """SHA-256 of everything that decides what comes out of block i."""
+        rows, goal = self.rows[i], self.goal
+        words: dict[str, object] = {
+            "seed": self.setup.seed,
+            "key": self.key,
+            "who": self.who,
+            "side": goal.side,
+            "precision": self.setup.precision,
+            "threat": self.group.threat.model_dump_json(),
+            "follows": self.group.quarry.surrogate,
+            "rows": list(self.attacked.numbers[rows]),
+        }
+        targets = None if goal.targets is None else goal.targets[rows]
+        return block_key(words, (self.attacked.x[rows], goal.beaten, targets))
+
+    def found(self, i: int) -> Found:
+        """Block i, computed now, in parts that fit into memory."""
+        rows, device = self.rows[i], self.attacked.x.device
+
+        def part(within: slice) -> Found:
+            return self._part(slice(rows.start + within.start, rows.start + within.stop))
+
+        with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+            torch.manual_seed(block_seed(self.setup.seed, self.key, int(self.attacked.numbers[rows.start])))
+            return joined(in_blocks(rows.stop - rows.start, self.setup.batch, part))
+
+    def settle(self, rows: slice) -> None:
+        """Tell the user of a finished block's queries that it has not heard of: of a block that the keeper had, all."""
+        self.setup.advance(max((rows.stop - rows.start) * self.group.threat.queries - self.told, 0))
+        self.told = 0
+
+    def _tell(self, queries: int) -> None:
+        self.told += queries
+        self.setup.advance(queries)
+
+    def _part(self, rows: slice) -> Found:
+        setup, threat, x = self.setup, self.group.threat, self.attacked.x[rows]
+        random = row_random(setup.seed, self.key, self.attacked.numbers[rows], x.device, x.dtype)
+        quarry = _answering(self.group.quarry)
+        try:
+            asked = objective(quarry, threat, self.goal, x, rows)
+            return _Part(asked, threat, self.goal, x, random, setup.precision, self._tell).found()
+        except FloatingPointError as error:
+            found, _, _ = str(error).partition(". ")
+            raise FloatingPointError(
+                f"{self.who}, {threat.name} on {self.attacked.name}: {found}. Correct {followed(quarry, threat)} that "
+                "the search follows, or leave the threat out."
+            ) from None
+
+
+def _answering(quarry: Quarry) -> Quarry:
+    """The same, but for a ValueError in one line where a user's code fails."""
+    judge = None if quarry.judge is None else partial(answered, quarry.judge)
+    return quarry._replace(f=partial(answered, quarry.f), judge=judge)
 
 
 def followed(quarry: Quarry, threat: ThreatModel) -> str:
@@ -127,56 +154,83 @@ def followed(quarry: Quarry, threat: ThreatModel) -> str:
     return f"the {what or 'score'}" if quarry.judge is None else f"the {what} or the score"
 
 
-def _block(
-    quarry: Quarry,
-    threat: ThreatModel,
-    x: Tensor,
-    goal: Goal,
-    rows: slice,
-    random: RowRandom,
-    precision: Precision,
-    progress: Callable[[int], None],
-) -> Found:
-    """One block: a call of `maximise` for each loss, on the rows that are not finished yet."""
-    judge = None if quarry.judge is None else partial(answered, quarry.judge)
-    quarry = quarry._replace(f=partial(answered, quarry.f), judge=judge)
-    asked, everybody = objective(quarry, threat, goal, x, rows), torch.arange(len(x), device=x.device)
-    if len(asked.losses) == 1:
-        return _once(asked, 0, threat, x, goal, everybody, random, precision, progress)
-    asked, left, spent = _raced(asked, threat, x, random, precision, progress)
-    best: Found | None = None
-    for i, queries in enumerate(shares(left, len(asked.losses))):
-        share, still = threat.model_copy(update={"queries": queries, "restarts": 1}), everybody
-        if best is not None and asked.enough is not None:
-            still = (best.value < asked.enough).nonzero().flatten()
-            progress((len(x) - len(still)) * share.queries)
-        if len(still):
-            found = _once(asked, i, share, x[still], goal, still, random.take(still), precision, progress)
-            best = found if best is None else better(best, found, still)
-    assert best is not None
-    best = best._replace(**{name: getattr(best, name) + count for name, count in spent.items()})
-    return best._replace(history=None, restarts=None)  # which are of one loss, and not of every row
+class _Part(NamedTuple):
+    """Rows that are searched together, as many of a block as fit into memory, and what their search needs.
 
+    Attributes:
+        objective: the losses that they follow, each with a share of the queries.
+        threat: limits, how to search, and the queries that are left.
+        goal: what the search is after.
+        x: images before the search, shape (B, C, H, W).
+        random: one stream of random numbers a row.
+        precision: of the networks.
+        progress: told the number of row-queries just spent or saved.
+    """
 
-def _raced(
-    asked: Objective,
-    threat: ThreatModel,
-    x: Tensor,
-    random: RowRandom,
-    precision: Precision,
-    progress: Callable[[int], None],
-) -> tuple[Objective, ThreatModel, dict[str, Tensor]]:
-    """What the rows of a block follow, each its own losses where that is asked; what is left, and the counts so far."""
-    if asked.own is None:
-        return asked, threat, {}
-    racing, points = points_of_each(threat, len(asked.losses))
-    if not racing:
-        return asked._replace(losses=asked.losses[: threat.restarts]), threat, {}
-    draws, search = threat.draws or 1, object()
-    losses = [fast(averaged(loss, draws), precision, search) for loss in asked.losses[:racing]]
-    places, counts = race(losses, points, x, threat, random, progress)
-    left = threat.model_copy(update={"queries": threat.queries - racing * points * draws})
-    return asked._replace(losses=[asked.own(which) for which in places]), left, counts
+    objective: Objective
+    threat: ThreatModel
+    goal: Goal
+    x: Tensor
+    random: RowRandom
+    precision: Precision
+    progress: Callable[[int], None]
+
+    def found(self) -> Found:
+        """A search for each loss, one after the other, on the rows that are not finished yet."""
+        everybody = torch.arange(len(self.x), device=self.x.device)
+        if len(self.objective.losses) == 1:
+            return self.follow(0, self.threat, everybody)
+        chosen, spent = self._raced()
+        losses, enough = chosen.objective.losses, chosen.objective.enough
+        best: Found | None = None
+        for i, queries in enumerate(shares(chosen.threat, len(losses))):
+            share, still = self.threat.model_copy(update={"queries": queries, "restarts": 1}), everybody
+            if best is not None and enough is not None:
+                still = (best.value < enough).nonzero().flatten()
+                self.progress((len(self.x) - len(still)) * share.queries)
+            if len(still):
+                found = chosen.follow(i, share, still)
+                best = found if best is None else better(best, found, still)
+        assert best is not None
+        best = best._replace(**{name: getattr(best, name) + count for name, count in spent.items()})
+        return best._replace(history=None, restarts=None)  # which are of one loss, and not of every row
+
+    def follow(self, which: int, threat: ThreatModel, still: Tensor) -> Found:
+        """A search for one of the losses, of some rows; losses and judge know rows by their place in the part."""
+        loss, judge, enough = self.objective.losses[which], self.objective.judge, self.objective.enough
+        draws, x, random = threat.draws or 1, self.x[still], self.random.take(still)
+        options = {
+            "keep_clean": threat.by_score,
+            "enough": enough[still] if enough is not None and threat.iterate == "best" else None,
+            "confirm": self.goal.confirm,
+            "judge": None if judge is None else averaged(lambda z, rows: judge(z, still[rows]), draws),
+            "crossing": self.objective.crossing,
+            "progress": self.progress,
+        }
+        fast_loss = fast(averaged(lambda z, rows: loss(z, still[rows]), draws), self.precision)
+        beyond = self.goal.beyond
+        attack = hop_skip_jump(images=beyond) if threat.attack == "hop-skip-jump" else find_attack(threat)
+        if isinstance(attack, Whole):
+            return attack.search(fast_loss, x, threat, random, **options)
+        return maximise(fast_loss, x, threat, attack, random, **options)  # type: ignore[arg-type]
+
+    def _raced(self) -> tuple["_Part", dict[str, Tensor]]:
+        """The same with the losses that a race chose for each row and the queries it left; and what the race counted.
+
+        Without a race, the first losses, which are the likeliest.
+        """
+        asked, threat = self.objective, self.threat
+        if asked.own is None:
+            return self, {}
+        racing, points = points_of_each(threat, len(asked.losses))
+        if not racing:
+            return self._replace(objective=asked._replace(losses=asked.losses[: threat.restarts])), {}
+        draws, search = threat.draws or 1, object()
+        losses = [fast(averaged(loss, draws), self.precision, search) for loss in asked.losses[:racing]]
+        places, counts = race(losses, points, self.x, threat, self.random, self.progress)
+        left = threat.model_copy(update={"queries": threat.queries - racing * points * draws})
+        chosen = asked._replace(losses=[asked.own(which) for which in places])
+        return self._replace(objective=chosen, threat=left), counts
 
 
 def shares(threat: ThreatModel, losses: int) -> list[int]:
@@ -185,34 +239,6 @@ def shares(threat: ThreatModel, losses: int) -> list[int]:
     points = threat.queries // draws
     several = max(1, min(losses, points // ENOUGH_POINTS))
     return [draws * (points // several + (i < points % several)) for i in range(several)]
-
-
-def _once(
-    asked: Objective,
-    which: int,
-    threat: ThreatModel,
-    x: Tensor,
-    goal: Goal,
-    still: Tensor,
-    random: RowRandom,
-    precision: Precision,
-    progress: Callable[[int], None],
-) -> Found:
-    """One loss on some rows of a block; the loss knows rows by their place in the block."""
-    loss, judge = asked.losses[which], asked.judge
-    attack = hop_skip_jump(images=goal.beyond) if threat.attack == "hop-skip-jump" else find_attack(threat)
-    options = {
-        "keep_clean": threat.by_score,
-        "enough": asked.enough[still] if asked.enough is not None and threat.iterate == "best" else None,
-        "confirm": goal.confirm,
-        "judge": None if judge is None else averaged(lambda z, rows: judge(z, still[rows]), threat.draws or 1),
-        "crossing": asked.crossing,
-        "progress": progress,
-    }
-    fast_loss = fast(averaged(lambda z, rows: loss(z, still[rows]), threat.draws or 1), precision)
-    if isinstance(attack, Whole):
-        return attack.search(fast_loss, x, threat, random, **options)
-    return maximise(fast_loss, x, threat, attack, random, **options)  # type: ignore[arg-type]
 
 
 def joined(parts: Sequence[Found]) -> Found:
