@@ -22,16 +22,24 @@ from oodattack.evaluation.setup import Setup
 from oodattack.evaluation.sides import attack_id, attack_ood
 from oodattack.threat import Suite, ThreatModel
 
-TRIAL = 0.25  # share of the open rows on which a member shows what it brings, before it gets the others
-FEW, MANY = 2, 32  # rows that a trial takes: of few open ones not all, and of many no more than tell
-WORTH = 1e-3  # AUROC that a turn on all rows must have brought, in proportion on fewer, to earn another one,
-WORTH_SHARE = 0.02  # or this share of what was left, where that is less
-WORTH_AT_LEAST = 1e-9  # more than rounding
-PARTS = 4  # of a member's queries, in which longer turns are measured: rows of one length are searched together
-DOUBLINGS = 2  # of a member's queries, from turn to turn,
-QUICK = 0.3  # while a turn finishes so many of its rows; where it finishes fewer, longer searches are what they need
-LONG = 12 * MANY  # open rows, of which trials in full length take a sixth at most,
-AHEAD = 4  # and which are not needed where one member was worth so many times as much as the next
+# Rows of a trial, in which a member shows what it brings before it gets the other rows.
+TRIAL = 0.25  # share of the open rows,
+FEW = 2  # but no fewer than these where there are as many,
+MANY = 32  # and of very many rows about so many, for more would tell no more
+
+# What a turn must have brought for its member to have another one.
+WORTH = 1e-3  # AUROC, of a turn on all rows, and in proportion on fewer,
+WORTH_SHARE = 0.02  # or this share of the AUROC that was left, where that is less,
+WORTH_AT_LEAST = 1e-9  # and more than rounding
+
+# How long a turn is, in a member's own queries.
+QUICK = 0.3  # after a turn that finished such a share of its rows the next one is short: 1, 2, 4, 4, ... times these
+DOUBLINGS = 2  # from 1 to 4
+PARTS = 4  # a longer one is measured in quarters of these, so that many rows have one length and are searched together
+
+# Whether the two best members are compared in long trials before one of them has its first long turn.
+LONG = 12 * MANY  # only where so many rows are open, of which both trials take a sixth,
+AHEAD = 4  # and unless the best was worth so many times as much as the second
 
 
 class Took(NamedTuple):
@@ -43,11 +51,18 @@ class Took(NamedTuple):
 
 @dataclass
 class Standing:
-    """How a member has done so far."""
+    """How a member has done so far.
 
-    took: Took  # in its last turn or trial
-    going: bool  # until a turn on all open rows brings nothing; members for the threshold have one turn, on every row
-    turns: int  # on all open rows
+    Attributes:
+        took: in its last turn or trial.
+        going: whether it may have further turns: until one on all open rows brings nothing. Members for the threshold
+            (aim "cross") have a single turn, on every row.
+        turns: how many it had on all open rows; trials do not count.
+    """
+
+    took: Took
+    going: bool
+    turns: int
 
 
 @dataclass
@@ -92,32 +107,39 @@ class Spending:
             self.standings[first].took = self.take(first, trial=True, times=2)
 
     def go_on(self) -> None:
-        """Turns after the trials, until none brings anything."""
-        standings = self.standings
-        had: set[ThreatModel] = set()  # a long search, in this round
+        """Turns after the trials, until none brings anything; see `scheduled`."""
+        had: set[ThreatModel] = set()  # members that have had a long turn in this round
         compared = False
-        while going := [m for m in standings if standings[m].going]:
+        while going := [m for m, standing in self.standings.items() if standing.going]:
             if had >= set(going):
                 had.clear()
-            going = [m for m in going if m not in had]
-            member = max(going, key=self._worth)
-            share = self._share(member, going)
-            if standings[member].took.finished < QUICK and not compared:  # the first long search
+            waiting = [m for m in going if m not in had]
+            member = max(waiting, key=self._worth)
+            share = self._share(member, waiting)
+            if not compared and not self._quick(member):  # the first long turn
                 compared = True
-                if (rivals := self._rivals(going)) and _open(self.fronts) >= LONG:
-                    for m in rivals:
-                        standings[m].took = self.take(m, trial=True, share=1.0)
-                    member, share = max(rivals, key=self._worth), 1.0
+                if rivals := self._rivals(waiting):
+                    member, share = self._better_in_long_trials(rivals), 1.0
                     if not self._worth(member):
                         continue  # neither of them, then
-            standing = standings[member]
-            if standing.took.finished >= QUICK:
-                standing.took = self.take(member, times=1 << min(standing.turns, DOUBLINGS))
+            if self._quick(member):
+                self._turn(member, times=1 << min(self.standings[member].turns, DOUBLINGS))
             else:
                 had.add(member)
-                standing.took = self.take(member, share=share)
-            standing.turns += 1
-            standing.going = standing.took.worth > 0
+                self._turn(member, share=share)
+
+    def _turn(self, member: ThreatModel, *, times: int = 1, share: float = 0.0) -> None:
+        """A member's turn on all open rows, see `take`; it is out when that brings nothing."""
+        standing = self.standings[member]
+        standing.took = self.take(member, times=times, share=share)
+        standing.turns += 1
+        standing.going = standing.took.worth > 0
+
+    def _better_in_long_trials(self, rivals: Sequence[ThreatModel]) -> ThreatModel:
+        """The member that is worth more in one search of all that a few rows have left."""
+        for member in rivals:
+            self.standings[member].took = self.take(member, trial=True, share=1.0)
+        return max(rivals, key=self._worth)
 
     def take(self, member: ThreatModel, *, trial: bool = False, times: int = 1, share: float = 0.0) -> Took:
         """One member's turn, and what it brought.
@@ -127,18 +149,21 @@ class Spending:
         times, and there is ever less to take.
         """
         fronts = self.fronts
-        before, spent, had, finished = left_auroc(fronts), 0, 0, 0
+        before = left_auroc(fronts)
+        spent = had = finished = (
+            0  # queries, rows that had the turn, and those of them that have passed all scores since
+        )
         self.setup.label = f"{member.name} on {fronts[0].name}: {self.name}"
         for front in fronts:
             rows = _chosen(front, _longer(member, member.queries * (times if trial else 1)), trial=trial)
             lengths = _lengths(member, front.unspent()[rows], times=times, share=share)
-            before_them = front.passed()[rows] >= 1
+            already = front.passed()[rows] >= 1
             for length in lengths.unique().flip(0).tolist():
                 some = rows[lengths == length]
                 found = self._attacked(member, length, front, some)
                 front.take(member, some, found)
                 spent, had = spent + int(found.side.queries.sum()), had + len(some)
-            finished += int(((front.passed()[rows] >= 1) & ~before_them).sum())
+            finished += int(((front.passed()[rows] >= 1) & ~already).sum())
         after, everybody = left_auroc(fronts), sum(len(f.x) for f in fronts)
         if had:
             self.curve.append((sum(int(f.best.queries.sum()) for f in fronts) / everybody, after))
@@ -183,13 +208,22 @@ class Spending:
         """Of a member's last turn or trial."""
         return self.standings[member].took.worth
 
+    def _quick(self, member: ThreatModel) -> bool:
+        """Whether its last turn or trial finished so many rows that longer searches are not what they need."""
+        return self.standings[member].took.finished >= QUICK
+
     def _share(self, member: ThreatModel, going: Sequence[ThreatModel]) -> float:
         """Of what rows have left, for one of several members."""
         total = sum(self._worth(m) for m in going)
         return self._worth(member) / total if total else 1 / len(going)
 
     def _rivals(self, going: Sequence[ThreatModel]) -> list[ThreatModel]:
-        """The two members that were worth most, unless one is so far ahead that a longer trial would say the same."""
+        """The two members that were worth most; none where it does not pay to compare them in longer trials.
+
+        That is where few rows are open, or one is so far ahead that a longer trial would say the same.
+        """
+        if _open(self.fronts) < LONG:
+            return []
         best = sorted(going, key=self._worth, reverse=True)[:2]
         return best if len(best) == 2 and self._worth(best[1]) * AHEAD > self._worth(best[0]) else []
 
