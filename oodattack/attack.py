@@ -12,7 +12,7 @@ from oodattack.faults import fault, out_of_memory
 from oodattack.geometry import RowRandom, wide, widest
 from oodattack.threat import ThreatModel
 
-CHECK = 5  # queries between two confirmations that rows are finished
+CHECK = 5  # queries after which `confirm` is asked again whether rows are finished, and `judge` what points are worth
 MILESTONES = tuple(k * 10**n for n in range(6) for k in (1, 2, 5))  # queries at which the best so far is written down
 STOPPED = ("queries spent", "target reached", "ball binds", "stationary", "step too small")  # why a row left
 COUNTS = ("queries", "gradients", "zero_gradients", "non_finite")  # what is counted, fields of `Found`
@@ -115,13 +115,16 @@ def maximise(
     for restart in range(threat.restarts):
         steps = left // (threat.restarts - restart)
         left -= steps
-        search.restart(random, steps, first=restart == 0)
+        search.restart(random, steps)
     return search.found()
 
 
 @dataclass
 class _Search:
-    """Book-keeping of one call of `maximise`: the best so far of every row, and its counters."""
+    """Book-keeping of one call of `maximise`: the best so far of every row, and its counters.
+
+    Methods get the numbers of the rows that are still in the batch as `rows`; tensors of the search have all rows.
+    """
 
     loss: Loss
     x: Tensor
@@ -136,23 +139,24 @@ class _Search:
     def __post_init__(self) -> None:
         x = self.x
         self.draws = self.threat.draws or 1
+        self.x_adv = x.clone()  # the best point so far,
+        self.value = unseen(x)  # its value,
+        self.merit = self.value.clone()  # and what it is the best by: the value, or see `_merit`
+        self.best_of_restart = self.value.clone()  # largest merit in the restart that runs
+        self.replaces = False  # a new point counts as the best, for it is the last one that is asked for
         self.done = torch.zeros(len(x), dtype=torch.bool, device=x.device)
-        self.x_adv = x.clone()
-        self.value = unseen(x)
-        self.merit = self.value.clone()  # what the best is the best by
+        self.unconfirmed = torch.zeros_like(self.done)  # `confirm` has said no to the best so far
+        self.clean_best = torch.zeros_like(self.done)
         counters = torch.zeros(5, len(x), dtype=torch.long, device=x.device)
         self.queries, self.gradients, self.zero_gradients, self.non_finite, self.stopped = counters
-        self.clean_best = torch.zeros(len(x), dtype=torch.bool, device=x.device)
-        self.now = self.value.clone()  # best merit of the restart that runs
-        self.refused = torch.zeros_like(self.done)  # the best so far is known not to be confirmed
-        self.t = 0
+        self.points = 0  # that a row which never left has been sent so far
         self.history: list[Tensor] = []
         self.restarts: list[Tensor] = []
 
     def clean(self, rows: Tensor) -> None:
         """The clean inputs as candidates."""
         seen = query(self.judge or self.loss, self.x, rows, needs_grad=False)
-        self.note(seen, rows)
+        self.book(seen, rows)
         if not self.value.isfinite().all():
             bad = int((~self.value.isfinite()).sum())
             raise FloatingPointError(
@@ -160,21 +164,21 @@ class _Search:
             )
         self.clean_best.fill_(True)
 
-    def note(self, seen: Seen, rows: Tensor, *, replace: bool = False) -> None:
-        """Book a query, see `_keep`."""
-        self._keep(seen, rows, replace=replace)
-        self._spend(rows)
+    def book(self, seen: Seen, rows: Tensor) -> None:
+        """Keep the better points of a query, and pay for it."""
+        self._keep(seen, rows)
+        self._pay(rows)
 
-    def _keep(self, seen: Seen, rows: Tensor, *, replace: bool = False) -> None:
-        """Keep each row's better point (or, with `replace`, the newer one)."""
+    def _keep(self, seen: Seen, rows: Tensor) -> None:
+        """Keep each row's better point, the old or the new; or the new one where it `replaces` whatever was there."""
         value = seen.value.to(self.value.dtype)
         merit = self._merit(seen.x_adv, value, rows) if self.crossing else value
-        better = torch.ones_like(merit, dtype=torch.bool) if replace else merit > self.merit[rows]
+        better = torch.ones_like(merit, dtype=torch.bool) if self.replaces else merit > self.merit[rows]
         for best, new in ((self.value, value), (self.merit, merit), (self.x_adv, seen.x_adv)):
             best[rows] = new.where(wide(better, new), best[rows])
         self.clean_best[rows] &= ~better
-        self.refused[rows] &= ~better
-        self.now[rows] = torch.maximum(self.now[rows], merit)
+        self.unconfirmed[rows] &= ~better
+        self.best_of_restart[rows] = torch.maximum(self.best_of_restart[rows], merit)
 
     def _merit(self, x_adv: Tensor, value: Tensor, rows: Tensor) -> Tensor:
         """Larger is better: the nearest point beyond the threshold, or else the one that came closest to it."""
@@ -182,63 +186,66 @@ class _Search:
         near = torch.finfo(value.dtype).max / (1 + self.threat.distance(x_adv, self.x[rows]).to(value.dtype))
         return near.where(beyond, value)
 
-    def _spend(self, rows: Tensor) -> None:
+    def _pay(self, rows: Tensor) -> None:
         """Count one query of each of these rows; write down the best so far where a milestone is passed."""
         self.queries[rows] += self.draws
         self.progress(len(rows) * self.draws)
-        self.t += 1
+        self.points += 1
         due = milestones(self.threat.queries)
-        while len(self.history) < len(due) and self.t * self.draws >= due[len(self.history)]:
+        while len(self.history) < len(due) and self.points * self.draws >= due[len(self.history)]:
             self.history.append(self.value.clone())
 
-    def restart(self, random: RowRandom, steps: int, *, first: bool) -> None:
+    def restart(self, random: RowRandom, steps: int) -> None:
         """One run of the attack's steps on all unfinished rows."""
-        self.now.fill_(-float("inf"))
+        self.replaces = (
+            self.threat.iterate == "last" and not self.restarts
+        )  # of several restarts the better one is kept
+        self.best_of_restart.fill_(-float("inf"))
         self._finish(torch.arange(len(self.x), device=self.x.device), check=True)
         rows = (~self.done & ~self._spent(self.queries)).nonzero().flatten()
         self.progress((len(self.x) - len(rows)) * steps * self.draws)
         if len(rows) and steps:
-            self._run(random.take(rows), rows, steps, first=first)
-        self.restarts.append(self.now.where(self.now.isfinite(), self.merit))
+            self._run(random.take(rows), rows, steps)
+        self.restarts.append(self.best_of_restart.where(self.best_of_restart.isfinite(), self.merit))
 
-    def _run(self, random: RowRandom, rows: Tensor, steps: int, *, first: bool) -> None:
+    def _run(self, random: RowRandom, rows: Tensor, steps: int) -> None:
+        """The attack's steps on some rows, which leave the batch one by one as they are finished."""
         x = self.x[rows]
         judge = self.judge if self.threat.iterate == "best" else None
         judged = set(judgements(steps)) if judge else set()
         x_adv, state = self.attack.start(x, self.threat, random, steps - len(judged))
-        seen = self._look(self.threat.project(x_adv, x), rows, first=first, last=steps == 1)
+        seen = self._send(self.threat.project(x_adv, x), rows, last=steps == 1)
         for i in range(1, steps):
             if judge and i in judged:  # about the point that was just sent
-                self.note(self._count(query(judge, seen.x_adv, rows, needs_grad=False), rows), rows)
+                self.book(self._count(query(judge, seen.x_adv, rows, needs_grad=False), rows), rows)
                 continue
             self._finish(rows, check=i % CHECK == 1)
             stopped = getattr(state, "stopped", None)
             if stopped is not None and stopped.any():
-                self._part(seen, rows, stopped > 0, first=first)
-            kept = self._kept(rows, stopped, steps - i)
-            if kept is not None:
-                if not len(kept):
+                self._keep_last(seen, rows, stopped > 0)
+            staying = self._staying(rows, stopped, steps - i)
+            if staying is not None:
+                if not len(staying):
                     return
-                rows, x, random = rows[kept], x[kept], random.take(kept)
-                seen, state = _take(seen, kept), _take(state, kept)
+                rows, x, random = rows[staying], x[staying], random.take(staying)
+                seen, state = _take(seen, staying), _take(state, staying)
             x_adv, state = self.attack.step(seen, x, self.threat, random, state)
-            seen = self._look(self.threat.project(x_adv, x), rows, first=first, last=i + 1 == steps)
+            seen = self._send(self.threat.project(x_adv, x), rows, last=i + 1 == steps)
 
-    def _look(self, point: Tensor, rows: Tensor, *, first: bool, last: bool) -> Seen:
-        """A step's query. Nobody steps on from the last one: it needs no gradient, and goes to the judge."""
+    def _send(self, point: Tensor, rows: Tensor, *, last: bool) -> Seen:
+        """A step's query. Nobody steps on from the last point: it needs no gradient, and goes to the judge."""
         ask = self.judge if last and self.judge else self.loss
         seen = self._count(query(ask, point, rows, needs_grad=self.attack.white_box and not last), rows)
         if last or (self.threat.iterate == "best" and self.judge is None):
-            self.note(seen, rows, replace=first and self.threat.iterate == "last")
+            self.book(seen, rows)
         else:
-            self._spend(rows)
+            self._pay(rows)
         return seen
 
-    def _part(self, seen: Seen, rows: Tensor, stopped: Tensor, *, first: bool) -> None:
-        """The last point of rows that their step has ended: to be returned as such, or for the judge to see."""
-        last = self.threat.iterate == "last"
-        if self.judge is None and not last:
-            return  # noted already
+    def _keep_last(self, seen: Seen, rows: Tensor, stopped: Tensor) -> None:
+        """Keep the last point of the rows that their step has ended, where only last points are kept or judged."""
+        if self.judge is None and self.threat.iterate == "best":
+            return  # kept already, as every point
         leaving = stopped & ~self.done[rows]
         if self.judge is not None:
             leaving &= ~self._spent(self.queries[rows])
@@ -248,10 +255,10 @@ class _Search:
         if self.judge is not None:
             seen = self._count(query(self.judge, seen.x_adv, rows, needs_grad=False), rows)
             self.queries[rows] += self.draws
-        self._keep(seen, rows, replace=first and last)
+        self._keep(seen, rows)
 
-    def _kept(self, rows: Tensor, stopped: Tensor | None, left: int) -> Tensor | None:
-        """Which of the rows go on, as indices; None where all do."""
+    def _staying(self, rows: Tensor, stopped: Tensor | None, left: int) -> Tensor | None:
+        """Which of the rows go on, as indices; None where all do. The others save `left` points each."""
         spent = self._spent(self.queries[rows])  # confirmations are paid for too
         out = self.done[rows] | spent
         if stopped is not None:
@@ -259,9 +266,9 @@ class _Search:
             out = out | (stopped > 0)
         if not out.any():
             return None
-        kept = (~out).nonzero().flatten()
-        self.progress((len(rows) - len(kept)) * left * self.draws)
-        return kept
+        staying = (~out).nonzero().flatten()
+        self.progress((len(rows) - len(staying)) * left * self.draws)
+        return staying
 
     def _spent(self, queries: Tensor) -> Tensor:
         """Whether another query would go beyond the budget."""
@@ -278,11 +285,11 @@ class _Search:
 
     def _confirmed(self, rows: Tensor, reached: Tensor, confirm: Loss) -> Tensor:
         """Which of the rows that have reached `enough` are finished; others are asked about again once they improve."""
-        ask = reached & ~self.refused[rows] & (self.queries[rows] < self.threat.queries)
+        ask = reached & ~self.unconfirmed[rows] & (self.queries[rows] < self.threat.queries)
         asked, yes = rows[ask], torch.zeros_like(reached)
         if len(asked):
             yes[ask] = confirm(self.x_adv[asked], asked)
-            self.refused[asked] = ~yes[ask]
+            self.unconfirmed[asked] = ~yes[ask]
             self.queries[asked] += 1
         return yes
 
@@ -321,14 +328,20 @@ class _Search:
 
 
 def unseen(x: Tensor) -> Tensor:
-    """-inf for each row of x, shape (B,): its best value before any is known. As wide as a score can be: two that
-    differ in float64 alone, such as probabilities next to 1, must not look the same to a search."""
+    """The best value of each row of x before any is known, shape (B,): -inf.
+
+    In the widest type that a score can have: two scores that differ in float64 alone, such as probabilities next to 1,
+    must not look the same to a search.
+    """
     return widest(x.new_full((len(x),), -float("inf")))
 
 
 def judgements(steps: int) -> tuple[int, ...]:
-    """Which of so many queries go to the judge, the last apart: every fifth, and later one where a quarter of what
-    went before has gone again. A long search is not to pay a fifth of itself for being watched."""
+    """Which of so many queries, counted from 0, ask the judge about the point before; the last does in any case.
+
+    Every fifth at first. From 20 on each is a quarter further than the one before: a long search does not spend a fifth
+    of its queries on the judge.
+    """
     at, found = CHECK, []
     while at < steps - 1:
         found.append(at)
