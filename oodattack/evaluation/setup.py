@@ -13,7 +13,7 @@ from oodattack.evaluation.declared import check_latent, sound_class_scores
 from oodattack.evaluation.keeper import Keeper
 from oodattack.evaluation.plan import Quarry, Unfit, blinded, followed_latent, is_blind, latents, quarry_of
 from oodattack.evaluation.score import score
-from oodattack.evaluation.subject import Explained, Subject, explained_by_gradient, look_over
+from oodattack.evaluation.subject import Explained, Steadiness, Subject, explained_by_gradient, look_over
 from oodattack.geometry import row_random
 from oodattack.keep_graph import reaches
 from oodattack.metrics import same_scores
@@ -126,13 +126,13 @@ class Setup:
         if self.progress:
             self.progress(self.label, min(self.done, self.total), self.total)
 
-    def _steadiness(self, name: str, scores: Tensor) -> tuple[bool, bool]:
+    def _steadiness(self, name: str, scores: Tensor) -> Steadiness:
         """Whether ID scores repeat, up to rounding: in the same batch, and one row at a time."""
         first = self.id[: self.batch.size]
         before = scores[: len(first)]
         alone = torch.cat([self.score(name, row[None], "id", finite=False) for row in first[:4]])
-        repeatable = same_scores(self.score(name, first, "id"), before, before)
-        return repeatable, same_scores(alone, before[: len(alone)], before)
+        again = self.score(name, first, "id")
+        return Steadiness(same_scores(again, before, before), same_scores(alone, before[: len(alone)], before))
 
     def target_rows(self, threat: ThreatModel, ood_name: str, n: int) -> Tensor | None:
         """The ID image that each of n rows is to match, or None for other aims; the same for every detector."""

@@ -1,6 +1,8 @@
 """What is known of a detector before any search: what to differentiate, and how far its gradient can be trusted."""
 
+from collections.abc import Iterable, Mapping
 from functools import partial
+from types import MappingProxyType
 from typing import NamedTuple
 
 import torch
@@ -45,10 +47,25 @@ class Subject(NamedTuple):
     denied: dict[str, float | None]
 
 
+class Steadiness(NamedTuple):
+    """Whether a detector says the same, up to rounding, whenever it is asked about an image."""
+
+    repeatable: bool  # in a second call
+    row_independent: bool  # alone, and in its batch
+
+
+class Followed(NamedTuple):
+    """What a search on a detector's score differentiates, and what is wrong with that; see `Subject`."""
+
+    stand_in: Surrogate | None
+    trouble: Mapping[str, str | None] = MappingProxyType({})
+    denied: Mapping[str, float | None] = MappingProxyType({})
+
+
 def look_over(
     detector: Detector,
     id_scores: Tensor,
-    steady: tuple[bool, bool],
+    steady: Steadiness,
     id: Tensor,
     sets: dict[str, Tensor],
     batch: Batch,
@@ -65,10 +82,14 @@ def look_over(
         batch: how many rows there is room for.
         seed: of directions and noise.
     """
-    probed = _Probed(detector, id, sets, batch, seed)
-    declared = with_room(2, batch, lambda rows: sound_surrogate(detector, id[:rows]))  # which answers for itself
-    stand_in, wrong, denied = (declared, {}, {}) if declared else with_room(ROWS, batch, probed.stand_in)
-    return Subject(detector, id_scores, *steady, stand_in, {which: wrong.get(which) for which in sets}, denied)
+    declared = with_room(2, batch, lambda rows: sound_surrogate(detector, id[:rows]))
+    if declared is not None:  # which answers for itself
+        followed = Followed(declared)
+    else:
+        probed = _Probed(detector, id, sets, batch, seed)
+        followed = with_room(ROWS, batch, probed.followed)
+    trouble = {which: followed.trouble.get(which) for which in sets}
+    return Subject(detector, id_scores, *steady, followed.stand_in, trouble, dict(followed.denied))
 
 
 class _Probed(NamedTuple):
@@ -80,8 +101,8 @@ class _Probed(NamedTuple):
     batch: Batch
     seed: int
 
-    def stand_in(self, rows: int) -> tuple[Surrogate | None, dict[str, str | None], dict[str, float | None]]:
-        """Its own graph kept, or else what is wrong with its gradient on each set, and what that denies there.
+    def followed(self, rows: int) -> Followed:
+        """The score with its graph kept, or else the score itself.
 
         A graph is kept where one set needs it, and if finite differences confirm its gradient on all of them.
 
@@ -91,24 +112,35 @@ class _Probed(NamedTuple):
         each = max(rows // 2, 1)
         some = {which: torch.cat([a_few(self.id, each), a_few(x, each)]) for which, x in self.sets.items()}
         looked = {which: self.twice(self.detector, x) for which, x in some.items()}
-        found = {which: trouble(there) or trouble_beside(near) for which, (there, near) in looked.items()}
-        denied = {which: there.denied for which, (there, _) in looked.items()}
-        alike = min(likeness(probes) for probes in looked.values())
-        if not any(found.values()) and alike >= ALIKE:
-            return None, found, denied
+        itself = Followed(
+            None,
+            trouble={which: trouble(there) or trouble_beside(near) for which, (there, near) in looked.items()},
+            denied={which: there.denied for which, (there, _) in looked.items()},
+        )
+        in_trouble = any(itself.trouble.values())
+        alike = least_likeness(looked.values())
+        if not in_trouble and alike >= ALIKE:
+            return itself
+        kept = self._graph_kept(some.values())
+        if kept is None:
+            return itself
+        if not in_trouble:  # the graph was whole: keeping it must make the gradient more like the score's changes
+            with_graph = [self.twice(kept.score, x) for x in some.values()]
+            if least_likeness(with_graph) < alike + BETTER:
+                return itself
+        return Followed(kept)
+
+    def _graph_kept(self, some: Iterable[Tensor]) -> Surrogate | None:
+        """The score with its graph kept; None where that is not to be had at all of these images and beside them."""
         surrogate = None
-        for x in some.values():
+        for x in some:
             for at in (x, self.beside(x)):
                 kept = keeping_graph(self.detector, at, seed=self.seed)
                 if kept is None:
-                    return None, found, denied
+                    return None
                 surrogate = surrogate or kept
         assert surrogate is not None
-        if not any(found.values()):  # a graph that was whole is not worth a word
-            looked = {which: self.twice(surrogate.score, x) for which, x in some.items()}
-            if min(likeness(probes) for probes in looked.values()) < alike + BETTER:
-                return None, found, denied
-        return surrogate, {}, {}
+        return surrogate
 
     def twice(self, f: Score, x: Tensor) -> tuple[Probe, Probe]:
         """What a probe says at images, and beside them, where searches begin."""
@@ -169,6 +201,6 @@ def trouble_beside(near: Probe) -> str | None:
     return words and f"{words}, with noise of 8/255 on the images"
 
 
-def likeness(probes: tuple[Probe, Probe]) -> float:
-    """The lower of two, of gradients and differences in random directions; 1 where there is none."""
-    return min(1.0 if found.across is None else found.across for found in probes)
+def least_likeness(looked: Iterable[tuple[Probe, Probe]]) -> float:
+    """The lowest likeness of gradients and differences in random directions, at images and beside them; 1 for none."""
+    return min(1.0 if found.across is None else found.across for both in looked for found in both)
