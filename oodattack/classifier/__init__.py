@@ -39,6 +39,13 @@ class Pass(NamedTuple):
     outputs: dict[str, Tensor]  # outputs of the watched modules, as their successors saw them
 
 
+class _Twin(NamedTuple):
+    """What a classifier runs in its place within one search: a faster copy or, where there is none, itself."""
+
+    search: object
+    twin: "Classifier"
+
+
 class Classifier(nn.Module):
     """A network that takes images in [0, 1], with access to logits, penultimate features and named layers.
 
@@ -134,11 +141,11 @@ class Classifier(nn.Module):
         search = _searching.get()
         if search is None:
             return self
-        kept: tuple[object, Classifier] = self.__dict__.get("_folded", (None, self))  # kept out of the state dict
-        if kept[0] is not search:
-            twin = kept[1] if kept[1] is not self and self._same_in_full(kept[1], x) else self._fold(x)
-            kept = self.__dict__["_folded"] = (search, twin)
-        return self if kept[1] is self else kept[1]._for_autocast(x)
+        kept: _Twin = self.__dict__.get("_folded", _Twin(None, self))  # an attribute would be in the state dict
+        if kept.search is not search:  # since the last one the network may have changed
+            usable = kept.twin is not self and self._same_in_full(kept.twin, x)
+            kept = self.__dict__["_folded"] = _Twin(search, kept.twin if usable else self._fold(x))
+        return self if kept.twin is self else kept.twin._for_autocast(x)
 
     def _for_autocast(self, x: Tensor) -> "Classifier":
         """Itself, or where layers compute in bfloat16 a copy whose weights need not be rounded in every pass."""
@@ -157,7 +164,11 @@ class Classifier(nn.Module):
         return twin
 
     def _fold(self, x: Tensor) -> "Classifier":
-        kind = x.device.type  # a GPU has its fast convolutions of float32 for the usual layout
+        """A folded copy that gives the same logits and features on the first rows of `x`; else the classifier itself.
+
+        Laid out channels last but for float32 on a GPU, whose fast convolutions are for the usual layout.
+        """
+        kind = x.device.type
         network = fold(self.network, channels_last=kind == "cpu" or torch.is_autocast_enabled(kind))
         if network is None:
             return self
@@ -204,13 +215,8 @@ class Classifier(nn.Module):
             ValueError: an unknown module name, or a module that one pass calls more than once or not at all, that is
                 TorchScript, or that puts out something else than a tensor.
         """
-        modules = dict(self.network.named_modules())
         watch, replace = list(watch), dict(replace or {})
-        if unknown := [name for name in (*watch, *replace) if name not in modules]:
-            raise ValueError(f"layers must name modules of the network, got {unknown[0]!r}. See `named_modules()`.")
-        for name in (self.head, *watch, *replace):
-            if isinstance(modules[name], torch.jit.ScriptModule):
-                layers.check_plain(modules[name])
+        modules = self._hookable([*watch, *replace])
         outputs: dict[str, Tensor] = {}
         features: list[Tensor] = []
 
@@ -245,6 +251,16 @@ class Classifier(nn.Module):
                 "Name another with `head=...`."
             )
         return Pass(logits, features[0].flatten(1), outputs)
+
+    def _hookable(self, names: Sequence[str]) -> dict[str, nn.Module]:
+        """All modules by name; ValueError where one of those named is unknown or, as the head may be, TorchScript."""
+        modules = dict(self.network.named_modules())
+        if unknown := [name for name in names if name not in modules]:
+            raise ValueError(f"layers must name modules of the network, got {unknown[0]!r}. See `named_modules()`.")
+        for name in (self.head, *names):
+            if isinstance(modules[name], torch.jit.ScriptModule):
+                layers.check_plain(modules[name])
+        return modules
 
     def norm_layers(self) -> list[str]:
         """Names of all normalisation layers, in module order, see `layers.norm_layers`; ValueError without any."""
