@@ -9,7 +9,7 @@ from torch import Tensor
 
 from oodattack.detector import Score
 from oodattack.geometry import steepest_l2, wide
-from oodattack.probe import gradient, values
+from oodattack.probe import gradient, plain_scores
 
 PAIRS = 48  # an eighth of rows, which is what a verdict turns on, are three of them or more in 19 of 20 cases
 SEGMENTS = (8, 32, 128, 512)  # of the line between two images; finer ones where coarser ones do not settle it
@@ -37,11 +37,17 @@ def pairs(a: Tensor, b: Tensor, *, seed: int) -> tuple[Tensor, Tensor]:
 def misled_share(f: Score, a: Tensor, b: Tensor, *, at_once: int = PAIRS) -> float | None:
     """Share of pairs that a score tells apart where no search that follows its gradient looks.
 
-    |f(a) - f(b)| > 10 ||a - b||_2 max(||grad f(a)||_2, ||grad f(b)||_2): by the mean value theorem the gradient is more
-    than ten times as long somewhere on the way, such as at a step between two plateaus that are not quite flat. Or the
-    score saturates, and its gradient is short, but leads there. So of each such pair a walk along the gradient begins
-    at either image, with steps that fall from an eighth of ||a - b||_2 to a seventh of that, within ||a - b||_2 and the
-    box. The pair counts unless both come half of the way, to (f(a) + f(b)) / 2. Of saturated honest scores all do.
+    A pair is suspect if
+
+        |f(a) - f(b)| > 10 ||a - b||_2 max(||grad f(a)||_2, ||grad f(b)||_2)
+
+    By the mean value theorem the gradient is then more than ten times as long somewhere between a and b. Either the
+    score jumps there, as between two plateaus that are not quite flat, and its gradient at the images does not lead
+    across. Or the score saturates: its gradient at the images is short, but does lead across. To tell one from the
+    other, a walk along the gradient begins at each image of a suspect pair. It has 24 steps, the first of length
+    ||a - b||_2 / 8 and each shorter than the one before, and leaves neither the box nor the ball of radius ||a - b||_2.
+    The pair counts unless both walks come half of the way, to (f(a) + f(b)) / 2. All walks on saturated honest scores
+    do.
 
     Args:
         f: (B, C, H, W) -> (B,).
@@ -68,16 +74,16 @@ def misled_share(f: Score, a: Tensor, b: Tensor, *, at_once: int = PAIRS) -> flo
 def unexplained_share(f: Score, a: Tensor, b: Tensor, *, at_once: int = PAIRS) -> float | None:
     """Share of pairs between which a score runs otherwise than its gradient says.
 
-    On the line from a to b, x_k = a + (b - a) k / n, the integral of the gradient by the midpoint rule tells
+    On the line from a to b, x_k = a + (b - a) k / n, the gradient predicts the score f(x_k) as
 
         f(a) + sum_{j < k} <grad f(x_{j + 1/2}), x_{j+1} - x_j>
 
-    of f(x_k). By the fundamental theorem of calculus that is right but for the rule. Where it is wrong at some k by
-    more than 0.5 of the score's range on the line, by the finest rule, the score jumps, as between two plateaus, or its
-    gradient is that of another function: its slope, however long, leads elsewhere. The whole line counts, so that jumps
-    do not make up for one another, and pairs are counted, so that some images do not vouch for others. A rule fine
-    enough for honest scores resolves steep but finite slopes too: of these `misled_share` tells where the plateaus are
-    flat.
+    which is its integral by the midpoint rule. By the fundamental theorem of calculus the prediction is right but for
+    the error of the rule. A pair counts if by the finest rule it is wrong at some k by more than 0.5 of the score's
+    range on the line. Then the score jumps, as between two plateaus, or its gradient is that of another function: its
+    slope, however long, leads elsewhere. Every k is looked at, so that jumps do not make up for one another; pairs are
+    counted, so that some images do not vouch for others. A rule fine enough for honest scores resolves steep but finite
+    slopes too: where the plateaus beside these are flat, `misled_share` finds them.
 
     Args:
         f: (B, C, H, W) -> (B,).
@@ -107,7 +113,7 @@ def unexplained_share(f: Score, a: Tensor, b: Tensor, *, at_once: int = PAIRS) -
 
 
 def _ratio(f: Score, a: Tensor, b: Tensor) -> Tensor:
-    """Of each pair, shape (P,); NaN without a gradient."""
+    """|f(a) - f(b)| / (||a - b||_2 max(||grad f(a)||_2, ||grad f(b)||_2)), shape (P,); NaN without a gradient."""
     lengths = []
     for x in (a, b):
         slope, _ = gradient(f, x)
@@ -115,38 +121,41 @@ def _ratio(f: Score, a: Tensor, b: Tensor) -> Tensor:
             return torch.full((len(a),), float("nan"), dtype=torch.float64, device=a.device)
         lengths.append(torch.linalg.vector_norm(slope.double().flatten(1), dim=1))
     away = torch.linalg.vector_norm((a - b).double().flatten(1), dim=1)
-    ratio: Tensor = (values(f, a) - values(f, b)).abs() / (away * torch.maximum(*lengths))
+    ratio: Tensor = (plain_scores(f, a) - plain_scores(f, b)).abs() / (away * torch.maximum(*lengths))
     return ratio
 
 
 def _arrives(f: Score, a: Tensor, b: Tensor) -> Tensor:
-    """Whether walks along the gradient, from a and no farther than b, come half of the way to the score there, (P,)."""
-    here, there = values(f, a), values(f, b)
-    toward, half, found = (there - here).sign().to(a.dtype), (there - here).abs() / 2, torch.zeros_like(here)
+    """Whether walks along the gradient, from a and no farther than b, come half of the way to the score of b, (P,)."""
+    start, goal = plain_scores(f, a), plain_scores(f, b)
+    way = (goal - start).sign().to(a.dtype)  # up or down
     far = torch.linalg.vector_norm((b - a).flatten(1), dim=1)
-    at = a
+    at, gained = a, torch.zeros_like(start)
     for k in range(WALK):
         slope, _ = gradient(f, at)
         if slope is None:
             break
-        length = toward * far / 8 * (1 - k / (WALK + 4))
+        length = way * far / 8 * (1 - k / (WALK + 4))
         moved = at + wide(length, at) * steepest_l2(slope.to(a.dtype).nan_to_num(0, 0, 0)) - a
         share = far / torch.linalg.vector_norm(moved.flatten(1), dim=1).maximum(far)
         at = (a + wide(share, a) * moved).clamp(0, 1)
-        found = torch.maximum(found, toward * (values(f, at) - here))
-    return found >= half
+        gained = torch.maximum(gained, way * (plain_scores(f, at) - start))
+    return gained >= (goal - start).abs() / 2
 
 
 def _unexplained(f: Score, a: Tensor, b: Tensor, segments: int) -> Tensor:
-    """What the gradient leaves of each pair, shape (P,); NaN where the score does not vary, or has no gradient."""
-    score = values(f, a)
-    told, off, low, high = score, torch.zeros_like(score), score, score
+    """Largest error of what the gradient predicts on the line of each pair, in shares of the score's range there.
+
+    Shape (P,); NaN where the score does not vary, or has no gradient.
+    """
+    score = plain_scores(f, a)
+    predicted, error, low, high = score, torch.zeros_like(score), score, score
     for k in range(segments):
         slope, _ = gradient(f, a + (b - a) * ((k + 0.5) / segments))
         if slope is None:
             return torch.full_like(score, float("nan"))
-        told = told + (slope.double() * (b - a).double()).flatten(1).sum(1) / segments
-        score = values(f, a + (b - a) * ((k + 1) / segments))
-        off = torch.maximum(off, (told - score).abs())
+        predicted = predicted + (slope.double() * (b - a).double()).flatten(1).sum(1) / segments
+        score = plain_scores(f, a + (b - a) * ((k + 1) / segments))
+        error = torch.maximum(error, (predicted - score).abs())
         low, high = torch.minimum(low, score), torch.maximum(high, score)
-    return off / (high - low)
+    return error / (high - low)

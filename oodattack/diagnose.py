@@ -9,7 +9,7 @@ from typing import Literal, NamedTuple
 
 Verdict = Literal["broken", "holds", "inconclusive"]
 
-LEFT = 0.75  # share of the clean advantage over chance, or of rejected OOD inputs, below which a detector is broken
+LEFT = 0.75  # share of the clean lead over chance, or of the rejected OOD inputs, that a broken detector has left
 TURNED = 0.4  # clean AUROC; of 20 images a side a score that knows nothing has less one time in seven
 ZERO_GRADIENTS = 0.1  # share of queries: one step in ten that went nowhere
 STUCK = 0.5  # share of rows on which nothing beat the clean input
@@ -17,8 +17,8 @@ RISING = 0.75  # share of rows that a working search improves; the rest may star
 RANK_CORRELATION = 0.9
 BEATEN = 0.01  # AUROC by which a rival must be stronger: less is luck of the random starts
 UNFINISHED = 0.01  # AUROC still lost in the second half of the queries: twice as many would find as much again
-MISLED = 0.2  # of pairs: honest scores up to 1 in 8 that were walked between, plateaus with a slope of their own 0.9
-UNEXPLAINED = 0.1  # of pairs: smooth scores 0; where an eighth of the images lie beyond a step, 0.125 and more
+MISLED = 0.2  # share of pairs: of honest scores at most 1 in 8, of plateaus with a slope of their own 9 in 10
+UNEXPLAINED = 0.1  # share of pairs: of smooth scores none; 1 in 8 where an eighth of the images lie beyond a step
 SPREAD = 0.05  # AUROC between restarts: more means that the result hangs on the start
 
 
@@ -36,10 +36,12 @@ class Indicators(NamedTuple):
         full_box_auroc: AUROC left when the attacker may use the whole box.
         repeatable: scoring the same ID inputs twice gave the same scores.
         row_independent: so did scoring one of them alone.
-        misled_share: see `between.misled_share`, between the ID images and this set, of what the search follows; None
-            for matching, and of a detector that the search broke, as are the next, `toward_lead` and `denied_auroc`.
-        unexplained_share: see `between.unexplained_share`, likewise; None for a declared surrogate too.
-        gradient_trouble: what `probe.trouble` says of its gradient there; None also where a surrogate stands in.
+        misled_share: see `between.misled_share`, between the ID images and this OOD set, of what the search follows.
+            Not asked of matching, nor where the search broke the detector; nor are `unexplained_share`, `toward_lead`
+            and `denied_auroc`.
+        unexplained_share: see `between.unexplained_share`, of the same; not asked of a declared surrogate.
+        gradient_trouble: what `probe.trouble` says of the score's gradient on the ID images and this OOD set; not asked
+            where a surrogate stands in for the score.
         rising_share: share of attacked rows whose search ended above the loss of its own first step (not of the clean
             input), rows that were finished there included.
         unfinished_drop: AUROC left after half of the queries minus AUROC left at the end.
@@ -96,16 +98,20 @@ class Indicators(NamedTuple):
     id_against_id: bool = False
 
 
-def least(clean: float) -> float:
-    """Attacked AUROC at which a detector is broken: a quarter of its clean advantage over chance is gone."""
+def broken_at(clean: float) -> float:
+    """The attacked AUROC at and below which a detector is broken: a quarter of its clean lead over chance is gone."""
     return 0.5 + LEFT * (clean - 0.5)
 
 
 def failures(clean: float, attacked: float, found: Indicators) -> list[str]:
     """Reasons to distrust a high attacked AUROC, in words. Empty: none was found."""
-    broken = least(clean)
-    of_the_search = _of_the_search(found, broken)
-    return [*_of_the_score(found, broken), *of_the_search, *_of_rivals(attacked, found), *_of_the_box(found)]
+    broken = broken_at(clean)
+    return [
+        *_of_the_score(found, broken),
+        *_of_the_search(found, broken),
+        *_of_rivals(attacked, found),
+        *_of_the_box(found),
+    ]
 
 
 def _of_the_score(found: Indicators, broken: float) -> Iterator[str]:
@@ -135,7 +141,7 @@ def _unsteady(found: Indicators) -> Iterator[str]:
 
 
 def _of_the_search(found: Indicators, broken: float) -> Iterator[str]:
-    """What the search was after, and did on its way."""
+    """What the search was after, and how it went."""
     if found.other_goal is not None:
         yield f"the search was after {found.other_goal}, and may succeed without moving the score as far as it goes"
     if not found.white_box:
@@ -162,8 +168,9 @@ def _of_the_search(found: Indicators, broken: float) -> Iterator[str]:
 def _of_rivals(attacked: float, found: Indicators) -> Iterator[str]:
     """Searches that should be weaker and were not.
 
-    A suite's own number is never beaten by its members; that a blind one beat the gradient search still says that
-    gradients mislead, and nobody knows by how much.
+    A suite takes each row at its worst over its members, so none of them leaves less than the suite does. Searches
+    without the score's gradient are therefore compared with its members that have it: where they left less, gradients
+    mislead, and nobody knows by how much.
     """
     gradient = attacked if found.white_box_auroc is None else found.white_box_auroc
     if found.random_auroc is not None and (found.random_auroc < attacked or found.random_auroc < gradient - BEATEN):
@@ -181,7 +188,7 @@ def _of_rivals(attacked: float, found: Indicators) -> Iterator[str]:
 
 
 def _of_the_box(found: Indicators) -> Iterator[str]:
-    """An attacker with the whole box may copy an ID image."""
+    """Whether the search works where it must: an attacker with the whole box may copy an ID image."""
     if found.full_box_auroc is None:
         yield "no sanity-full-box run on the same sides shows that the search works (add it, or sanity-full-box-both)"
     elif found.full_box_auroc > 0.5:
@@ -210,7 +217,7 @@ def verdict(clean: float, attacked: float, found: Indicators) -> tuple[Verdict, 
     if clean <= 0.5:
         turned = "; a higher score must mean more OOD: is its sign turned?" if clean < TURNED else ""
         return "broken", f"no better than chance before any attack (AUROC {clean:.3f}){turned}"
-    if attacked <= least(clean):
+    if attacked <= broken_at(clean):
         return "broken", f"AUROC {clean:.3f} fell to {attacked:.3f}" + "".join(f"; {why}" for why in _unsteady(found))
     before, after = found.accepted_before, found.accepted_after
     if before == 1:

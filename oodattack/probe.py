@@ -38,8 +38,8 @@ class Probe(NamedTuple):
         along: share of rows on which the slope along the gradient is its length, within a factor of 2 at some step.
         uphill: share of rows that score higher 2/255 along the gradient than 2/255 against it.
         across: in [-1, 1], likeness of predicted and measured changes in random directions, mean over rows; 1: equal.
-        denied: l2 norm of what the gradient lacks, median over rows: random signs s meet a slope r with E <r, s>^2 =
-            ||r||_2^2, and r is what is left of the measured changes. At the step at which that is least.
+        denied: ||r||_2, median over rows, where r is the part of the slope that measured changes show and the gradient
+            does not: for random signs s, E <r, s>^2 = ||r||_2^2. At the step at which that is least.
         repeatable: with and without autograd, two calls gave the same scores.
         row_independent: so did a call with half of the rows.
     """
@@ -58,7 +58,7 @@ class Probe(NamedTuple):
 
 
 def probe(f: Score, x: Tensor, *, seed: int) -> Probe:
-    """Compare the gradient of a score with central differences (f(x + d) - f(x - d)), d along it and in random signs.
+    """Compare the gradient of a score with central differences f(x + d) - f(x - d), for d along it and of random signs.
 
     Costs one backward and at most 21 forward passes over at most 16 rows. The rows are drawn 2/255 towards grey, so
     that no step leaves the box. A surrogate that passes the gradient of another function straight through is untruthful
@@ -79,12 +79,12 @@ def probe(f: Score, x: Tensor, *, seed: int) -> Probe:
         raise ValueError(f"`x` must be images in [0, 1], got {len(x)} rows. Move mean/std inside the detector.")
     picked = evenly(len(x), ROWS).to(x.device)
     points = STEPS[-1] + (1 - 2 * STEPS[-1]) * x[picked].detach()
-    value = values(f, points)
-    half = values(f, points[: (len(points) + 1) // 2])
+    value = plain_scores(f, points)
+    half = plain_scores(f, points[: (len(points) + 1) // 2])
     steady = Probe(len(points), False, row_independent=same_scores(half, value[: len(half)], value))
     grad, with_grad = gradient(f, points)
     if grad is None or with_grad is None:
-        return steady._replace(repeatable=same_scores(values(f, points), value, value))
+        return steady._replace(repeatable=same_scores(plain_scores(f, points), value, value))
     steady = steady._replace(exists=True, repeatable=same_scores(with_grad, value, value))
     return _compare(f, points, grad.double(), seed, steady)
 
@@ -117,8 +117,8 @@ def proven(found: Probe) -> bool:
     return trouble(found._replace(zero=0.0, non_finite=0.0)) is None
 
 
-def values(f: Score, x: Tensor) -> Tensor:
-    """Scores of a copy of `x` in float64, without autograd: what is deployed."""
+def plain_scores(f: Score, x: Tensor) -> Tensor:
+    """Scores of a copy of `x` in float64, without autograd, as a detector is used."""
     with torch.no_grad():
         value = f(x.clone())
     if value.shape != x.shape[:1]:
@@ -169,7 +169,7 @@ def _slopes(f: Score, x: Tensor, grad: Tensor, delta: Tensor) -> tuple[Tensor, T
     """f(x + delta) - f(x - delta) as measured and as the gradient has it, each of shape (B,)."""
     ahead, behind = ((x + way * delta.to(x.dtype)).clamp(0, 1) for way in (1, -1))
     expected = (grad * (ahead.double() - behind.double())).flatten(1).sum(1)
-    return values(f, ahead) - values(f, behind), expected
+    return plain_scores(f, ahead) - plain_scores(f, behind), expected
 
 
 def _alike(measured: Tensor, expected: Tensor) -> Tensor:

@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 import torch
 
 from oodattack.certificates import Certificates
-from oodattack.diagnose import least
+from oodattack.diagnose import broken_at
 from oodattack.evaluation.cell import Checks, certified, denied_auroc, follows_a_gradient, indicators, record
 from oodattack.evaluation.check import check_images
 from oodattack.evaluation.curves import search_curve
@@ -109,7 +109,7 @@ class Run:
 
     def _checks(self, cell: Cell) -> Checks:
         """What the score itself says of a search that followed its gradient; one that broke it needs no excuse."""
-        broke = left_auroc(cell.clean, cell.outcome) <= least(cell.clean.metrics.auroc)
+        broke = left_auroc(cell.clean, cell.outcome) <= broken_at(cell.clean.metrics.auroc)
         if broke or not follows_a_gradient(cell):
             return Checks()
         return Checks(
