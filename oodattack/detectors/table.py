@@ -56,13 +56,19 @@ class Fit(NamedTuple):
     id_val: Tensor | None = None
 
     def sets(self) -> dict[str, Tensor]:
-        """All images, by what they are called in a report."""
-        given = {"the training images": self.x if len(self.x) else None, "the OOD validation images": self.ood_val}
-        given |= {"the ID validation images": self.id_val}
-        return {name: x for name, x in given.items() if x is not None}
+        """All images that there are, by what they are called in a report."""
+        named = {
+            "the training images": self.x if len(self.x) else None,
+            "the OOD validation images": self.ood_val,
+            "the ID validation images": self.id_val,
+        }
+        return {name: x for name, x in named.items() if x is not None}
 
     def known(self) -> Tensor:
-        """The ID validation images, or else the training images: what networks say of these is surer than of others."""
+        """The ID validation images, or the training images where there are none.
+
+        The former are better: of images that it has learnt from a network is surer than of others.
+        """
         return self.x if self.id_val is None else self.id_val
 
     def strange(self) -> Tensor:
@@ -83,8 +89,8 @@ class Row(NamedTuple):
         name: as on the command line.
         source: paper and equation.
         description: what the score is.
-        build: (classifier, what to fit on) -> detector; of several networks, a list of classifiers; without a
-            network, whatever comes first is left alone, and None will do.
+        build: (classifier, what to fit on) -> detector. Takes a list of classifiers where `several`; where `bare`, the
+            first argument is not looked at, and None will do.
         fits: whether `build` looks at the training images.
         labels: whether it needs their labels.
         known: whether ID validation images, where there are some, take the place of the training images.

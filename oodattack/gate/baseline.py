@@ -8,7 +8,7 @@ from pydantic import Field, ValidationError
 
 from oodattack.diagnose import Verdict
 from oodattack.gate.ranks import Ranked, Rows
-from oodattack.report.record import Key, Record, Share, Source, by_name
+from oodattack.report.record import Key, Record, Share, Source, whole_box_by_name
 from oodattack.whole_file import write_file
 
 
@@ -41,7 +41,7 @@ class Cell(Record):
     detector: str
     threat: str
     ood: str
-    whole_box: bool = Field(default_factory=by_name)
+    whole_box: bool = Field(default_factory=whole_box_by_name)
     clean: Area
     attacked: Area
     verdict: Verdict

@@ -10,13 +10,13 @@ from oodattack.whole_file import replace_file
 
 Schema = Literal[1]  # raised when a field changes its meaning or goes
 Direction = Literal["hide", "raise", "both", "match", "quantile", "cross", "misclassify"]
-Key = tuple[str, str, str]  # detector@network, threat, OOD set
+Key = tuple[str, str, str]  # detector@network, threat, OOD set; see `Named`
 Share = Annotated[float, Field(ge=0, le=1)]
 QUOTED = 60  # characters of a wrong value in an error
 
 
-def by_name(fields: dict[str, Any]) -> bool:
-    """`whole_box` of a record that was written before the field was: the shipped ones were known by name."""
+def whole_box_by_name(fields: dict[str, Any]) -> bool:
+    """`whole_box` of a record older than that field: then the shipped threats alone were such, known by their names."""
     return fields.get("threat") in ("sanity-full-box", "sanity-full-box-both")
 
 
@@ -98,7 +98,7 @@ class Certified(Record):
 
 
 class Named(Record):
-    """What is known by its detector, its threat and its OOD set."""
+    """A part of the report about one detector, threat and OOD set, which tell it from all others of its kind."""
 
     detector: str
     network: str
@@ -112,7 +112,7 @@ class Named(Record):
 
     @property
     def key(self) -> Key:
-        """What it is known by."""
+        """What tells it from all others of its kind."""
         return self.name, self.threat, self.ood
 
     @property
@@ -143,7 +143,8 @@ class Result(Named):
 
     direction: Direction
     whole_box: bool = Field(
-        default_factory=by_name, description="the attacker may use the whole box, and every detector must fall to that"
+        default_factory=whole_box_by_name,
+        description="the attacker may use the whole box, and every detector must fall to that",
     )
     attack: str = Field(description="the search, in words")
     surrogate: str | None = Field(description="what was differentiated in place of the score, if anything")
