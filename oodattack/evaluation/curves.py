@@ -12,23 +12,26 @@ from oodattack.metrics import auroc
 from oodattack.report import Curve, Result
 from oodattack.threat import ON_A_SCORE, ThreatModel
 
-PACE = 0.4  # of what a row gained, in the second half of its queries: searches that settle 0.3 at most, steady ones 0.5
+PACE = 0.4  # share of a row's gain in the second half of its queries; searches that settle have 0.3, steady ones 0.5
 PACED = 10  # queries below which a search is a step or a few, and has no pace
-FURTHER = 18  # halves: ten times as many queries in all
+FURTHER = 18  # more second halves make ten times as many queries in all
 
 
-def queries_curve(setup: Setup, quarry: Quarry, threat: ThreatModel, x: torch.Tensor, outcome: Outcome) -> Outcome:
-    """Add AUROC along the search, and how far its restarts are apart, in the scale that the search follows."""
+def with_curve(setup: Setup, quarry: Quarry, threat: ThreatModel, x: torch.Tensor, outcome: Outcome) -> Outcome:
+    """The outcome with AUROC along the search, how far its restarts are apart, and what both say of its pace.
+
+    All in the scale that the search follows. Untouched where that is no scale of scores.
+    """
     if threat.aim not in ON_A_SCORE or threat.objective == "misclassify":
         return outcome
     f = quarry.judge or quarry.f
     clean = {-1: setup.values(f, x).cpu(), 1: setup.values(f, setup.id).cpu()}
 
     def left(field: str) -> list[float]:
-        columns = {-1: outcome.ood and getattr(outcome.ood, field), 1: outcome.id and getattr(outcome.id, field)}
-        width = next(c.shape[1] for c in columns.values() if c is not None)
-        at = [{s: clean[s] if c is None else c[:, i] for s, c in columns.items()} for i in range(width)]
-        return [auroc(pair[1].double().contiguous(), pair[-1].double().contiguous()) for pair in at]
+        columns = {sign: getattr(side, field) for sign, side in outcome.signed}
+        width = next(iter(columns.values())).shape[1]
+        scores = [clean | {sign: column[:, i] for sign, column in columns.items()} for i in range(width)]
+        return [auroc(some[1].double().contiguous(), some[-1].double().contiguous()) for some in scores]
 
     spread = None
     if threat.restarts > 1 and all(side.restarts is not None for side in outcome.sides):
@@ -50,7 +53,12 @@ def queries_curve(setup: Setup, quarry: Quarry, threat: ThreatModel, x: torch.Te
 
 
 def unfinished(curve: Sequence[tuple[float, float]] | None, *, after: int = 0) -> float | None:
-    """AUROC that the second half of the queries took, of those `after` which a search began; None without a curve."""
+    """AUROC that the second half of a search's queries took; None without a curve.
+
+    Args:
+        curve: (queries, AUROC left).
+        after: queries that were spent before the search began.
+    """
     if not curve or len(curve) < 3:
         return None
     half = after + (curve[-1][0] - after) / 2
@@ -71,12 +79,12 @@ def unsettled(clean: Mapping[int, torch.Tensor], outcome: Outcome, at: Sequence[
         None where the median row gained less than 40 % in the second half, or with fewer than 10 queries, or without a
         history.
     """
-    if at[-1] < PACED or any(side.history is None for side in outcome.sides):
+    if at[-1] < PACED:
         return None
     half, further, shares = at.index(at[-1] // 2 or 1), dict(clean), []
-    for side, sign in ((outcome.ood, -1), (outcome.id, 1)):
-        if side is None or side.history is None:
-            continue
+    for sign, side in outcome.signed:
+        if side.history is None:
+            return None
         before, middle, end = (s.double() for s in (clean[sign], side.history[:, half], side.history[:, -1]))
         further[sign] = end + FURTHER * (end - middle)
         shares.append((end - middle) / (end - before).where(end != before, 1))
@@ -95,12 +103,11 @@ def rising(outcome: Outcome, at: Sequence[int]) -> float | None:
     if 2 not in at or at[-1] == 2:
         return None
     rose = []
-    for side, sign in ((outcome.ood, -1), (outcome.id, 1)):
-        if side is not None:
-            if side.history is None:
-                return None
-            later = sign * side.history[:, -1] > sign * side.history[:, at.index(2)]
-            rose.append(later | (side.stopped == STOPPED.index("target reached")))
+    for sign, side in outcome.signed:
+        if side.history is None:
+            return None
+        later = sign * side.history[:, -1] > sign * side.history[:, at.index(2)]
+        rose.append(later | (side.stopped == STOPPED.index("target reached")))
     return torch.cat(rose).double().mean().item()
 
 

@@ -84,7 +84,12 @@ class Outcome(NamedTuple):
     @property
     def sides(self) -> list[Side]:
         """Those that were attacked."""
-        return [side for side in (self.ood, self.id) if side]
+        return [side for _, side in self.signed]
+
+    @property
+    def signed(self) -> list[tuple[int, Side]]:
+        """Those that were attacked, each with its sign: -1 for OOD rows, which want to score low, 1 for ID rows."""
+        return [(sign, side) for sign, side in ((-1, self.ood), (1, self.id)) if side]
 
 
 class Cell(NamedTuple):

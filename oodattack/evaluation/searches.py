@@ -5,7 +5,7 @@ from collections.abc import Iterable, Sequence
 import torch
 from torch import Tensor
 
-from oodattack.evaluation.curves import queries_curve
+from oodattack.evaluation.curves import with_curve
 from oodattack.evaluation.front import Front, unspent_front
 from oodattack.evaluation.outcome import Clean, OodSet, Outcome, Side
 from oodattack.evaluation.plan import Group, Quarry, Unfit, describe, is_blind
@@ -75,7 +75,7 @@ class Searches:
                     rank_correlation=self._agreement(quarry, name, ood.x, clean[name]) if white_box else None,
                     shared_with=group.names,
                 )
-                outcomes[name] = queries_curve(self.setup, quarry, group.threat, ood.x, outcome)
+                outcomes[name] = with_curve(self.setup, quarry, group.threat, ood.x, outcome)
         return outcomes
 
     def _attack_ood(self, group: Group, ood: OodSet, clean: dict[str, Clean]) -> dict[str, Side]:

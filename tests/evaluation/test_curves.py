@@ -79,15 +79,15 @@ def test_the_pace_by_hand():
     clean = {-1: torch.tensor([5.0, 6.0]), 1: torch.tensor([0.0, 1.0])}
     steady = SimpleNamespace(history=torch.tensor([[5.0, 4.5, 4.0], [6.0, 5.6, 5.0]]))  # .5 and .6 of 1 at last
     # 4 - 18 x .5 = -5 and 5 - 18 x .6 = -5.8
-    outcome = SimpleNamespace(ood=steady, id=None, sides=[steady])
+    outcome = SimpleNamespace(signed=[(-1, steady)])
     assert unsettled(clean, outcome, (1, 5, 10)) == 0.0
     assert unsettled(clean, outcome, (1, 4, 9)) is None  # too few for a pace
     settled = SimpleNamespace(history=torch.tensor([[0.0, 2.0, 2.1], [1.0, 3.0, 3.1]]))  # .1 of 2.1 at last
-    assert unsettled(clean, SimpleNamespace(ood=None, id=settled, sides=[settled]), (1, 5, 10)) is None
+    assert unsettled(clean, SimpleNamespace(signed=[(1, settled)]), (1, 5, 10)) is None
     stuck = SimpleNamespace(history=clean[-1][:, None].expand(2, 3))
-    assert unsettled(clean, SimpleNamespace(ood=stuck, id=None, sides=[stuck]), (1, 5, 10)) is None
+    assert unsettled(clean, SimpleNamespace(signed=[(-1, stuck)]), (1, 5, 10)) is None
     unwritten = SimpleNamespace(history=None)
-    assert unsettled(clean, SimpleNamespace(ood=unwritten, id=None, sides=[unwritten]), (1, 5, 10)) is None
+    assert unsettled(clean, SimpleNamespace(signed=[(-1, unwritten)]), (1, 5, 10)) is None
 
 
 def test_sweep_finds_the_radius_that_leaves_one_half():
