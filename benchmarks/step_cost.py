@@ -30,7 +30,7 @@ from benchmarks.one_attack import device_name, limits
 from oodattack import aims
 from oodattack.attack import maximise
 from oodattack.attacks import ATTACKS
-from oodattack.evaluation.search import fast
+from oodattack.evaluation.part import fast
 from oodattack.full_precision import full_precision
 from oodattack.geometry import row_random
 from oodattack.metrics import auroc, id_threshold

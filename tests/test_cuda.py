@@ -20,7 +20,7 @@ from oodattack.bounds import Smoothed, score_bounds, smoothed_bounds
 from oodattack.cli import main
 from oodattack.detectors import Fit
 from oodattack.evaluation.batch import automatic
-from oodattack.evaluation.search import fast
+from oodattack.evaluation.part import fast
 from oodattack.models.small import SmallResNet
 from oodattack.threat import Suite, Sweep, ThreatModel, presets, read_threat
 from oodattack.train import RECIPES, TrainingSet, fit

@@ -10,7 +10,7 @@ from oodattack.attack import STOPPED, Found
 from oodattack.classifier import Classifier
 from oodattack.detectors import MSP, Energy, GaiaZ
 from oodattack.evaluation import evaluate
-from oodattack.evaluation.search import better, shares
+from oodattack.evaluation.part import better, shares
 from oodattack.threat import ThreatModel
 
 FIELDS = dict(

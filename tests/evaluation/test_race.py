@@ -7,7 +7,7 @@ from torch import nn
 from oodattack.attack import maximise
 from oodattack.classifier import Classifier
 from oodattack.detectors import Energy
-from oodattack.evaluation import evaluate, search
+from oodattack.evaluation import evaluate, part
 from oodattack.evaluation.race import FEWEST_POINTS, MOST_POINTS, points_of_each, race
 from oodattack.geometry import row_random
 from oodattack.threat import ThreatModel
@@ -160,7 +160,7 @@ def test_a_search_raises_the_class_that_moves_and_pays_for_the_race(monkeypatch,
         searches.append((threat.queries, threat.restarts, found.queries))
         return found
 
-    monkeypatch.setattr(search, "maximise", spy)
+    monkeypatch.setattr(part, "maximise", spy)
     head = nn.Linear(18, 3)  # two likely classes that nothing moves, and one that is unlikely and steep
     head.weight.data = torch.tensor([1e-3, 1e-3, 40.0])[:, None].expand(3, 18) / 18
     head.bias.data = torch.tensor([1.0, 0.9, -20.0])
@@ -216,7 +216,7 @@ def test_rows_that_the_first_class_finishes_leave_the_second_to_the_others(monke
         calls.append(found)
         return found
 
-    monkeypatch.setattr(search, "maximise", spy)
+    monkeypatch.setattr(part, "maximise", spy)
     # class k is raised by pixel k; class 0 goes furthest where there is room, and past the ID images
     weight = torch.zeros(4, 18)
     weight[0, 0], weight[1, 1], weight[2, 2] = 40.0, 36.0, 36.0
