@@ -13,7 +13,7 @@ from oodattack.metrics import auroc, id_threshold
 from oodattack.numbers import TPR
 from oodattack.threat import ThreatModel
 
-HOPE = 0.1  # of a row's whole movement: what it may still move when its last turns brought nothing
+HOPE = 0.1  # share of how far a row has moved in all that it may still move when its last turns brought nothing
 
 
 @dataclass
@@ -43,15 +43,19 @@ class Front:
         return torch.searchsorted(ranks, ahead, right=False).double() / len(ranks)
 
     def open_rows(self, member: ThreatModel, *, trial: bool = False) -> Tensor:
-        """Rows that can still change the AUROC and can pay: those that had this member least first, then the promising.
+        """Rows that can still change the AUROC, and can pay for a turn of a member.
 
-        A row can change it while another score of the other side is within its reach: as far as its last turn brought
-        it, or a tenth of what it or nine rows in ten have moved in all; with a member new to it, as far as that
-        one brought nine in ten of those that had it. Trials are for every row that has not passed all of them: a
-        gradient that leads nowhere must not keep the other members from showing what they can do.
+        First come those that had this member least often, and of these the ones that can gain most.
+
+        A row can change the AUROC while it has a score of the other side within reach, which it has not passed yet. Its
+        reach is the largest of three: how far its last turn moved it; a tenth of how far it has moved in all; and a
+        tenth of the 90th percentile, over rows, of the latter. With a member that is new to the row, it is at least the
+        90th percentile of how far this one moved the rows that had it. Trials are for every row that has not passed all
+        scores of the other side: a gradient that leads nowhere must not keep the other members from showing what they
+        can do.
         """
-        whole = (self.sign * (self.best.scores - self.clean)).double()
-        reach = torch.maximum(self.moved.double(), HOPE * whole.clamp(min=whole.quantile(0.9)))
+        in_all = (self.sign * (self.best.scores - self.clean)).double()
+        reach = torch.maximum(self.moved.double(), HOPE * in_all.clamp(min=in_all.quantile(0.9)))
         if (had := self.times(member) > 0).any():
             typical = self._brought(member)[had].double().quantile(0.9)
             reach = reach.where(had, reach.clamp(min=typical))

@@ -34,7 +34,7 @@ class Side(NamedTuple):
     """One attacked set under one threat model and one detector. Tensors on the CPU, one entry a row."""
 
     scores: Tensor  # of the returned images, scored afresh
-    again: Tensor  # the same, drawn anew where the score is random: the best of several must not be the luckiest
+    again: Tensor  # the same from another call where scores are random: the best of several, by `scores`, may be luck
     scores_8bit: Tensor  # of the same images rounded to 8 bits
     distance: Tensor  # in the threat's norm
     queries: Tensor

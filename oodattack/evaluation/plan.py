@@ -20,7 +20,8 @@ class Quarry(NamedTuple):
         f: scores (B,) for aims on the score, latents, logits or scores of classes (B, D) for those on them.
         surrogate: name of the stand-in, None where `f` is the detector's own.
         exact: the order (or the value, for latents) is the detector's own.
-        judge: where `f` is not meant to follow the score at all, the detector: it alone says which point is best.
+        judge: the detector, where `f` is another function than its score: `f` then says where to go, and the judge
+            alone which point is best.
     """
 
     f: Callable[[Tensor], Tensor]

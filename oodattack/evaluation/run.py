@@ -113,7 +113,7 @@ class Run:
         if broke or not follows_a_gradient(cell):
             return Checks()
         return Checks(
-            self.setup.explained(cell.detector, cell.ood.name, cell.ood.x),
+            self.setup.explained(cell.detector, cell.ood),
             self._toward.lead(cell),
             denied_auroc(cell, self.setup.subjects[cell.detector]),
         )

@@ -11,6 +11,7 @@ from oodattack.detector import Detector, Latent, Surrogate
 from oodattack.evaluation.batch import Batch, values, with_room
 from oodattack.evaluation.declared import check_latent, sound_class_scores
 from oodattack.evaluation.keeper import Keeper
+from oodattack.evaluation.outcome import OodSet
 from oodattack.evaluation.plan import Quarry, Unfit, blinded, followed_latent, is_blind, latents, quarry_of
 from oodattack.evaluation.score import score
 from oodattack.evaluation.subject import Explained, Steadiness, Subject, explained_by_gradient, look_over
@@ -55,12 +56,12 @@ class Setup:
         for name, detector in self.detectors.items():
             self.subjects[name] = look_over(detector, on_id[name], steady[name], self.id, sets, self.batch, self.seed)
 
-    def explained(self, name: str, which: str, x: Tensor) -> Explained:
+    def explained(self, name: str, ood: OodSet) -> Explained:
         """See `explained_by_gradient`; asked once."""
-        if (name, which) not in self._explained:
-            found = explained_by_gradient(self.subjects[name], self.id, x, which, self.batch, self.seed)
-            self._explained[name, which] = found
-        return self._explained[name, which]
+        key = (name, ood.name)
+        if key not in self._explained:
+            self._explained[key] = explained_by_gradient(self.subjects[name], self.id, ood, self.batch, self.seed)
+        return self._explained[key]
 
     def score(self, name: str, x: Tensor, what: str, *, rounded: bool = False, finite: bool = True) -> Tensor:
         """The untouched detector's scores, on the CPU; see `score`."""

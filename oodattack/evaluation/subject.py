@@ -13,6 +13,7 @@ from oodattack.data.rows import evenly
 from oodattack.detector import Detector, Score, Surrogate
 from oodattack.evaluation.batch import Batch, answered, with_room
 from oodattack.evaluation.declared import sound_surrogate
+from oodattack.evaluation.outcome import OodSet
 from oodattack.geometry import row_random
 from oodattack.keep_graph import keeping_graph
 from oodattack.probe import ROWS, Probe, probe, trouble
@@ -161,8 +162,8 @@ class Explained(NamedTuple):
     unexplained_share: float | None = None
 
 
-def explained_by_gradient(subject: Subject, id: Tensor, x: Tensor, which: str, batch: Batch, seed: int) -> Explained:
-    """How far the gradient explains what tells the ID images from another set.
+def explained_by_gradient(subject: Subject, id: Tensor, ood: OodSet, batch: Batch, seed: int) -> Explained:
+    """How far the gradient explains what tells the ID images from an OOD set.
 
     Nothing where it is in trouble already. The gradient of a declared surrogate may be that of another function,
     straight through a step: of that `misled_share` alone is asked.
@@ -170,15 +171,14 @@ def explained_by_gradient(subject: Subject, id: Tensor, x: Tensor, which: str, b
     Args:
         subject: the detector.
         id: the ID images.
-        x: the other ones.
-        which: their name.
+        ood: the other ones.
         batch: how many rows there is room for.
         seed: of the pairs.
     """
-    if subject.trouble[which]:
+    if subject.trouble[ood.name]:
         return Explained()
     f = partial(answered, subject.stand_in.score if subject.stand_in else subject.detector)
-    some = pairs(id, x, seed=seed)
+    some = pairs(id, ood.x, seed=seed)
     misled = with_room(len(some[0]), batch, lambda rows: misled_share(f, *some, at_once=rows))
     if subject.stand_in is not None and subject.stand_in is getattr(subject.detector, "surrogate", None):
         return Explained(misled)
