@@ -144,17 +144,27 @@ class Run:
 
     def _keep(self, cell: Cell) -> None:
         """Tell the keeper of the attacked sides; ID rows are attacked once, for each set anew by a shared budget."""
-        setup, ood, clean, outcome = self.setup, cell.ood, cell.clean, cell.outcome
+        setup, ood = self.setup, cell.ood
+        on_ood = f"ood/{ood.name}"
+        on_id = f"{ID} against {ood.name}" if shares_queries(cell.threat) else ID
         targets = setup.target_numbers(limits_of(cell.threat), ood.name, len(ood.x))
-        against = f"{ID} against {ood.name}" if shares_queries(cell.threat) else ID
-        for images, rows, before, scores, side, matched in (
-            (f"ood/{ood.name}", f"ood/{ood.name}", ood.x, clean.ood, outcome.ood, targets),
-            (ID, against, setup.id, clean.id, outcome.id, None),
+        for images, name, x, clean, side, matched in (
+            (on_ood, on_ood, ood.x, cell.clean.ood, cell.outcome.ood, targets),
+            (ID, on_id, setup.id, cell.clean.id, cell.outcome.id, None),
         ):
             if side:
-                setup.keeper.cell(
-                    Attacked(cell.detector, cell.threat, ood.name, images, rows, before, scores, side, matched)
+                attacked = Attacked(
+                    detector=cell.detector,
+                    threat=cell.threat,
+                    ood=ood.name,
+                    images=images,
+                    name=name,
+                    x=x,
+                    clean=clean,
+                    side=side,
+                    targets=matched,
                 )
+                setup.keeper.cell(attacked)
 
     def _show(self, cell: Cell, result: Result) -> Shown:
         """The rows of a cell that contact sheets show: OOD rows, or ID rows where they alone were attacked."""

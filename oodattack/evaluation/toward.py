@@ -43,16 +43,17 @@ class Toward:
         plain = limits.aim in ON_A_SCORE and limits.norm in NORMS and limits.after is None and in_a_ball(cell.threat)
         if not (plain and cell.outcome.white_box and self.setup.subjects[cell.detector].repeatable):
             return None
-        found, moved = dict(zip((1, -1), cell.attacked(), strict=True)), {1: clean.id, -1: clean.ood}
-        for sign, images, before in ((1, self.setup.id, clean.id), (-1, cell.ood.x, clean.ood)):
-            if limits.attacks_id if sign == 1 else limits.attacks_ood:
-                rows = evenly(len(images), ROWS)
-                key = (cell.detector, cell.ood.name, bounds(limits), sign)
-                if key not in self._moved:
-                    some = images[rows.to(images.device)]
-                    self._moved[key] = self._worst(cell.detector, limits, cell.ood, some, before[rows], sign)
-                found[sign], moved[sign] = found[sign][rows], self._moved[key]
-        return auroc(found[1], found[-1]) - auroc(moved[1], moved[-1])
+        searched = dict(zip((1, -1), cell.attacked(), strict=True))
+        moved = {1: clean.id, -1: clean.ood}
+        for sign, _ in cell.outcome.signed:
+            images = self.setup.id if sign > 0 else cell.ood.x
+            rows = evenly(len(images), ROWS)
+            key = (cell.detector, cell.ood.name, bounds(limits), sign)
+            if key not in self._moved:
+                some = images[rows.to(images.device)]
+                self._moved[key] = self._worst(cell.detector, limits, cell.ood, some, moved[sign][rows], sign)
+            searched[sign], moved[sign] = searched[sign][rows], self._moved[key]
+        return auroc(searched[1], searched[-1]) - auroc(moved[1], moved[-1])
 
     def _worst(
         self, detector: str, limits: ThreatModel, ood: OodSet, images: Tensor, before: Tensor, sign: int
