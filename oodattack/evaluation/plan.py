@@ -88,7 +88,8 @@ def quarry_of(
 
 def on_logits(detector: Detector, threat: ThreatModel, classes: Latent | None) -> Quarry:
     """The logits of the network behind the detector, or their log-odds; class by class, the detector's own if any."""
-    logits, by_class = getattr(getattr(detector, "net", None), "logits", None), threat.objective == "class-logits"
+    by_class = threat.objective == "class-logits"
+    logits = getattr(getattr(detector, "net", None), "logits", None)
     if by_class and classes is not None:
         logits = classes
     if logits is None:
@@ -106,9 +107,11 @@ def followed_latent(detector: Detector, stand_in: Surrogate | None, x: Tensor) -
 
     The first of them that has a gradient at `x`, shape (1, C, H, W); None where none has.
     """
-    owners = (stand_in, detector)
-    candidates = [getattr(owner, "latent", None) for owner in owners]
-    candidates.append(getattr(getattr(detector, "net", None), "features", None))
+    candidates = (
+        getattr(stand_in, "latent", None),
+        getattr(detector, "latent", None),
+        getattr(getattr(detector, "net", None), "features", None),
+    )
     return next((f for f in candidates if f is not None and reaches(f, x)), None)
 
 
