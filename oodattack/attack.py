@@ -143,7 +143,7 @@ class _Search:
         self.value = unseen(x)  # its value,
         self.merit = self.value.clone()  # and what it is the best by: the value, or see `_merit`
         self.best_of_restart = self.value.clone()  # largest merit in the restart that runs
-        self.replaces = False  # a new point counts as the best, for it is the last one that is asked for
+        self.replaces = False  # a new point counts as better, whatever its merit: the last one is asked for
         self.done = torch.zeros(len(x), dtype=torch.bool, device=x.device)
         self.unconfirmed = torch.zeros_like(self.done)  # `confirm` has said no to the best so far
         self.clean_best = torch.zeros_like(self.done)
@@ -170,7 +170,7 @@ class _Search:
         self._pay(rows)
 
     def _keep(self, seen: Seen, rows: Tensor) -> None:
-        """Keep each row's better point, the old or the new; or the new one where it `replaces` whatever was there."""
+        """Keep each row's better point, the old or the new; where a new one `replaces` whatever was there, that."""
         value = seen.value.to(self.value.dtype)
         merit = self._merit(seen.x_adv, value, rows) if self.crossing else value
         better = torch.ones_like(merit, dtype=torch.bool) if self.replaces else merit > self.merit[rows]
@@ -197,9 +197,7 @@ class _Search:
 
     def restart(self, random: RowRandom, steps: int) -> None:
         """One run of the attack's steps on all unfinished rows."""
-        self.replaces = (
-            self.threat.iterate == "last" and not self.restarts
-        )  # of several restarts the better one is kept
+        self.replaces = self.threat.iterate == "last" and not self.restarts  # a later restart must be better
         self.best_of_restart.fill_(-float("inf"))
         self._finish(torch.arange(len(self.x), device=self.x.device), check=True)
         rows = (~self.done & ~self._spent(self.queries)).nonzero().flatten()

@@ -142,36 +142,40 @@ class Spending:
         return max(rivals, key=self._worth)
 
     def take(self, member: ThreatModel, *, trial: bool = False, times: int = 1, share: float = 0.0) -> Took:
-        """One member's turn, and what it brought.
+        """One member's turn on the open rows, and what it brought.
 
-        It lasts `times` its own queries, or longer where a `share` of what a row has left is more than that; less where
-        a row cannot pay. Worth is in shares of what was left, for turns are compared that were taken at different
-        times, and there is ever less to take.
+        Worth is in shares of the AUROC that was left: turns are compared that were taken at different times, and there
+        is ever less to take.
+
+        Args:
+            member: whose turn it is.
+            trial: whether a few of the open rows will do.
+            times: of the member's own queries, which each row gets,
+            share: or this share of what the row has left, where that is more. A row that cannot pay for it gets as many
+                times the member's own queries as it can pay for.
         """
-        fronts = self.fronts
-        before = left_auroc(fronts)
-        spent = had = finished = (
-            0  # queries, rows that had the turn, and those of them that have passed all scores since
-        )
+        fronts, before = self.fronts, left_auroc(self.fronts)
+        queries = searched = finished = 0  # finished: rows that have passed every score of the other side since
         self.setup.label = f"{member.name} on {fronts[0].name}: {self.name}"
         for front in fronts:
             rows = _chosen(front, _longer(member, member.queries * (times if trial else 1)), trial=trial)
             lengths = _lengths(member, front.unspent()[rows], times=times, share=share)
-            already = front.passed()[rows] >= 1
+            finished_before = front.passed()[rows] >= 1
             for length in lengths.unique().flip(0).tolist():
                 some = rows[lengths == length]
                 found = self._attacked(member, length, front, some)
                 front.take(member, some, found)
-                spent, had = spent + int(found.side.queries.sum()), had + len(some)
-            finished += int(((front.passed()[rows] >= 1) & ~already).sum())
+                queries += int(found.side.queries.sum())
+                searched += len(some)
+            finished += int(((front.passed()[rows] >= 1) & ~finished_before).sum())
         after, everybody = left_auroc(fronts), sum(len(f.x) for f in fronts)
-        if had:
+        if searched:
             self.curve.append((sum(int(f.best.queries.sum()) for f in fronts) / everybody, after))
         self.blind += (before - after) * is_blind(member)
-        enough = min(WORTH, WORTH_SHARE * before) * had / everybody
-        if not had or before - after < max(enough, WORTH_AT_LEAST):
-            return Took(0.0)
-        return Took((1 - after / before) / spent, finished / had)
+        enough = min(WORTH, WORTH_SHARE * before) * searched / everybody
+        if not searched or before - after < max(enough, WORTH_AT_LEAST):
+            return Took(worth=0.0)
+        return Took(worth=(1 - after / before) / queries, finished=finished / searched)
 
     def outcome(self, agreement: float | None, start: float) -> Outcome:
         """What it came to; `start` is the time at which it began."""
