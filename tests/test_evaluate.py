@@ -1179,6 +1179,15 @@ def test_a_latent_that_is_none_is_refused_in_one_line_where_it_is_followed(laten
     assert [(s.threat, s.reason) for s in report.skipped] == [("logits", "its score is not a function of the logits")]
 
 
+def test_the_latent_of_a_surrogate_is_looked_over_where_a_blind_search_had_none_to_follow():
+    stand_in = Surrogate("stand-in", brightness, latent=lambda x: brightness(x)[:1])
+    detector = declaring(latent=lambda x: x.flatten(1), surrogate=stand_in)
+    blind = match(name="blind", attack="square", step_size=None)
+    with pytest.raises(ValueError, match=r"`latent` must be a function of images .*, got shape \(1,\) for 2 images"):
+        run(detector, [blind, match()])
+    assert not run(detector, [blind]).skipped
+
+
 @pytest.mark.parametrize("latent", [[1], Unhashable()])
 def test_a_latent_without_a_hash_is_told_as_such(latent):
     with pytest.raises(ValueError, match=r"`latent` must be a function of images .*, got (list|Unhashable)"):

@@ -43,7 +43,7 @@ class Setup:
     subjects: dict[str, Subject] = field(default_factory=dict)
     _explained: dict[tuple[str, str], Explained] = field(default_factory=dict)
     _followed: dict[tuple[str, str], Latent | None] = field(default_factory=dict)
-    _sound: set[tuple[str, str | None]] = field(default_factory=set)
+    _sound: set[tuple[str, str | None, str | None]] = field(default_factory=set)
     _smooth: dict[Latent, bool] = field(default_factory=dict)
     _on_id: dict[Latent, Tensor] = field(default_factory=dict)
     done: int = 0
@@ -93,7 +93,7 @@ class Setup:
         """See `quarry_of`; latents are looked over, once, where they are followed or measured."""
         detector, followed = self.detectors[name], self._follow(name, threat.objective)
         quarry = quarry_of(detector, threat, stand_in=stand_in, followed=followed)
-        key = (name, threat.match or threat.objective)
+        key = (name, threat.match or threat.objective, quarry.surrogate)  # a stand-in has a latent of its own
         if key not in self._sound:
             for f in latents(quarry, detector, threat):
                 with_room(2, self.batch, lambda rows, f=f: check_latent(f, self.id[:rows]))  # type: ignore[misc]
