@@ -82,7 +82,8 @@ class Setup:
         if is_blind(threat):
             return quarry, threat
         if quarry.f not in self._smooth:
-            self._smooth[quarry.f] = reaches(quarry.f, self.id[:1])
+            flat = quarry.f is self.detectors[name] and self.subjects[name].flat
+            self._smooth[quarry.f] = not flat and reaches(quarry.f, self.id[:1])
         if self._smooth[quarry.f]:
             return quarry, threat
         if quarry.judge is not None or threat.objective == "misclassify":
@@ -132,8 +133,14 @@ class Setup:
         first = self.id[: self.batch.size]
         before = scores[: len(first)]
         alone = torch.cat([self.score(name, row[None], "id", finite=False) for row in first[:4]])
-        again = self.score(name, first, "id")
-        return Steadiness(same_scores(again, before, before), same_scores(alone, before[: len(alone)], before))
+        if not alone.isfinite().all():
+            raise ValueError(
+                f"detector {name!r} must score one image alone, got {alone[~alone.isfinite()][0]:g}, in its batch "
+                f"{before[: len(alone)][~alone.isfinite()][0]:.3g}. Do not normalise over the batch."
+            )
+        repeatable = same_scores(self.score(name, first, "id"), before, before)
+        # what changes from call to call anyhow shows nothing about the batch
+        return Steadiness(repeatable, not repeatable or same_scores(alone, before[: len(alone)], before))
 
     def target_rows(self, threat: ThreatModel, ood_name: str, n: int) -> Tensor | None:
         """The ID image that each of n rows is to match, or None for other aims; the same for every detector."""

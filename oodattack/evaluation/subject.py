@@ -16,7 +16,7 @@ from oodattack.evaluation.declared import sound_surrogate
 from oodattack.evaluation.outcome import OodSet
 from oodattack.geometry import row_random
 from oodattack.keep_graph import keeping_graph
-from oodattack.probe import ROWS, Probe, probe, trouble
+from oodattack.probe import ROWS, Probe, gradient, probe, trouble
 
 BESIDE = 8 / 255  # noise on images at which a gradient is looked at too: searches that start in a ball see no other
 ALIKE = 0.9  # likeness of a gradient and differences, below which it may pay to keep the graph of a score,
@@ -37,6 +37,8 @@ class Subject(NamedTuple):
         trouble: by attacked set, what is wrong with the gradient of the score there, in words; None where nothing is
             or something stands in for it.
         denied: by attacked set, see `Probe.denied`; not there where something stands in for the score.
+        flat: whether the gradient of the score is zero on every image that was looked at, beside it, and on noise: it
+            is as good as none.
     """
 
     detector: Detector
@@ -46,6 +48,7 @@ class Subject(NamedTuple):
     stand_in: Surrogate | None
     trouble: dict[str, str | None]
     denied: dict[str, float | None]
+    flat: bool
 
 
 class Steadiness(NamedTuple):
@@ -61,6 +64,7 @@ class Followed(NamedTuple):
     stand_in: Surrogate | None
     trouble: Mapping[str, str | None] = MappingProxyType({})
     denied: Mapping[str, float | None] = MappingProxyType({})
+    flat: bool = False
 
 
 def look_over(
@@ -90,7 +94,7 @@ def look_over(
         probed = _Probed(detector, id, sets, batch, seed)
         followed = with_room(ROWS, batch, probed.followed)
     trouble = {which: followed.trouble.get(which) for which in sets}
-    return Subject(detector, id_scores, *steady, followed.stand_in, trouble, dict(followed.denied))
+    return Subject(detector, id_scores, *steady, followed.stand_in, trouble, dict(followed.denied), followed.flat)
 
 
 class _Probed(NamedTuple):
@@ -117,6 +121,8 @@ class _Probed(NamedTuple):
             None,
             trouble={which: trouble(there) or trouble_beside(near) for which, (there, near) in looked.items()},
             denied={which: there.denied for which, (there, _) in looked.items()},
+            flat=all(found.exists and found.zero == 1 for probes in looked.values() for found in probes)
+            and all(self.flat_far_from(x) for x in some.values()),
         )
         in_trouble = any(itself.trouble.values())
         alike = least_likeness(looked.values())
@@ -149,10 +155,18 @@ class _Probed(NamedTuple):
         there = probe(asked, x, seed=self.seed)
         return there, probe(asked, self.beside(x), seed=self.seed) if there.exists else there
 
+    def flat_far_from(self, x: Tensor) -> bool:
+        """Whether the gradient is zero on images of noise too, where a search in the whole box begins."""
+        grad, _ = gradient(partial(answered, self.detector), self.noise(x))
+        return grad is None or not grad.any()
+
     def beside(self, x: Tensor) -> Tensor:
         """The images with noise on them."""
-        noise = row_random(self.seed, "beside", range(len(x)), x.device, x.dtype).uniform(x.shape[1:])
-        return (x + BESIDE * (2 * noise - 1)).clamp(0, 1)
+        return (x + BESIDE * (2 * self.noise(x) - 1)).clamp(0, 1)
+
+    def noise(self, x: Tensor) -> Tensor:
+        """Uniform in [0, 1], shape of `x`."""
+        return row_random(self.seed, "beside", range(len(x)), x.device, x.dtype).uniform(x.shape[1:])
 
 
 class Explained(NamedTuple):

@@ -43,6 +43,21 @@ def blind(x):
     return torch.from_numpy(x.detach().numpy()).flatten(1).mean(1)
 
 
+@pytest.mark.parametrize("levels", [20, 100])
+def test_a_gradient_that_is_zero_everywhere_is_as_good_as_none(levels):
+    rounded = lambda x: (brightness(x) * levels).round()
+    attached, detached = (run(f, threat(), BOX).results for f in (rounded, lambda x: rounded(x.detach())))
+    assert attached[0].attack.startswith("square")
+    for a, d in zip(attached, detached, strict=True):
+        assert (a.attack, a.attacked, a.verdict) == (d.attack, d.attacked, d.verdict)
+
+
+def test_a_gradient_that_is_zero_on_images_but_not_on_noise_is_followed():
+    dark = {"near": ID[:20] + 0.02}  # and noise has a brightness of 0.5
+    result, box = run(lambda x: (brightness(x) - 0.4).relu(), threat(), BOX, ood=dark).results
+    assert result.attack.startswith("apgd") and box.attack.startswith("apgd")
+
+
 def network() -> Classifier:
     torch.manual_seed(0)
     norm = nn.BatchNorm2d(8)
