@@ -22,4 +22,6 @@ def _lacks(threat: ThreatModel) -> str | None:
     steps = (threat.queries // (threat.draws or 1) - 1) // threat.restarts - 1  # after the clean call and first points
     if theirs:
         steps = (steps - theirs.once) // theirs.per_step
+    if threat.attack == "pgd" and threat.step_size is not None and steps * threat.step_size < 1:
+        return f"cannot cross the ball in {steps} steps of {threat.step_size:g} eps"
     return None if steps >= FEW else "takes a single step" if steps == 1 else f"takes {steps} steps only"
