@@ -35,7 +35,7 @@ class Indicators(NamedTuple):
         random_auroc: AUROC left by random search at the same radius.
         full_box_auroc: AUROC left when the attacker may use the whole box.
         repeatable: scoring the same ID inputs twice gave the same scores.
-        row_independent: so did scoring one of them alone.
+        row_independent: so did scoring one of them alone; None where two calls did not, which shows nothing of rows.
         misled_share: see `between.misled_share`, between the ID images and this OOD set, of what the search follows.
             Not asked of matching, nor where the search broke the detector; nor are `unexplained_share`, `toward_lead`
             and `denied_auroc`.
@@ -76,7 +76,7 @@ class Indicators(NamedTuple):
     random_auroc: float | None = None
     full_box_auroc: float | None = None
     repeatable: bool = True
-    row_independent: bool = True
+    row_independent: bool | None = True
     misled_share: float | None = None
     unexplained_share: float | None = None
     gradient_trouble: str | None = None
@@ -136,7 +136,7 @@ def _unsteady(found: Indicators) -> Iterator[str]:
     """Why another call might say something else, of images before and after an attack alike."""
     if not found.repeatable:
         yield "the score changes from call to call"
-    if not found.row_independent:
+    if found.row_independent is False:
         yield "the score of a row depends on its batch"
 
 

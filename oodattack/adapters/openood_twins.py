@@ -43,8 +43,9 @@ class Features:
 
 
 @dataclass(frozen=True)
-class Neighbour:
-    """KNN: squared distance of normed features to the k-th nearest of the training features."""
+class Neighbours:
+    """KNN: mean squared distance of normed features to the k nearest of the training features, of which the score is
+    the distance to the k-th; see `detectors.knn.mean_distance`."""
 
     owner: Any
 
@@ -56,7 +57,7 @@ class Neighbour:
         bank = torch.as_tensor(fitted.activation_log).to(z)
         k = fitted.K if hasattr(fitted, "K") else fitted.args.K  # a search over K leaves it in the first
         distance: Tensor = torch.cdist(z, bank, compute_mode="donot_use_mm_for_euclid_dist")
-        return distance.kthvalue(k, dim=1).values.square()
+        return distance.topk(k, dim=1, largest=False).values.square().mean(dim=1)
 
 
 @dataclass(frozen=True)
@@ -80,9 +81,9 @@ def of_maximum(owner: Any) -> Surrogate:
     return log_odds_surrogate(Logits(owner))
 
 
-def of_neighbour(owner: Any) -> Surrogate:
+def of_neighbours(owner: Any) -> Surrogate:
     """KNN, in NumPy."""
-    return Surrogate("own score in torch", Neighbour(owner), exact=True)
+    return Surrogate("mean distance to the k nearest", Neighbours(owner))
 
 
 def of_virtual_logit(owner: Any) -> Surrogate:
@@ -92,6 +93,6 @@ def of_virtual_logit(owner: Any) -> Surrogate:
 
 TWINS: dict[str, Callable[[Any], Surrogate]] = {  # class of OpenOOD -> its twin
     "BasePostprocessor": of_maximum,
-    "KNNPostprocessor": of_neighbour,
+    "KNNPostprocessor": of_neighbours,
     "VIMPostprocessor": of_virtual_logit,
 }

@@ -139,8 +139,7 @@ class Setup:
                 f"{before[: len(alone)][~alone.isfinite()][0]:.3g}. Do not normalise over the batch."
             )
         repeatable = same_scores(self.score(name, first, "id"), before, before)
-        # what changes from call to call anyhow shows nothing about the batch
-        return Steadiness(repeatable, not repeatable or same_scores(alone, before[: len(alone)], before))
+        return Steadiness(repeatable, same_scores(alone, before[: len(alone)], before) if repeatable else None)
 
     def target_rows(self, threat: ThreatModel, ood_name: str, n: int) -> Tensor | None:
         """The ID image that each of n rows is to match, or None for other aims; the same for every detector."""

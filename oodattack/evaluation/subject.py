@@ -31,7 +31,7 @@ class Subject(NamedTuple):
         detector: untouched.
         id_scores: its scores of the ID images, shape (N,).
         repeatable: whether two calls say the same, up to rounding.
-        row_independent: whether a row alone says the same as in its batch.
+        row_independent: whether a row alone says the same as in its batch; None where not even two calls do.
         stand_in: what is differentiated in its place: the surrogate that it declares, if that works on its network, or
             the score with its graph kept; None for the score itself.
         trouble: by attacked set, what is wrong with the gradient of the score there, in words; None where nothing is
@@ -44,7 +44,7 @@ class Subject(NamedTuple):
     detector: Detector
     id_scores: Tensor
     repeatable: bool
-    row_independent: bool
+    row_independent: bool | None
     stand_in: Surrogate | None
     trouble: dict[str, str | None]
     denied: dict[str, float | None]
@@ -55,7 +55,7 @@ class Steadiness(NamedTuple):
     """Whether a detector says the same, up to rounding, whenever it is asked about an image."""
 
     repeatable: bool  # in a second call
-    row_independent: bool  # alone, and in its batch
+    row_independent: bool | None  # alone, and in its batch; None: two calls differ, which shows nothing of rows
 
 
 class Followed(NamedTuple):

@@ -1,4 +1,4 @@
-"""KNN in torch: the same distance to the k-th nearest neighbour, from the features that scikit-learn was given."""
+"""KNN in torch: distances to the k nearest neighbours, from the features that scikit-learn was given."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -13,15 +13,16 @@ EXACT = "donot_use_mm_for_euclid_dist"  # differences of squares lose what near 
 
 
 def nearest(stock: Any) -> Surrogate | None:
-    """KNN: ||z - z_(k)||_2; None where the user chose another metric."""
+    """KNN, whose score is ||z - z_(k)||_2; None where the user chose another metric."""
     if stock.knn.metric not in ("minkowski", "euclidean") or stock.knn.p != 2:
         return None
-    return Surrogate("own score in torch", Distance(stock), exact=True)
+    return Surrogate("mean distance to the k nearest", Distances(stock))
 
 
 @dataclass(frozen=True)
-class Distance:
-    """Euclidean distance of prepared features to the k-th nearest of those that were fitted."""
+class Distances:
+    """Mean squared distance of prepared features to the k nearest of those that were fitted; see
+    `detectors.knn.mean_distance`."""
 
     stock: Any
 
@@ -29,4 +30,5 @@ class Distance:
         """Shape (B,)."""
         z = self.stock._prepare(Output(self.stock, ("encoder",))(x))
         bank = torch.as_tensor(self.stock.knn._fit_X, dtype=z.dtype, device=z.device)
-        return torch.cdist(z, bank, compute_mode=EXACT).kthvalue(self.stock.k, dim=1).values
+        distance = torch.cdist(z, bank, compute_mode=EXACT)
+        return distance.topk(self.stock.k, dim=1, largest=False).values.square().mean(dim=1)
