@@ -247,14 +247,25 @@ class Report(Record):
         return self.model_dump_json(indent=1, by_alias=True) + "\n"
 
     def save(self, path: str | Path) -> None:
-        """Write report.json: to a temporary name first, so that a reader never sees half a file.
+        """Write report.json, or under a name that ends in .html the page: tables, verdicts and curves of the report.
+
+        It is written to a temporary name first, so that a reader never sees half a file. The page of a run directory
+        has more: histograms of scores and contact sheets, from images and scores that a report alone does not have.
 
         Raises:
             ValueError: the file cannot be written.
         """
         path = Path(path)
+        if path.is_dir():
+            raise ValueError(f"{path}: report must be a file, got a folder. Name a file in it.")
+        if path.suffix.lower() in (".html", ".htm"):
+            from oodattack.report.page import page
+
+            text = page(self)
+        else:
+            text = self.json_text()
         try:
-            replace_file(path, self.json_text().encode())
+            replace_file(path, text.encode())
         except OSError as error:
             raise ValueError(f"{path}: report must be writable, got {error.strerror}. Choose another place.") from None
 

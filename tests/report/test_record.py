@@ -13,6 +13,7 @@ import torch
 import oodattack
 from oodattack.evaluation import evaluate
 from oodattack.report import Report, read_report
+from oodattack.report.page import page
 from oodattack.threat import Suite, ThreatModel
 
 SCHEMA = Path(oodattack.__file__).parent / "report" / "schema.json"
@@ -130,6 +131,18 @@ def test_round_trip(report, tmp_path):
     assert path.read_text(encoding="utf-8") == report.json_text() == read_report(path).json_text()
     assert [p.name for p in path.parent.iterdir()] == ["report.json"]
     assert isinstance(read_report(path).results[0].indicators["white_box"], bool)
+
+
+def test_a_name_that_ends_in_html_gets_the_page(report, tmp_path):
+    report.save(tmp_path / "report.HTML")
+    assert (tmp_path / "report.HTML").read_text(encoding="utf-8") == page(report)
+
+
+def test_a_folder_is_no_name_for_a_report(report, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for folder in (".", tmp_path):
+        with pytest.raises(ValueError, match=r"report must be a file, got a folder\. Name a file in it"):
+            report.save(folder)
 
 
 def test_saving_is_atomic(report, tmp_path, monkeypatch):
