@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from oodattack.detector import Surrogate
+from oodattack.detectors.knn import sloped_by_mean
 from oodattack.detectors.msp import log_odds_surrogate
 
 
@@ -44,8 +45,8 @@ class Features:
 
 @dataclass(frozen=True)
 class Neighbours:
-    """KNN: mean squared distance of normed features to the k nearest of the training features, of which the score is
-    the distance to the k-th; see `detectors.knn.mean_distance`."""
+    """KNN: squared distance of normed features to the k-th nearest of the training features, with the derivative of
+    the mean over the k nearest; see `detectors.knn.knn_by_mean`."""
 
     owner: Any
 
@@ -57,7 +58,7 @@ class Neighbours:
         bank = torch.as_tensor(fitted.activation_log).to(z)
         k = fitted.K if hasattr(fitted, "K") else fitted.args.K  # a search over K leaves it in the first
         distance: Tensor = torch.cdist(z, bank, compute_mode="donot_use_mm_for_euclid_dist")
-        return distance.topk(k, dim=1, largest=False).values.square().mean(dim=1)
+        return sloped_by_mean(distance.topk(k, dim=1, largest=False).values.square())
 
 
 @dataclass(frozen=True)
@@ -83,7 +84,7 @@ def of_maximum(owner: Any) -> Surrogate:
 
 def of_neighbours(owner: Any) -> Surrogate:
     """KNN, in NumPy."""
-    return Surrogate("mean distance to the k nearest", Neighbours(owner))
+    return Surrogate("own score in torch, sloped by the mean of the k nearest", Neighbours(owner), exact=True)
 
 
 def of_virtual_logit(owner: Any) -> Surrogate:

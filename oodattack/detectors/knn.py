@@ -52,14 +52,23 @@ def knn(z: Tensor, bank: Tensor, k: int) -> Tensor:
     return (z - bank[neighbours(z, bank, k)[:, -1]]).square().sum(dim=1)
 
 
-def mean_distance(z: Tensor, bank: Tensor, k: int) -> Tensor:
-    """Mean of ||z - z_(i)||^2 over the k nearest rows of the bank, which is 2 - 2 <z, mean of them> for unit vectors.
+def knn_by_mean(z: Tensor, bank: Tensor, k: int) -> Tensor:
+    """The value of `knn` with the derivative of the mean distance to the k nearest rows, 2 (z - their mean).
 
     The k-th neighbour changes every few steps of a search and takes the gradient along; the mean of k of them hardly
-    turns. Arguments as `knn`.
+    turns. Arguments and result as for `knn`.
     """
     bank = bank.to(z)
-    return 2 - 2 * (z * embedding_bag(neighbours(z, bank, k), bank, mode="mean")).sum(dim=1)
+    near = neighbours(z, bank, k)
+    value = (z - bank[near[:, -1]]).square().sum(dim=1).detach()
+    mean = (z - embedding_bag(near, bank, mode="mean")).square().sum(dim=1)
+    return value + (mean - mean.detach())
+
+
+def sloped_by_mean(distances: Tensor) -> Tensor:
+    """The last of each row's distances, shape (B, k), with the derivative of their mean."""
+    mean = distances.mean(dim=1)
+    return distances[:, -1].detach() + (mean - mean.detach())
 
 
 class KNN(OnNetwork):
@@ -71,8 +80,8 @@ class KNN(OnNetwork):
         k: which neighbour, in 1..N.
         classes: what the network takes each image of the bank for, shape (N,), >= 0; None where that is not known.
 
-    The surrogate is the mean distance to the k nearest ones. `class_scores` is minus that within each class of the
-    bank, so that a search can make for one class after another.
+    The surrogate has the score's value and the derivative of the mean distance to the k nearest. `class_scores` is
+    minus the same within each class of the bank, so that a search can make for one class after another.
 
     Raises:
         ValueError: a bank that is no matrix of unit vectors, classes that are not one a row, or k out of range.
@@ -101,9 +110,9 @@ class KNN(OnNetwork):
             )
         self.k = k
         self.register_buffer("bank", bank)
-        self.register_buffer("classes", classes)
+        self.register_buffer("classes", classes, persistent=False)  # what was saved without goes on working
         if k > 1:
-            self.surrogate = Surrogate(f"mean distance to the {k} nearest", self.mean_distance)
+            self.surrogate = Surrogate(f"own score, sloped by the mean of the {k} nearest", self.by_mean, exact=True)
         if classes is not None:
             self.class_scores = self._class_scores
 
@@ -115,15 +124,15 @@ class KNN(OnNetwork):
         """OOD scores, shape (B,), in [0, 4]."""
         return knn(self.latent(x), self.bank, self.k)
 
-    def mean_distance(self, x: Tensor) -> Tensor:
-        """The surrogate, shape (B,), in [0, 4]; see the function of that name."""
-        return mean_distance(self.latent(x), self.bank, self.k)
+    def by_mean(self, x: Tensor) -> Tensor:
+        """The surrogate, shape (B,), in [0, 4]; see `knn_by_mean`."""
+        return knn_by_mean(self.latent(x), self.bank, self.k)
 
     def _class_scores(self, x: Tensor) -> Tensor:
-        """Minus the mean distance to the k nearest rows of each class that the bank has, shape (B, K)."""
+        """Minus the distance to the k-th nearest row of each class that the bank has, shape (B, K)."""
         assert self.classes is not None
         z, parts = self.latent(x), [self.bank[self.classes == c] for c in self.classes.unique()]
-        return -torch.stack([mean_distance(z, part, min(self.k, len(part))) for part in parts], dim=1)
+        return -torch.stack([knn_by_mean(z, part, min(self.k, len(part))) for part in parts], dim=1)
 
 
 def fit_knn(

@@ -121,8 +121,8 @@ def own_state(module: nn.Module, arguments: Mapping[str, Any]) -> dict[str, Tens
     return {key: t for key, t in module.state_dict().items() if key.rpartition(".")[0] in own}
 
 
-def constructor_arguments(kind: type) -> list[str]:
-    """Names of what a class is made from.
+def constructor_arguments(kind: type, *, needed: bool = False) -> list[str]:
+    """Names of what a class is made from, or of what it cannot be made without: an older version lacked the others.
 
     Raises:
         ValueError: it takes any number of them.
@@ -132,7 +132,7 @@ def constructor_arguments(kind: type) -> list[str]:
     found = inspect.signature(kind).parameters.values()
     if any(a.kind in (a.VAR_POSITIONAL, a.VAR_KEYWORD) for a in found):
         raise ValueError(f"{kind.__name__} must name its arguments to be saved, got * or **. Write them out.")
-    return [a.name for a in found]
+    return [a.name for a in found if not needed or a.default is a.empty]
 
 
 def class_name(kind: type, where: str) -> str:
@@ -202,7 +202,7 @@ def module_of(node: Node, stock: Stock, used: set[str]) -> nn.Module:
     """
     kind = class_of(node["class"], nn.Module)
     arguments = {key: value_of(item, stock, used) for key, item in node["arguments"].items()}
-    if arguments.keys() != set(constructor_arguments(kind)):
+    if not set(constructor_arguments(kind, needed=True)) <= arguments.keys() <= set(constructor_arguments(kind)):
         raise ValueError(
             f"{node['class']} must have arguments {constructor_arguments(kind)}, got {[*arguments]}. "
             "Another version may know them."

@@ -50,6 +50,7 @@ def indicators(cell: Cell, floors: Floors, subject: Subject, checks: Checks) -> 
         checks: what the score was asked besides.
     """
     threat, outcome = cell.threat, cell.outcome
+    itself = outcome.surrogate is None and (outcome.white_box or subject.flat)  # the score's own gradient counts
     sides = outcome.sides
     queries = sum(int(side.queries.sum()) for side in sides)
     gradients = sum(int(side.gradients.sum()) for side in sides)
@@ -67,7 +68,7 @@ def indicators(cell: Cell, floors: Floors, subject: Subject, checks: Checks) -> 
         full_box_auroc=floors.full_box,
         misled_share=checks.explained.misled_share,
         unexplained_share=checks.explained.unexplained_share,
-        gradient_trouble=subject.trouble[cell.ood.name] if outcome.surrogate is None and outcome.white_box else None,
+        gradient_trouble=subject.trouble[cell.ood.name] if itself else None,
         rising_share=outcome.rising_share,
         unfinished_drop=outcome.unfinished_drop,
         unsettled_auroc=outcome.unsettled_auroc,

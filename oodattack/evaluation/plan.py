@@ -144,7 +144,7 @@ def blinded(threat: ThreatModel) -> ThreatModel:
     if is_blind(threat):
         return threat
     if threat.limit is not None or (threat.aim == "cross" and threat.norm == "l1"):
-        raise Unfit(f"{threat.attack} needs a gradient, and the score has none")
+        raise Unfit(f"{threat.attack} needs a gradient, and the score has none, or zero everywhere")
     attack = "spsa" if threat.norm == "patch" else "square"
     if threat.aim == "cross":
         attack = "rays" if threat.norm == "linf" else "hop-skip-jump"

@@ -4,6 +4,7 @@ from oodattack.attacks.torchattacks_table import find_foreign
 from oodattack.evaluation.plan import is_blind
 from oodattack.threat import OUTSIDE, Threat, ThreatModel, members_of
 
+ROUNDING = 1e-9
 FEW = 8  # steps: fewer do not show whether more would go on
 
 
@@ -22,6 +23,7 @@ def _lacks(threat: ThreatModel) -> str | None:
     steps = (threat.queries // (threat.draws or 1) - 1) // threat.restarts - 1  # after the clean call and first points
     if theirs:
         steps = (steps - theirs.once) // theirs.per_step
-    if threat.attack == "pgd" and threat.step_size is not None and steps * threat.step_size < 1:
-        return f"cannot cross the ball in {steps} steps of {threat.step_size:g} eps"
+    if threat.step_size is not None and threat.norm != "patch" and threat.attack == "pgd":
+        if steps * threat.step_size < 1 - ROUNDING:
+            return f"does not get to the edge of the ball in {steps} steps of {threat.step_size:.3g} eps"
     return None if steps >= FEW else "takes a single step" if steps == 1 else f"takes {steps} steps only"

@@ -37,8 +37,8 @@ class Subject(NamedTuple):
         trouble: by attacked set, what is wrong with the gradient of the score there, in words; None where nothing is
             or something stands in for it.
         denied: by attacked set, see `Probe.denied`; not there where something stands in for the score.
-        flat: whether the gradient of the score is zero on every image that was looked at, beside it, and on noise: it
-            is as good as none.
+        flat: whether the gradient of the score is zero on every image of every set, beside it, and on noise: it is as
+            good as none.
     """
 
     detector: Detector
@@ -122,7 +122,7 @@ class _Probed(NamedTuple):
             trouble={which: trouble(there) or trouble_beside(near) for which, (there, near) in looked.items()},
             denied={which: there.denied for which, (there, _) in looked.items()},
             flat=all(found.exists and found.zero == 1 for probes in looked.values() for found in probes)
-            and all(self.flat_far_from(x) for x in some.values()),
+            and all(self.flat_on(x, rows) for x in (self.id, *self.sets.values())),
         )
         in_trouble = any(itself.trouble.values())
         alike = least_likeness(looked.values())
@@ -155,10 +155,15 @@ class _Probed(NamedTuple):
         there = probe(asked, x, seed=self.seed)
         return there, probe(asked, self.beside(x), seed=self.seed) if there.exists else there
 
-    def flat_far_from(self, x: Tensor) -> bool:
-        """Whether the gradient is zero on images of noise too, where a search in the whole box begins."""
-        grad, _ = gradient(partial(answered, self.detector), self.noise(x))
-        return grad is None or not grad.any()
+    def flat_on(self, x: Tensor, rows: int) -> bool:
+        """Whether the gradient is zero on every image, beside it, and on noise, where a search in the whole box begins:
+        one row that has a gradient is a row that its search would miss."""
+        for block in x.split(rows):
+            for at in (block, self.beside(block), self.noise(block)):
+                grad, _ = gradient(partial(answered, self.detector), at)
+                if grad is not None and grad.any():
+                    return False
+        return True
 
     def beside(self, x: Tensor) -> Tensor:
         """The images with noise on them."""

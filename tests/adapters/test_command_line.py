@@ -56,7 +56,8 @@ def test_a_pytorch_ood_detector_and_a_function_that_makes_one(workplace, capsys)
     report = json.loads(capsys.readouterr().out)
     assert [r["detector"] for r in report["results"]] == ["borrowed:knn", "borrowed:fitted"]
     for result in report["results"]:
-        assert (result["surrogate"], result["indicators"]["white_box"]) == ("mean distance to the k nearest", True)
+        followed = "own score in torch, sloped by the mean of the k nearest"
+        assert (result["surrogate"], result["indicators"]["white_box"]) == (followed, True)
         assert result["attacked"]["auroc"] < result["clean"]["auroc"]
     assert set(report["spec"]["networks"].values()) != {""}
     assert main(["verify", "run"]) == 0

@@ -35,7 +35,7 @@ FOLLOWED = {  # what attacks differentiate; None: the score itself
     "GradUncertainty": KEPT,
     "Gram": KEPT,
     "KLMatching": "own score from log-probabilities",
-    "KNN": "mean distance to the k nearest",
+    "KNN": "own score in torch, sloped by the mean of the k nearest",
     "LTS": KEPT,
     "MCD": "logarithm of the variance over passes",
     "MCM": "log-odds of the largest softmax of similarities",

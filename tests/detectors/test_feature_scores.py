@@ -5,7 +5,6 @@ from functools import cache, partial
 
 import pytest
 import torch
-from scipy.stats import spearmanr
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
@@ -157,10 +156,7 @@ def test_surrogates_have_the_order_of_the_score(name):
     assert (stand_in is not None) == (name in ("pnml", "ensemble", "knn"))
     if stand_in is None:
         return
-    assert stand_in.exact == (name != "knn")
-    if stand_in.exact:
-        assert torch.equal(stand_in.score(x).argsort(), detector(x).argsort())
-    assert spearmanr(stand_in.score(x).detach(), detector(x).detach()).statistic > 0.9
+    assert stand_in.exact and torch.equal(stand_in.score(x).argsort(), detector(x).argsort())
 
 
 def attacked(f, x, sign, *, eps=0.03, steps=20):

@@ -8,7 +8,7 @@ from torch import nn
 
 import oodattack.detectors.knn as module
 from oodattack.classifier import Classifier
-from oodattack.detectors.knn import KNN, fit_knn, knn, mean_distance, neighbours
+from oodattack.detectors.knn import KNN, fit_knn, knn, knn_by_mean, neighbours
 
 pytestmark = pytest.mark.usefixtures("any_pixels")
 
@@ -51,7 +51,7 @@ def test_chunks_do_not_matter(chunk, monkeypatch):
     for k in (1, 5, 20):
         torch.testing.assert_close(knn(z, bank, k), distances.values[:, k - 1])
         assert torch.equal(neighbours(z, bank, k), distances.indices[:, :k])
-        torch.testing.assert_close(mean_distance(z, bank, k), distances.values[:, :k].mean(dim=1))
+        assert torch.equal(knn_by_mean(z, bank, k), knn(z, bank, k))
 
 
 def test_small_distances_are_precise_in_float32():
@@ -74,17 +74,19 @@ def test_derivative_holds_the_neighbour():
     assert torch.autograd.gradcheck(lambda z: knn(z, bank, 3), directions(4).requires_grad_())
 
 
-def test_mean_distance_follows_all_neighbours():
-    bank = directions(20, seed=1)
-    assert torch.autograd.gradcheck(lambda z: mean_distance(z, bank, 3), directions(4).requires_grad_())
+def test_slope_by_the_mean_of_all_neighbours():
+    z, bank = directions(4).requires_grad_(), directions(20, seed=1)
+    nearest = (z[:, None] - bank).square().sum(2).topk(3, dim=1, largest=False).values
+    expected = torch.autograd.grad(nearest.mean(dim=1).sum(), z)[0]
+    torch.testing.assert_close(torch.autograd.grad(knn_by_mean(z, bank, 3).sum(), z)[0], expected)
 
 
 def test_surrogate_and_class_scores_by_hand():
     # u = (0.8, 0.6); squared distances 0.4 to (1, 0), 0.8 to (0, 1), 0.08 to (0.6, 0.8)
     bank, x = double([1, 0], [0, 1], [0.6, 0.8]), double(0.4, 0.3).view(1, 2, 1, 1)
     detector = KNN(flat(), bank, k=2, classes=torch.tensor([3, 0, 3]))
-    assert detector.surrogate.score(x).item() == pytest.approx(0.24)  # of the nearest two
-    torch.testing.assert_close(detector.class_scores(x), double([-0.8, -0.24]))  # class 0 has one, class 3 has both
+    assert detector.surrogate.exact and detector.surrogate.score(x).item() == detector(x).item() == pytest.approx(0.4)
+    torch.testing.assert_close(detector.class_scores(x), double([-0.8, -0.4]))  # class 0 has one, class 3 has both
     assert not hasattr(KNN(flat(), bank, k=1), "surrogate")  # the score itself
     assert not hasattr(KNN(flat(), bank, k=2), "class_scores")
 

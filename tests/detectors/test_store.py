@@ -13,6 +13,7 @@ from safetensors.torch import load as tensors_in
 from safetensors.torch import save_file
 from small_rows import NETWORKS, ROWS, every, network_for
 from torch import nn
+from torch.nn.functional import normalize
 
 from oodattack import detectors
 from oodattack.classifier import Classifier
@@ -20,6 +21,7 @@ from oodattack.detectors import DETECTORS, Fit
 from oodattack.detectors.dice import DICE
 from oodattack.detectors.energy import Energy
 from oodattack.detectors.gram import fit_gram
+from oodattack.detectors.knn import KNN
 from oodattack.detectors.mahalanobis import Gaussians, Mahalanobis, fit_mahalanobis
 from oodattack.detectors.max_logit import MaxLogit
 from oodattack.detectors.odin import ODIN
@@ -324,6 +326,17 @@ def saved(tmp_path):
         path.with_suffix(".json").write_text(json.dumps(record))
 
     return path, edit
+
+
+def test_an_argument_that_an_older_version_lacked_has_its_default(tmp_path):
+    fitted, path = KNN(network(), normalize(torch.rand(9, 8), dim=1), k=2), tmp_path / "d"
+    save(fitted, path)
+    record = json.loads(path.with_suffix(".json").read_text())
+    dropped("detector", "arguments", "classes")(record)
+    path.with_suffix(".json").write_text(json.dumps(record))
+    x = images(4)
+    assert torch.equal(load(path, network()).bank, fitted.bank) and load(path, network()).classes is None
+    assert torch.equal(load(path, fitted.net).latent(x), fitted.latent(x))
 
 
 def replaced(*keys, by):

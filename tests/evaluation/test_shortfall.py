@@ -26,9 +26,11 @@ def threat(**fields):
         ({"queries": 4}, "takes 2 steps only"),
         ({"queries": 9}, "takes 7 steps only"),
         ({"queries": 10}, None),
-        ({"queries": 10, "step_size": 1 / 10}, "cannot cross the ball in 8 steps of 0.1 eps"),
+        ({"queries": 10, "step_size": 1 / 10}, "does not get to the edge of the ball in 8 steps of 0.1 eps"),
         ({"queries": 10, "step_size": 1 / 8}, None),
-        ({"queries": 52, "step_size": 2 / 255}, "cannot cross the ball in 50 steps of 0.00784314 eps"),
+        ({"queries": 51, "step_size": 1 / 49}, None),  # whose product is less than 1 by rounding
+        ({"queries": 12, "step_size": 0.02, "norm": "patch", "eps": 2}, None),  # a share of something else
+        ({"queries": 52, "step_size": 2 / 255}, "does not get to the edge of the ball in 50 steps of 0.00784 eps"),
         ({"queries": 5, "restarts": 2}, "takes a single step"),  # two calls for each restart
         ({"queries": 6, "draws": 2}, "takes a single step"),  # three values of two calls
         ({"queries": 3, "attack": "square", "step_size": None}, None),  # whose lack is another one

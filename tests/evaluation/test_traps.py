@@ -48,8 +48,20 @@ def test_a_gradient_that_is_zero_everywhere_is_as_good_as_none(levels):
     rounded = lambda x: (brightness(x) * levels).round()
     attached, detached = (run(f, threat(), BOX).results for f in (rounded, lambda x: rounded(x.detach())))
     assert attached[0].attack.startswith("square")
+    assert attached[0].indicators["gradient_trouble"] == "gradient zero on 100% of rows"
     for a, d in zip(attached, detached, strict=True):
         assert (a.attack, a.attacked, a.verdict) == (d.attack, d.attacked, d.verdict)
+
+
+def test_one_image_with_a_gradient_is_enough_for_a_search_that_follows_it():
+    # of these 60 images eight are probed, evenly spaced, and lie on a plateau
+    steep = lambda x: (100 * (brightness(x) - 0.6)).clamp(-1, 1)
+    far = torch.full((60, 1, 8, 8), 0.9, dtype=torch.float64)
+    result, _ = run(steep, threat(eps=0.01), BOX, ood={"near": far}).results
+    assert result.attack.startswith("square")
+    far[7] = 0.605
+    result, _ = run(steep, threat(eps=0.01), BOX, ood={"near": far}).results
+    assert result.attack.startswith("apgd")
 
 
 def test_a_gradient_that_is_zero_on_images_but_not_on_noise_is_followed():

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from oodattack.adapters.behind import Output
 from oodattack.detector import Surrogate
+from oodattack.detectors.knn import sloped_by_mean
 
 EXACT = "donot_use_mm_for_euclid_dist"  # differences of squares lose what near neighbours differ by
 
@@ -16,13 +17,13 @@ def nearest(stock: Any) -> Surrogate | None:
     """KNN, whose score is ||z - z_(k)||_2; None where the user chose another metric."""
     if stock.knn.metric not in ("minkowski", "euclidean") or stock.knn.p != 2:
         return None
-    return Surrogate("mean distance to the k nearest", Distances(stock))
+    return Surrogate("own score in torch, sloped by the mean of the k nearest", Distances(stock), exact=True)
 
 
 @dataclass(frozen=True)
 class Distances:
-    """Mean squared distance of prepared features to the k nearest of those that were fitted; see
-    `detectors.knn.mean_distance`."""
+    """Euclidean distance of prepared features to the k-th nearest of those that were fitted, with the derivative of
+    the mean over the k nearest; see `detectors.knn.knn_by_mean`."""
 
     stock: Any
 
@@ -31,4 +32,4 @@ class Distances:
         z = self.stock._prepare(Output(self.stock, ("encoder",))(x))
         bank = torch.as_tensor(self.stock.knn._fit_X, dtype=z.dtype, device=z.device)
         distance = torch.cdist(z, bank, compute_mode=EXACT)
-        return distance.topk(self.stock.k, dim=1, largest=False).values.square().mean(dim=1)
+        return sloped_by_mean(distance.topk(self.stock.k, dim=1, largest=False).values)
