@@ -60,7 +60,8 @@ def load(path: str | Path, net: Networks = None, *, any_network: bool = False) -
         any_network: take other weights than those that it was fitted on.
 
     Raises:
-        ValueError: a file that is missing, damaged, of another format or written by something else, or another network.
+        ValueError: a file that is missing, damaged, of another format or written by something else.
+        OtherNetwork: another network; a ValueError.
     """
     nets = [net] if isinstance(net, Classifier) else list(net or ())
     record, tensors = read(path)
@@ -71,6 +72,8 @@ def load(path: str | Path, net: Networks = None, *, any_network: bool = False) -
         stock = Stock({key: t.to(device) for key, t in tensors.items()}, nets)
         detector = module_of(record["detector"], stock, used)
         check_rest(record, detector, unused=tensors.keys() - used)
+    except OtherNetwork as error:
+        raise OtherNetwork(f"{path}: {error}") from error
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
     except Exception as error:  # whatever nodes of another shape, or a constructor, lead to
@@ -100,6 +103,10 @@ def network_sha256(net: Classifier) -> str:
     return hashlib.sha256("\n".join([net.head, *parts]).encode()).hexdigest()
 
 
+class OtherNetwork(ValueError):
+    """A network with other weights than the one that the detector was fitted on."""
+
+
 def check_networks(saved: Sequence[str], nets: Sequence[Classifier], *, any_network: bool) -> None:
     """Raise ValueError unless the networks are as many as those that were fitted on and, if asked, the same."""
     if len(saved) != len(nets):
@@ -109,7 +116,7 @@ def check_networks(saved: Sequence[str], nets: Sequence[Classifier], *, any_netw
         )
     for sha256, net in zip(saved, nets, strict=True):
         if not any_network and (found := network_sha256(net)) != sha256:
-            raise ValueError(
+            raise OtherNetwork(
                 f"`net` must be the network that the detector was fitted on, sha256 {sha256}, got {found}. Pass "
                 "any_network=True to take another one."
             )

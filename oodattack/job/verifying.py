@@ -50,5 +50,11 @@ def load_detectors(run: Opened, job: Job) -> dict[str, Detector]:
             found[name] = user_detector(detector, device, dtype)
             continue
         nets = [networks[n].seen_by(detector).to(dtype) for n in some]
-        found[name] = store.load(run.folder / "detectors" / name, nets).to(device)
+        try:
+            found[name] = store.load(run.folder / "detectors" / name, nets).to(device)
+        except store.OtherNetwork as error:
+            raise ValueError(
+                f"{name}: the network must be that of the run, got other weights. Those that the run trained are in "
+                "its cache, which OODATTACK_CACHE names; else give the file its weights back."
+            ) from error
     return found

@@ -16,6 +16,7 @@ from small_run import CODE, RUN, fill
 from oodattack import diagnose, numbers
 from oodattack.attack import STOPPED
 from oodattack.cli import main
+from oodattack.detectors import store
 from oodattack.metrics import same_scores
 from oodattack.runs import claims
 from oodattack.runs.manifest import write_manifest
@@ -80,6 +81,13 @@ def test_an_honest_run_passes(run, capsys):
         "verdict",
     ):
         assert word in out
+
+
+def test_another_network_than_that_of_the_run_is_told_where_it_is(run, capsys, monkeypatch):
+    monkeypatch.setattr(store, "network_sha256", lambda _: "0")
+    assert main(["verify", str(run)]) == 1
+    said = capsys.readouterr().err
+    assert "the network must be that of the run, got other weights. Those that the run trained are in its cache" in said
 
 
 def test_numbers_before_any_attack_are_computed_once_a_detector_and_set(run, monkeypatch):
