@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from oodattack.detector import Surrogate
-from oodattack.detectors.knn import sloped_by_mean
 from oodattack.detectors.msp import log_odds_surrogate
+from oodattack.detectors.straight_through import with_gradient_of
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,8 @@ class Neighbours:
         bank = torch.as_tensor(fitted.activation_log).to(z)
         k = fitted.K if hasattr(fitted, "K") else fitted.args.K  # a search over K leaves it in the first
         distance: Tensor = torch.cdist(z, bank, compute_mode="donot_use_mm_for_euclid_dist")
-        return sloped_by_mean(distance.topk(k, dim=1, largest=False).values.square())
+        nearest = distance.topk(k, dim=1, largest=False).values.square()
+        return with_gradient_of(nearest[:, -1].detach(), nearest.mean(dim=1))
 
 
 @dataclass(frozen=True)

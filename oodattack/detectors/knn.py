@@ -9,6 +9,7 @@ from oodattack.classifier import Classifier
 from oodattack.detector import Surrogate
 from oodattack.detectors.batches import BATCH_SIZE, Images, over_batches
 from oodattack.detectors.net import OnNetwork, check_net
+from oodattack.detectors.straight_through import with_gradient_of
 
 CHUNK = 16384  # rows of the bank compared at once: B times as many similarities are held
 
@@ -61,14 +62,7 @@ def knn_by_mean(z: Tensor, bank: Tensor, k: int) -> Tensor:
     bank = bank.to(z)
     near = neighbours(z, bank, k)
     value = (z - bank[near[:, -1]]).square().sum(dim=1).detach()
-    mean = (z - embedding_bag(near, bank, mode="mean")).square().sum(dim=1)
-    return value + (mean - mean.detach())
-
-
-def sloped_by_mean(distances: Tensor) -> Tensor:
-    """The last of each row's distances, shape (B, k), with the derivative of their mean."""
-    mean = distances.mean(dim=1)
-    return distances[:, -1].detach() + (mean - mean.detach())
+    return with_gradient_of(value, (z - embedding_bag(near, bank, mode="mean")).square().sum(dim=1))
 
 
 class KNN(OnNetwork):

@@ -23,7 +23,7 @@ def _lacks(threat: ThreatModel) -> str | None:
     steps = (threat.queries // (threat.draws or 1) - 1) // threat.restarts - 1  # after the clean call and first points
     if theirs:
         steps = (steps - theirs.once) // theirs.per_step
-    if threat.step_size is not None and threat.norm != "patch" and threat.attack == "pgd":
-        if steps * threat.step_size < 1 - ROUNDING:
-            return f"does not get to the edge of the ball in {steps} steps of {threat.step_size:.3g} eps"
+    size = threat.step_size if threat.attack == "pgd" and threat.norm != "patch" else None  # a share of eps
+    if size is not None and steps * size < 1 - ROUNDING:
+        return f"does not get to the edge of the ball in {steps} steps of {size:.3g} eps"
     return None if steps >= FEW else "takes a single step" if steps == 1 else f"takes {steps} steps only"

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from oodattack.adapters.behind import Output
 from oodattack.detector import Surrogate
-from oodattack.detectors.knn import sloped_by_mean
+from oodattack.detectors.straight_through import with_gradient_of
 
 EXACT = "donot_use_mm_for_euclid_dist"  # differences of squares lose what near neighbours differ by
 
@@ -31,5 +31,5 @@ class Distances:
         """Shape (B,)."""
         z = self.stock._prepare(Output(self.stock, ("encoder",))(x))
         bank = torch.as_tensor(self.stock.knn._fit_X, dtype=z.dtype, device=z.device)
-        distance = torch.cdist(z, bank, compute_mode=EXACT)
-        return sloped_by_mean(distance.topk(self.stock.k, dim=1, largest=False).values)
+        distances = torch.cdist(z, bank, compute_mode=EXACT).topk(self.stock.k, dim=1, largest=False).values
+        return with_gradient_of(distances[:, -1].detach(), distances.mean(dim=1))
