@@ -56,7 +56,8 @@ class AssertRobust:
         Args:
             detector: images (B, C, H, W) in [0, 1] -> scores (B,), higher means more OOD; or several by name.
             threat: the name of a threat model, a TOML file or a `ThreatModel`; or a list of them.
-            id: in-distribution images, shape (N, C, H, W), in [0, 1]; or the name of a data set.
+            id: in-distribution images, shape (N, C, H, W), in [0, 1]; a DataLoader or Dataset of them; or the name of
+                a data set.
             ood: OOD images, or a name; or several by name.
             min_auroc: least AUROC under attack.
             baseline: a file as `oodattack check --update` and `pytest --oodattack-update` write it, from the folder of

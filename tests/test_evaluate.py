@@ -6,7 +6,6 @@ from types import SimpleNamespace
 import pytest
 import torch
 from torch import nn
-from torch.utils.data import DataLoader, TensorDataset
 
 from oodattack import identity
 from oodattack.classifier import Classifier
@@ -665,8 +664,6 @@ WRONG = {
     "scalar": ({"detector": lambda x: x.mean()}, r"must return one score a row, shape \(12,\), got \(\)"),
     "logits": ({"detector": lambda x: x.flatten(1)}, r"got \(12, 16\)\. If these are logits, score them, as"),
     "numpy scores": ({"detector": lambda x: x.numpy()[:, 0, 0, 0]}, r"got ndarray\. Return a flat tensor, torch\.as"),
-    "loader": ({"id": DataLoader(TensorDataset(ID))}, r"`id` must be a tensor .* got DataLoader\. Write torch\.cat\("),
-    "dataset": ({"ood": TensorDataset(OOD)}, r"`near` must be a tensor .* got TensorDataset\. Write torch\.stack\("),
     "list": ({"detector": lambda x: [0.0] * len(x)}, "must return one score a row, .* got list"),
     "elsewhere": (
         {"detector": lambda x: torch.empty(len(x), device="meta")},
@@ -691,7 +688,7 @@ WRONG = {
     "bytes": ({"ood": torch.zeros(3, 1, 4, 4, dtype=torch.uint8)}, "`near` must be floating point, got torch.uint8"),
     "empty": ({"ood": OOD[:0]}, "`near` must hold at least one image"),
     "empty id": ({"id": ID[:0]}, "`id` must hold at least one image"),
-    "array": ({"ood": OOD.numpy()}, "`near` must be a tensor of images .*, got ndarray"),
+    "array": ({"ood": OOD.numpy()}, r"`near` must be a tensor .*, got ndarray\. Write torch\.from_numpy\(x\)"),
     "id list": ({"id": ID.tolist()}, "`id` must be a tensor of images .*, got list"),
     "one image": ({"ood": OOD[0]}, r"`near` must have shape \(N, C, H, W\), got \(1, 4, 4\)"),
     "no set": ({"ood": {}}, "must name at least one each, got no ood. Add it"),

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from torch.utils.data import DataLoader, TensorDataset
 
 from oodattack.pytest_plugin import AssertRobust
 from oodattack.threat import Suite, Sweep, ThreatModel
@@ -170,8 +171,8 @@ BAD = {
     "both": ({"min_auroc": 0.5, "baseline": "b.json"}, ValueError, "got both"),
     "per cent": ({"min_auroc": 80}, ValueError, r"`min_auroc` must be in \[0, 1\], got 80"),
     "no baseline": ({"baseline": "b.json"}, ValueError, "`baseline` must be a file, got none .*--oodattack-update"),
-    "a number for images": ({"min_auroc": 0.5, "id": 3}, TypeError, "must be a tensor or the name of a data set"),
-    "8-bit arrays": ({"min_auroc": 0.5, "id": np.zeros((2, 1, 8, 8), np.uint8)}, TypeError, r"float\(\) / 255\.$"),
+    "a number for images": ({"min_auroc": 0.5, "id": 3}, ValueError, "`id` must be a tensor of images .*, got int"),
+    "8-bit arrays": ({"min_auroc": 0.5, "id": np.zeros((2, 1, 8, 8), np.uint8)}, ValueError, r"float\(\) / 255\.$"),
     "an unknown set": ({"min_auroc": 0.5, "ood": "digit"}, ValueError, "must be one of"),
     "an unknown threat": ({"min_auroc": 0.5, "threat": "linf"}, ValueError, "must be"),
 }
@@ -187,6 +188,13 @@ def test_names_of_data_sets_will_do(robust):
     report = robust(id="digits", ood={"six": "digits-6-9"}, min_auroc=0.0, accept_inconclusive=True)
     assert (report.spec.id.n, [s.name for s in report.spec.ood]) == (325, ["six"])
     assert list(report.spec.threats) == ["quick", "sanity-full-box"]  # which shows that searches work
+
+
+def test_loaders_will_do(robust, images):
+    of = [DataLoader(TensorDataset(x), batch_size=7) for x in images]
+    one, other = (robust(id=id, ood=ood, min_auroc=0.0, accept_inconclusive=True) for id, ood in (of, images))
+    assert [r.attacked.auroc for r in one.results] == [r.attacked.auroc for r in other.results]
+    assert robust(id=of[0], ood="noise", min_auroc=0.0, accept_inconclusive=True).spec.ood[0].name == "noise"
 
 
 @pytest.mark.parametrize("aim", ["raise", "both"])

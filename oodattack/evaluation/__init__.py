@@ -5,7 +5,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import torch
-from torch import Tensor
 
 from oodattack.detector import Detector
 from oodattack.detectors.store import fingerprint
@@ -19,6 +18,7 @@ from oodattack.evaluation.arguments import (
 )
 from oodattack.evaluation.batch import Batch, automatic
 from oodattack.evaluation.check import check_named, checked_seed
+from oodattack.evaluation.images import ImageSet, all_in_memory, device_of, in_memory
 from oodattack.evaluation.keeper import Attacked, Keeper
 from oodattack.evaluation.outcome import to_8_bits
 from oodattack.evaluation.provenance import Provenance
@@ -46,12 +46,12 @@ __all__ = [
 def evaluate(
     detector: Detector | Mapping[str, Detector],
     *,
-    id: Tensor,
-    ood: Mapping[str, Tensor],
+    id: ImageSet,
+    ood: Mapping[str, ImageSet],
     threats: str | Path | Threat | Sequence[str | Path | Threat],
     seed: int,
-    targets: Tensor | None = None,
-    starts: Mapping[str, Tensor] | None = None,
+    targets: ImageSet | None = None,
+    starts: Mapping[str, ImageSet] | None = None,
     batch_size: int | None = None,
     precision: Precision = "full",
     certify: bool = False,
@@ -64,8 +64,9 @@ def evaluate(
 
     Args:
         detector: one detector, or several by name; "energy@ce" reads as detector "energy" on network "ce".
-        id: images that should score low, shape (N, C, H, W), in [0, 1].
-        ood: name -> images that should score high, same C, H, W.
+        id: images that should score low, shape (N, C, H, W), in [0, 1]; or a DataLoader or Dataset of PyTorch that
+            yields such images, by themselves or with labels, and is read into memory.
+        ood: name -> images that should score high, same C, H, W; tensors or loaders, as all images here.
         threats: names of shipped threat models, paths of TOML files, or `ThreatModel`s; a single one will do.
         seed: fixes all randomness of the searches.
         targets: ID images beside `id`, for threats that ask for some: matching unless `paired`, quantiles, start "id".
@@ -97,14 +98,18 @@ def evaluate(
     detectors = by_name(detector)
     read = distinct(each_read(threats))
     check_differentiable(read)
+    device = device_of(detectors)  # of loaders, which know of none
+    id = in_memory(id, "id", device=device, seed=seed)
+    targets = None if targets is None else in_memory(targets, "targets", device=device, seed=seed)
+    ood, starts = (all_in_memory(sets, device=device, seed=seed) for sets in (ood, starts or {}))
     id, targets = checked(detectors, read, id, ood, targets)
     batch = automatic(next(iter(detectors.values())), id) if batch_size is None else Batch(batch_size)
     setup = Setup(
         detectors=detectors,
         id=id,
-        ood=dict(ood),
+        ood=ood,
         targets=targets,
-        starts=dict(starts or {}),
+        starts=starts,
         seed=seed,
         batch=batch,
         precision=precision,

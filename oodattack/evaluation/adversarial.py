@@ -8,7 +8,8 @@ from torch import Tensor
 
 from oodattack.detector import Detector
 from oodattack.evaluation import evaluate
-from oodattack.evaluation.check import check_images
+from oodattack.evaluation.check import check_images, checked_seed
+from oodattack.evaluation.images import ImageSet, device_of, in_memory
 from oodattack.evaluation.keeper import Attacked, Keeper
 from oodattack.evaluation.setup import Precision, Progress
 from oodattack.threat import Suite, Sweep, Threat, ThreatModel, limits_of, read_threat
@@ -31,13 +32,13 @@ class ImageKeeper(Keeper):
 
 def adversarial_images(
     detector: Detector,
-    x: Tensor,
+    x: ImageSet,
     *,
     threat: str | Path | Threat,
-    id: Tensor,
+    id: ImageSet,
     seed: int,
     name: str = "ood",
-    targets: Tensor | None = None,
+    targets: ImageSet | None = None,
     batch_size: int | None = None,
     precision: Precision = "full",
     progress: Progress | None = None,
@@ -46,10 +47,10 @@ def adversarial_images(
 
     Args:
         detector: one detector, images (B, C, H, W) in [0, 1] -> scores (B,), higher means more OOD.
-        x: OOD images, shape (N, C, H, W), in [0, 1].
+        x: OOD images, shape (N, C, H, W), in [0, 1]; or a loader of them, see `evaluate`.
         threat: a threat model or a suite that moves OOD images alone, and begins at them: name, TOML file or object.
-        id: ID images, shape (M, C, H, W), in [0, 1], whose scores are to be reached: a row that has passed all of them
-            is finished.
+        id: ID images, shape (M, C, H, W), in [0, 1], or a loader of them, whose scores are to be reached: a row that
+            has passed all of them is finished.
         seed: fixes all randomness of the search.
         name: of the set `x`, as in `evaluate(ood={name: x})`; random numbers depend on it.
         targets: see `evaluate`.
@@ -58,8 +59,9 @@ def adversarial_images(
         progress: see `evaluate`.
 
     Returns:
-        Shape, type and device of `x`, values in [0, 1], row i within the threat model around `x[i]` (of one with
-        `after`, around what that returned), whether it fools the detector or not.
+        Shape, type and device of `x` (of a loader, on the device of the detector), values in [0, 1], row i within the
+        threat model around `x[i]` (of one with `after`, around what that returned), whether it fools the detector or
+        not.
 
     Raises:
         ValueError: a sweep, or a threat that moves ID images or begins elsewhere than at `x`; several detectors; a
@@ -67,8 +69,6 @@ def adversarial_images(
     """
     if isinstance(detector, Mapping):
         raise ValueError(f"`detector` must be one, got {len(detector)} by name. Call it for each.")
-    check_images(id, "id", like=id)
-    check_images(x, "x", like=id)
     asked = read_threat(threat) if isinstance(threat, str | Path) else threat
     if isinstance(asked, Sweep):
         raise ValueError(f"`threat` must have one radius, got the sweep {asked.name!r}. Take one of its `members`.")
@@ -83,6 +83,10 @@ def adversarial_images(
         raise ValueError(
             f'`threat` must start from `x`, got start {limits.start!r} in {asked.name!r}. Take one with start = "ood".'
         )
+    seed, device = checked_seed(seed), device_of({"detector": detector})
+    id, x = in_memory(id, "id", device=device, seed=seed), in_memory(x, "x", device=device, seed=seed)
+    check_images(id, "id", like=id)
+    check_images(x, "x", like=id)
     keeper = ImageKeeper()
     evaluate(
         detector,

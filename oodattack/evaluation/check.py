@@ -5,7 +5,6 @@ from collections.abc import Iterator, Mapping, Set
 from numbers import Integral
 
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
 
 from oodattack import data
 from oodattack.data.disk import blocks
@@ -30,12 +29,10 @@ def check_named(what: str, of: str, named: object) -> None:
 def check_images(x: Tensor, name: str, *, like: Tensor) -> None:
     """Raise ValueError unless `x` is a non-empty float batch in [0, 1] with the channels and size of `like`."""
     if not isinstance(x, Tensor):
-        remedy = "Convert it."
-        if isinstance(x, DataLoader):
-            remedy = "Write torch.cat([x for x, *_ in loader])."
-        elif isinstance(x, Dataset):
-            remedy = "Write torch.stack([x for x, *_ in dataset])."
-        raise ValueError(f"`{name}` must be a tensor of images (N, C, H, W), got {type(x).__name__}. {remedy}")
+        scale = " / 255" if str(getattr(x, "dtype", "")) == "uint8" else ""
+        remedy = f"Write torch.from_numpy(x).float(){scale}." if hasattr(x, "__array__") else "Convert it."
+        kinds = "a tensor of images (N, C, H, W), a DataLoader or a Dataset"
+        raise ValueError(f"`{name}` must be {kinds}, got {type(x).__name__}. {remedy}")
     data.check_images(x, name)
     if x.shape[1:] != like.shape[1:]:
         raise ValueError(

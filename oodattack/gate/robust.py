@@ -2,6 +2,7 @@
 
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -11,6 +12,9 @@ from torch import Tensor
 from oodattack import data
 from oodattack.detector import Detector
 from oodattack.evaluation import Attacked, Keeper, evaluate
+from oodattack.evaluation.arguments import by_name
+from oodattack.evaluation.check import check_images
+from oodattack.evaluation.images import ImageSet, device_of, in_memory
 from oodattack.gate import wording
 from oodattack.gate.compare import compare
 from oodattack.gate.formats import text
@@ -19,7 +23,7 @@ from oodattack.gate.scores import Scores
 from oodattack.report import Report
 from oodattack.threat import Suite, Sweep, Threat, ThreatModel, covers, limits_of, members_of, read_threat, whole_box
 
-Pictures = Tensor | str
+Pictures = ImageSet | str  # or the name of a data set
 
 
 class ScoreKeeper(Keeper):
@@ -61,7 +65,7 @@ def judged(
     Args:
         detector: as for `evaluate`.
         threat: one or several, each a name, a file or a `ThreatModel`.
-        id: images in [0, 1], shape (N, C, H, W), or the name of a data set.
+        id: images in [0, 1], shape (N, C, H, W), a loader of them as for `evaluate`, or the name of a data set.
         ood: the same, or several by name.
         seed: of the searches, and of the data sets that are drawn.
         judge: report, scores and the threats asked about -> failures.
@@ -72,9 +76,11 @@ def judged(
     """
     one = isinstance(threat, str | Path | ThreatModel | Suite | Sweep) or not isinstance(threat, Iterable)
     threats: list[Any] = [threat] if one else list(threat)  # type: ignore[arg-type]
-    x_id = pictures(id, seed, None)
+    read_in = partial(pictures, device=device_of(by_name(detector)), seed=seed)
+    x_id = read_in(id, "id")
+    check_images(x_id, "id", like=x_id)
     sets = ood if isinstance(ood, Mapping) else {ood if isinstance(ood, str) else "ood": ood}
-    x_ood = {name: pictures(x, seed, x_id) for name, x in sets.items()}
+    x_ood = {name: read_in(x, name, like=x_id) for name, x in sets.items()}
     keeper = ScoreKeeper()
     read = [t if isinstance(t, ThreatModel | Suite | Sweep) else read_threat(t) for t in threats]
     asked = [*threats, *boxes_beside(read)]
@@ -94,16 +100,13 @@ def boxes_beside(threats: Sequence[Threat]) -> list[str]:
     return ["sanity-full-box-both" if any(limits_of(t).attacks_id for t in alone) else "sanity-full-box"]
 
 
-def pictures(x: Pictures, seed: int, like: Tensor | None) -> Tensor:
-    """Images, or those of a data set in the format of `like`."""
-    if isinstance(x, Tensor):
-        return x
+def pictures(x: Pictures, name: str, *, device: torch.device, seed: int, like: Tensor | None = None) -> Tensor:
+    """Images, those of a loader, or those of a named data set in the format of `like`; read onto the device."""
     if not isinstance(x, str):
-        scale = " / 255" if str(getattr(x, "dtype", "")) == "uint8" else ""
-        remedy = f"Write torch.from_numpy(x).float(){scale}." if hasattr(x, "__array__") else "Convert them."
-        raise TypeError(f"images must be a tensor or the name of a data set, got {type(x).__name__}. {remedy}")
+        return in_memory(x, name, device=device, seed=seed)
     look: dict[str, Any] = {} if like is None else {"channels": like.shape[1], "size": like.shape[2]}
-    return data.load(x, seed=seed, **look).x.to(torch.float32 if like is None else like)
+    x = data.load(x, seed=seed, **look).x
+    return x.to(device, torch.float32) if like is None else x.to(like)
 
 
 def at_least(min_auroc: float, *, accept_inconclusive: bool) -> Callable[[Report, Scores, list[Threat]], list[str]]:
