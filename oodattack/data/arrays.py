@@ -1,4 +1,4 @@
-"""Arrays from an .npz file, or from user code, as images in [0, 1]."""
+"""Arrays from an .npz or .npy file, or from user code, as images in [0, 1]."""
 
 import zipfile
 from pathlib import Path
@@ -9,7 +9,7 @@ from torch import Tensor
 
 from oodattack.data.dataset import Opened
 from oodattack.data.images import Images, check_images
-from oodattack.data.mapped import map_array
+from oodattack.data.mapped import is_npy, map_array, map_npy
 from oodattack.data.steps import Step, apply_steps, told
 from oodattack.lookup import summary
 
@@ -20,19 +20,21 @@ if TYPE_CHECKING:
 def open_npz(path: str | Path) -> Opened:
     """The array KEY of PATH#KEY; without a key, `images` or the only array besides `labels`.
 
-    Labels: `labels`; with a key, `train_labels` for `train_images` and `y_train` for `x_train`. Large arrays that were
-    not compressed stay on disk; see `map_array`. Nothing is ever unpickled.
+    Labels: `labels`; with a key, `train_labels` for `train_images` and `y_train` for `x_train`; none in an .npy file,
+    which is one array. Large arrays that were not compressed stay on disk; see `map_array`. Nothing is ever unpickled.
 
     Raises:
-        ValueError: the file is missing, no .npz, holds objects, or holds no images; the message starts with its path.
+        ValueError: the file is missing, no .npz or .npy, holds objects, or holds no images; the message starts with its
+            path.
     """
     name, (file, key) = f"npz:{path}", split_key(path)
     if not file.exists():
         raise ValueError(f"`{name}` must name a file, got none there. Check the path.")
-    if not zipfile.is_zipfile(file):
+    alone = key is None and is_npy(file)
+    if not alone and not zipfile.is_zipfile(file):
         raise ValueError(f"`{name}` must be an .npz archive, got another kind of file. Write it with np.savez.")
     try:
-        x, y, keys = read_arrays(file, key)
+        x, y, keys = (map_npy(file), None, []) if alone else read_arrays(file, key)
     except Exception as error:  # whatever a damaged archive makes zipfile and numpy raise, running out of memory too
         reason = " ".join(str(error).split()).rstrip(".")
         raise ValueError(f"`{name}` must hold plain, whole arrays, got: {reason}. Write it with np.savez.") from error

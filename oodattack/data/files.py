@@ -53,7 +53,7 @@ FILES: dict[str, Dataset] = {
     "npz:file[#key]": Dataset(
         "npz:file[#key]",
         "your file",
-        "an array of an .npz archive: the key, or `images`, or the only one; labels as `labels`",
+        "an array of an .npz archive: the key, or `images`, or the only one; labels as `labels`; or an .npy file",
         lambda ask: open_npz(path_in(ask.name)),
     ),
     "folder:dir": Dataset(

@@ -1,4 +1,4 @@
-"""An array inside an .npz archive, left on disk where it is large and was not compressed."""
+"""Arrays of .npy files and .npz archives, left on disk where they are large and were not compressed."""
 
 import struct
 import zipfile
@@ -10,6 +10,7 @@ from oodattack.data.disk import watch
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+MAGIC = b"\x93NUMPY"
 LARGE = 2**26  # bytes; smaller arrays are read as a whole, which checks their CRC
 
 
@@ -47,7 +48,30 @@ def map_array(path: Path, key: str) -> "NDArray[Any] | None":
         return None
     if offset + dtype.itemsize * int(np.prod(shape, dtype=object)) != start + member.file_size:
         raise ValueError(f"{key}.npy is not as long as its shape {shape} says")
-    found = np.memmap(path, dtype, "r", offset, shape, "F" if fortran else "C")
+    return watched(np.memmap(path, dtype, "r", offset, shape, "F" if fortran else "C"))
+
+
+def is_npy(path: Path) -> bool:
+    """Whether a file says of itself that it is one array of NumPy's."""
+    if not path.is_file():
+        return False
+    with path.open("rb") as file:
+        return file.read(len(MAGIC)) == MAGIC
+
+
+def map_npy(path: Path) -> "NDArray[Any]":
+    """The array of an .npy file, as a read-only memory map.
+
+    Raises:
+        OSError, ValueError: the file is broken, or holds objects.
+    """
+    import numpy as np
+
+    return watched(np.load(path, mmap_mode="r", allow_pickle=False))
+
+
+def watched(found: "NDArray[Any]") -> "NDArray[Any]":
+    """The same array, whose pages `forget_pages` may take back from now on."""
     if (pages := getattr(found, "_mmap", None)) is not None:
         watch(pages)
     return found

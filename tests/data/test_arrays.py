@@ -1,3 +1,5 @@
+from io import BytesIO
+
 import numpy as np
 import pytest
 import torch
@@ -60,7 +62,8 @@ FILES = {
     "text": (lambda path: path.write_text("hello"), "must be an .npz archive, got another kind"),
     "empty file": (lambda path: path.touch(), "must be an .npz archive, got another kind"),
     "folder": (lambda path: path.mkdir(), "must be an .npz archive, got another kind"),
-    "npy": (lambda path: path.open("wb").write(npy()), "must be an .npz archive, got another kind"),
+    "npy cut off": (lambda path: path.write_bytes(npy(FLOATS)[:-8]), "must hold plain, whole arrays, got: mmap"),
+    "npy of objects": (lambda path: path.write_bytes(npy(np.array([{}]))), "must hold plain, whole arrays, got: Array"),
     "cut off": (lambda path: path.write_bytes(npz(path)[:300]), "must be an .npz archive, got another kind"),
     "flipped byte": (lambda path: path.write_bytes(flip(npz(path))), "must hold plain, whole arrays, got: Bad CRC"),
     "objects": (broken(images=np.array([{}, 1], dtype=object)), "must hold plain, whole arrays, got: Object arrays"),
@@ -77,10 +80,8 @@ FILES = {
 }
 
 
-def npy():
-    from io import BytesIO
-
-    np.save(out := BytesIO(), FLOATS)
+def npy(x):
+    np.save(out := BytesIO(), x)
     return out.getvalue()
 
 
@@ -119,3 +120,13 @@ def test_a_single_array_needs_no_name(tmp_path):
     images = load(f"npz:{tmp_path / 'a.npz'}", seed=0)
     assert torch.equal(images.x[:, 0], torch.from_numpy(GREY))
     assert images.y is None
+
+
+def test_an_npy_file_is_an_array_without_labels(tmp_path):
+    np.save(path := tmp_path / "a.npy", GREY)
+    images = load(f"npz:{path}", samples=3, seed=0)
+    assert images.x.shape == (3, 1, 6, 7)
+    assert torch.isin(images.x, torch.from_numpy(GREY)).all()
+    assert images.y is None
+    with pytest.raises(ValueError, match=r"must be an \.npz archive, got another kind"):
+        load(f"npz:{path}#images", seed=0)
