@@ -106,7 +106,8 @@ def to_images(x: object, y: object, name: str) -> Images:
     if array.dtype != np.uint8 and array.dtype.kind != "f":
         raise ValueError(f"`{name}` must hold uint8 or floating-point images, got {array.dtype}. Convert them.")
     scale = 255 if array.dtype == np.uint8 else 1
-    images = torch.from_numpy(np.ascontiguousarray(channels_first(array, name), dtype=np.float32)) / scale
+    images = torch.from_numpy(np.array(channels_first(array, name), dtype=np.float32, order="C"))
+    images /= scale  # in a copy: maps are read-only, and others' arrays stay as they are
     return Images(name, check_images(images, name), to_labels(y, len(images), name), name)
 
 

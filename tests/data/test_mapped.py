@@ -107,3 +107,11 @@ def test_an_archive_that_another_program_wrote(tmp_path):
         archive.writestr("note.txt", "hello")
         archive.write(tmp_path / "images.npy", "images.npy")
     assert np.array_equal(map_array(tmp_path / "a.npz", "images"), X)
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("save", [np.savez, np.save])
+def test_floats_are_read_from_a_map_without_a_warning(save, tmp_path):
+    x = np.random.default_rng(0).random((5, 1, 6, 7), dtype=np.float32)
+    save(path := tmp_path / ("a.npy" if save is np.save else "a.npz"), x)
+    assert torch.equal(load(f"npz:{path}", seed=0).x, torch.from_numpy(x))
