@@ -43,6 +43,15 @@ def check_suite(threat: Threat, ball: Ball) -> None:
         raise ValueError(f"`--suite` must hide OOD inputs within {ball}, got {threat.name!r}. Name another one.")
 
 
+def suite(args: argparse.Namespace) -> Threat:
+    """The suite; with another budget, if one is asked for, under a name of its own."""
+    whole, most = read_threat(args.suite), args.queries
+    if most is None:
+        return whole
+    members = [m.model_copy(update={"queries": min(m.queries, most)}) for m in members_of(whole)]
+    return whole.model_copy(update={"name": f"{whole.name}-{most}", "queries": most, "members": tuple(members)})
+
+
 def attacks_of(detector: torch.nn.Module, names: Iterable[str], on: str) -> Iterator[tuple[str, str | None]]:
     """(attack, what it attacks), ours first: their passes are the peers' budget."""
     names = list(names)
@@ -65,7 +74,7 @@ def cell(detector, id: cifar_data.Id, x: Tensor, where: Line, args: argparse.Nam
             continue
         try:
             if name in OURS:
-                threat = read_threat(args.suite) if name == "ood-aa" else limits(ball)
+                threat = suite(args) if name == "ood-aa" else limits(ball)
                 found = run_ours(detector, id, x, threat, seed=args.seed, batch=args.batch)
             else:
                 side = side or Sides(id.x, x, scores(detector, id.x), scores(detector, x))
@@ -85,6 +94,7 @@ def options() -> argparse.ArgumentParser:
     parser.add_argument("--ood", type=commas, default=list(cifar_data.OOD))
     parser.add_argument("--threat", choices=BALLS, default="linf-8-255")
     parser.add_argument("--suite", help="our threat model or suite for the attack ood-aa, name or FILE.toml")
+    parser.add_argument("--queries", type=int, help="budget of the suite for each row, in place of its own")
     parser.add_argument("--attacks", type=commas, default=[*OURS, *PEERS], help=",".join([*OURS, *PEERS]))
     parser.add_argument("--n", type=int, default=500, help="ID images, and OOD images a set")
     parser.add_argument("--passes", type=int, default=100, help="least passes a row for peers")
@@ -121,7 +131,7 @@ def main(arguments: list[str] | None = None) -> None:
             for ood in args.ood:
                 x = cifar_data.ood_images(ood, args.data, n=args.n, seed=args.seed).to(args.device)
                 where = {"network": network, "detector": name, "ood": ood, "threat": args.threat}
-                cell(detector, id, x, where | {"n": args.n, "seed": args.seed}, args)
+                cell(detector, id, x, where | {"n": args.n, "seed": args.seed, "queries": args.queries}, args)
 
 
 if __name__ == "__main__":

@@ -34,18 +34,18 @@ def strength(lines: list[Line]) -> str:
 
     Of an attack on a detector and on its surrogate, the lower of the two counts.
     """
-    fields = ("network", "detector", "ood", "threat", "n", "seed")
+    fields = ("network", "detector", "ood", "threat", "n", "seed", "queries")
     lines = newest(lines, (*fields, "attack", "on", "suite"))
     failed = [line for line in lines if "failed" in line]
     best: dict[tuple, dict[str, Line]] = {}
     for line in lines:
-        cell = best.setdefault(tuple(line[field] for field in fields), {})
+        cell = best.setdefault(tuple(line.get(field) for field in fields), {})
         if "failed" not in line and line["auroc"] <= cell.get(line["attack"], line)["auroc"]:
             cell[line["attack"]] = line
     attacks = list(dict.fromkeys(attack for cell in best.values() for attack in cell))
     most = max((cell[4] for cell in best), default=0)
     came = [list(dict.fromkeys(values)) for values in zip(*best, strict=True)]  # in what order
-    cells = sorted(best, key=lambda cell: [came[i].index(cell[i]) for i in (3, 0, 1, 2, 4, 5)])
+    cells = sorted(best, key=lambda cell: [came[i].index(cell[i]) for i in (3, 0, 1, 2, 4, 5, 6)])
     rows = [_strength_row(cell, best[cell], attacks, most) for cell in cells if best[cell]]
     table = markdown(["detector, OOD, threat", "clean", *attacks], rows)
     size = f"{most} images a side where no other number is named"
@@ -64,8 +64,8 @@ def _least(best: dict[tuple, dict[str, Line]], most: int) -> str:
 
 
 def _name(cell: tuple) -> str:
-    network, detector, ood, threat = cell[:4]
-    return f"{detector}@{network}, {ood}, {threat}"
+    network, detector, ood, threat, _n, _seed, queries = cell
+    return f"{detector}@{network}, {ood}, {threat}{'' if queries is None else f', {queries} queries'}"
 
 
 def _strength_row(cell: tuple, found: dict[str, Line], attacks: list[str], most: int) -> list[str]:

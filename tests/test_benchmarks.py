@@ -140,6 +140,16 @@ def test_peers_go_again_when_ours_turns_out_to_spend_more(tmp_path, monkeypatch)
     assert calls == [3, 8, 10]
 
 
+def test_a_suite_can_have_another_budget():
+    always = ["--data", ".", "--seed", "0", "--out", "lines.jsonl", "--suite", "ood-aa"]
+    own, less = (
+        attack_strength.suite(attack_strength.options().parse_args([*always, *more]))
+        for more in ([], ["--queries", "90"])
+    )
+    assert (own.name, own.queries, less.name, less.queries) == ("ood-aa", 500, "ood-aa-90", 90)
+    assert [m.queries for m in less.members] == [min(m.queries, 90) for m in own.members]
+
+
 def test_every_contestant_takes_its_steps_inside_the_ball():
     detector = oa.detectors.Energy(tiny())
     x = torch.rand(4, 3, 8, 8)
@@ -182,8 +192,10 @@ def test_cells_stand_in_order_and_the_table_says_where_a_rival_left_less():
 
     some = lines("r", "t", ood_aa=0.25, x=0.5) + lines("r", "u", ood_aa=0.25, x=0.25)
     some += lines("s", "t", ood_aa=0.5, x=0.25) + lines("s", "u", ood_aa=0.5)
+    some += [line | {"queries": 100} for line in lines("s", "u", ood_aa=0.75)]
     table = tables.strength(some)
     names = ["energy@r, noise, t", "energy@s, noise, t", "energy@r, noise, u", "energy@s, noise, u"]
+    names.append("energy@s, noise, u, 100 queries")
     assert re.findall(r"^\| (energy@.*?) \|", table, re.M) == names
     told = "leaves least, or as little, in 2 of the 3 that have rivals; less is left by x 0.25000 (energy@s, noise, t)."
     assert told in table
