@@ -1,9 +1,11 @@
 """`oodattack run`."""
 
+import ctypes
 import os
 import shlex
 import sys
-from contextlib import nullcontext, redirect_stdout
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext, redirect_stdout
 from pathlib import Path
 from typing import Any
 
@@ -118,7 +120,7 @@ def run(as_json: bool, id_: str, resume: Path | None, **options: Any) -> None:
         alone("resume", "as_json")
     from oodattack import job
 
-    with bars_on_stderr() as progress, redirect_stdout(sys.stderr) if as_json else nullcontext():
+    with bars_on_stderr() as progress, all_on_stderr() if as_json else nullcontext():
         if resume is None:
             asked = job.Job(id=id_, command=shlex.join(["oodattack", *sys.argv[1:]]), **options)
             report, folder = job.run(asked, progress=progress)
@@ -134,3 +136,24 @@ def run(as_json: bool, id_: str, resume: Path | None, **options: Any) -> None:
         f"\n{folder / 'report.html'}: everything above and more.  {folder / 'report.json'}: the same as data.  "
         f"{folder / 'sheets'}: a contact sheet per cell."
     )
+
+
+@contextmanager
+def all_on_stderr() -> Iterator[None]:
+    """Nothing reaches standard output: what Python, C code and other processes print there goes to standard error."""
+    with redirect_stdout(sys.stderr):
+        try:
+            stdout = os.dup(1)
+        except OSError:  # closed from the start
+            yield
+            return
+        try:
+            os.dup2(2, 1)
+            yield
+            if sys.__stdout__ is not None:
+                sys.__stdout__.flush()
+            if os.name == "posix":
+                ctypes.CDLL(None).fflush(None)  # what C code still holds back
+        finally:
+            os.dup2(stdout, 1)
+            os.close(stdout)

@@ -165,6 +165,24 @@ def test_json_as_a_process(workplace):
     assert done.stdout == (workplace / "out" / "report.json").read_text(encoding="utf-8")
 
 
+LOUD = """
+import ctypes, os, sys
+sys.__stdout__.write("from Python")
+os.system("echo from another process")
+ctypes.CDLL(None).printf(b"from C")
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no such library")
+def test_json_is_alone_on_standard_output_whoever_writes(workplace):
+    (workplace / "mine.py").write_text(CODE + LOUD)
+    command = [sys.executable, "-m", "oodattack", *RUN, "--json"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
+    assert done.stdout == (workplace / "out" / "report.json").read_text(encoding="utf-8")
+    for words in ("from Python", "from another process", "from C"):
+        assert words in done.stderr
+
+
 def test_run_takes_samples_seed_and_several_detectors(workplace, capsys):
     more = ["--samples", "3", "--seed", "5", "--batch-size", "2", "--detector", "mine:Made", "--detector", "mine:fine"]
     assert main([*RUN, *more, "--json"]) == 0
