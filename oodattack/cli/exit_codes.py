@@ -28,6 +28,8 @@ def main(argv: list[str] | None = None) -> int:
         # Threads that wait for one another by spinning make a run up to 50 times slower when something else shares
         # the cores; giving up after 1000 turns costs about a tenth on a quiet machine. Read when torch is imported.
         os.environ.setdefault("GOMP_SPINCOUNT", "1000")
+    if os.environ.get("COLUMNS") == "0":
+        del os.environ["COLUMNS"]  # of a terminal that does not know its width: rich would print nothing
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # a mark that an encoding lacks must not end a run that is done
             stream.reconfigure(errors="replace")

@@ -283,6 +283,12 @@ def test_bugs_of_ours_are_not_dressed_up_and_no_regression(workplace, capsys, mo
     assert err.splitlines()[-1].startswith("oodattack: this is a bug of oodattack. Please report it")
 
 
+def test_a_terminal_that_does_not_know_its_width_shows_something(capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "0")
+    assert main(["list", "objectives"]) == 0
+    assert "greg+" in capsys.readouterr().out
+
+
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="no such device")
 @pytest.mark.parametrize("words", ["--version", "list threats"])
 def test_output_that_cannot_be_written_is_no_regression(words):
