@@ -111,7 +111,7 @@ def test_no_field_has_a_default(field, write):
 def test_fractions(written, expected, write):
     path = write(changed(LINF, eps=written))
     if expected is None:
-        with pytest.raises(ValueError, match="`eps` must be a valid number"):
+        with pytest.raises(ValueError, match=r'`eps` must be a number such as 0\.03 or "8/255"'):
             read_threat(path)
     else:
         assert read_threat(path).eps == expected
@@ -121,10 +121,19 @@ WRONG = {
     "eps of 8": ({"eps": "8"}, r"`eps` must be in \(0, 1\] for linf, got 8\. Write 8/255, not 8\."),
     "eps of 0": ({"eps": "0"}, "`eps` must be greater than 0, got 0"),
     "eps negative": ({"eps": '"-8/255"'}, "`eps` must be greater than 0"),
-    "eps nan": ({"eps": "nan"}, "`eps` must be (greater than 0|a finite number), got nan"),
+    "eps nan": ({"eps": "nan"}, "`eps` must be a finite number, got nan"),
     "eps infinite": ({"eps": "inf"}, "`eps` must be a finite number, got inf"),
-    "eps in words": ({"eps": '"small"'}, "`eps` must be a valid number, got 'small'"),
-    "eps by zero": ({"eps": '"1/0"'}, "`eps` must be a valid number, got '1/0'"),
+    "eps in words": ({"eps": '"small"'}, '`eps` must be a number such as 0.03 or "8/255", got .small.'),
+    "eps by zero": ({"eps": '"1/0"'}, '`eps` must be a number such as 0.03 or "8/255", got .1/0.'),
+    "eps in percent": ({"eps": '"3%"'}, '`eps` must be a number such as 0.03 or "8/255", got .3%.'),
+    "eps that no tensor holds": (
+        {"norm": '"l2"', "eps": "1e39"},
+        "`eps` must be less than or equal to 1000000000, got",
+    ),
+    "queries that no tensor holds": (
+        {"queries": "99999999999999999999"},
+        "`queries` must be less than or equal to 1000000000, got 99999999999999999999",
+    ),
     "eps true": ({"eps": "true"}, "`eps` must be a valid number, got True"),
     "norm": ({"norm": '"l3"'}, "`norm` must be 'linf', 'l2', 'l1' or 'patch', got 'l3'"),
     "aim": ({"aim": '"seek"'}, "`aim` must be 'hide', .*'cross', got 'seek'"),

@@ -6,7 +6,7 @@ from typing import Self
 
 from pydantic import Field, model_validator
 
-from oodattack.threat.model import ON_A_SCORE, ThreatModel
+from oodattack.threat.model import MOST, ON_A_SCORE, ThreatModel
 from oodattack.threat.strict import Misfit, Strict
 
 
@@ -26,7 +26,7 @@ class Suite(Strict):
 
     name: str
     members: tuple[ThreatModel, ...] = Field(min_length=1, strict=False)
-    queries: int | None = Field(default=None, ge=2)
+    queries: int | None = Field(default=None, ge=2, le=MOST)
     source: str = Field(min_length=1)
 
     @model_validator(mode="after")

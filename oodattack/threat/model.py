@@ -1,5 +1,6 @@
 """A threat model: what one attacker may do, and how it searches. Data only."""
 
+import math
 import re
 from fractions import Fraction
 from typing import Annotated, Literal, Self
@@ -32,20 +33,26 @@ NORMS = {  # of attacks that do not know all of them
 }
 OUTSIDE = "torchattacks:"  # prefix of attacks from that library
 
+MOST = 10**9  # of queries, of a radius, of a limit: no search ends or starts beyond, and tensors hold it
+
 SHORT = re.compile(r"\s*[+-]?[0-9./]{1,20}(e[+-]?[0-9]{1,2})?\s*")  # a number that costs nothing to compute
 
 
 def _fraction(value: object) -> object:
-    """Read "8/255" as a number; leave everything else to the type check."""
+    """Read "8/255" as a number; leave what is no text to the type check."""
     if isinstance(value, str) and SHORT.fullmatch(value):
         try:
             return float(Fraction(value))
         except (ValueError, ZeroDivisionError):
-            return value
+            pass
+    if isinstance(value, float) and not math.isfinite(value):
+        raise ValueError("must be a finite number")
+    if isinstance(value, str):
+        raise ValueError('must be a number such as 0.03 or "8/255"')
     return value
 
 
-Number = Annotated[float, BeforeValidator(_fraction), Field(allow_inf_nan=False)]
+Number = Annotated[float, BeforeValidator(_fraction)]
 
 
 class ThreatModel(Strict):
@@ -91,7 +98,7 @@ class ThreatModel(Strict):
 
     name: str
     norm: Norm
-    eps: Number = Field(gt=0)
+    eps: Number = Field(gt=0, le=MOST)
     aim: Aim
     objective: Objective | None = None
     match: Literal["latent", "logits", "score"] | None = None
@@ -104,8 +111,8 @@ class ThreatModel(Strict):
     after: "ThreatModel | None" = None
     draws: int | None = Field(default=None, ge=1)
     severity: int | None = Field(default=None, ge=1, le=5)
-    limit: Number | None = Field(default=None, gt=0)
-    queries: int = Field(ge=1)
+    limit: Number | None = Field(default=None, gt=0, le=MOST)
+    queries: int = Field(ge=1, le=MOST)
     restarts: int = Field(ge=1)
     iterate: Literal["best", "last"]
     source: str = Field(min_length=1)
