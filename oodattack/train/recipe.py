@@ -11,6 +11,7 @@ Optimiser = Literal["sgd", "adam"]
 Schedule = Literal["one-cycle", "cosine", "cosine-epochs", "steps"]
 Quotient = Literal["code", "paper"]
 
+MOST = 10**9  # of whatever is counted or weighed; tensors hold it
 PENALISED = ("energy", "greg", "greg+", "poem", "oe", "dos")  # objectives with a score that the gradient term can take
 
 
@@ -113,13 +114,13 @@ def check_recipe(recipe: Recipe) -> None:
         if value not in known:
             raise ValueError(f"`{name}` must be one of {', '.join(known)}, got {value!r}. Pick one of them.")
     for name in ("epochs", "batch_size", "outliers", "chain", "buffer"):
-        if (count := getattr(recipe, name)) < 1:
-            raise ValueError(f"`{name}` must be >= 1, got {count}. Raise it.")
+        if not 1 <= (count := getattr(recipe, name)) <= MOST:
+            raise ValueError(f"`{name}` must be in [1, 1e9], got {count}. {'Lower' if count > MOST else 'Raise'} it.")
     for name in ("weight", "penalty", "weight_decay", "eps", "noise", "shift", "warmup", "lr_end"):
-        if not 0 <= (number := getattr(recipe, name)) < math.inf:
-            raise ValueError(f"`{name}` must be >= 0 and finite, got {number}. Change its sign.")
-    if not 0 < recipe.lr < math.inf:
-        raise ValueError(f"`lr` must be > 0, got {recipe.lr}. SGD goes with 0.1 or so, Adam with 0.001.")
+        if not 0 <= (number := getattr(recipe, name)) <= MOST:
+            raise ValueError(f"`{name}` must be in [0, 1e9], got {number}. Take a number between.")
+    if not 0 < recipe.lr <= MOST:
+        raise ValueError(f"`lr` must be in (0, 1e9], got {recipe.lr}. SGD goes with 0.1 or so, Adam with 0.001.")
     if not 0 < recipe.decay < math.inf or not all(0 <= share <= 1 for share in recipe.milestones):
         raise ValueError(
             f"`decay` must be > 0 and `milestones` shares in [0, 1], got {recipe.decay} and {recipe.milestones}. "
@@ -147,7 +148,10 @@ def check_parts(recipe: Recipe) -> None:
         )
     if recipe.schedule == "one-cycle" and recipe.warmup:
         raise ValueError(f"`warmup` must be 0 with the schedule one-cycle, got {recipe.warmup}. It rises by itself.")
-    if not -math.inf < recipe.margin_id < recipe.margin_aux < math.inf:
+    for name in ("margin_id", "margin_aux"):
+        if not abs(margin := getattr(recipe, name)) <= MOST:
+            raise ValueError(f"`{name}` must be in [-1e9, 1e9], got {margin}. Take a number between.")
+    if recipe.margin_id >= recipe.margin_aux:
         raise ValueError(
             f"`margin_id` must be < `margin_aux`, got {recipe.margin_id} and {recipe.margin_aux}. Swap the margins."
         )
