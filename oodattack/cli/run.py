@@ -142,16 +142,14 @@ def run(as_json: bool, id_: str, resume: Path | None, **options: Any) -> None:
 def all_on_stderr() -> Iterator[None]:
     """Nothing reaches standard output: what Python, C code and other processes print there goes to standard error."""
     with redirect_stdout(sys.stderr):
-        try:
-            stdout = os.dup(1)
-        except OSError:  # closed from the start
+        if sys.__stdout__ is None or sys.__stderr__ is None:  # closed from the start: 1 or 2 may be any file by now
             yield
             return
+        stdout = os.dup(1)
         try:
             os.dup2(2, 1)
             yield
-            if sys.__stdout__ is not None:
-                sys.__stdout__.flush()
+            sys.__stdout__.flush()
             if os.name == "posix":
                 ctypes.CDLL(None).fflush(None)  # what C code still holds back
         finally:
