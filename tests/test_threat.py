@@ -130,6 +130,7 @@ WRONG = {
         {"norm": '"l2"', "eps": "1e39"},
         "`eps` must be less than or equal to 1000000000, got",
     ),
+    "eps that tensors round to 0": ({"eps": "1e-45"}, "`eps` must be >= 1e-30, got 1e-45. Tensors hold no smaller"),
     "queries that no tensor holds": (
         {"queries": "99999999999999999999"},
         "`queries` must be less than or equal to 1000000000, got 99999999999999999999",

@@ -34,6 +34,7 @@ NORMS = {  # of attacks that do not know all of them
 OUTSIDE = "torchattacks:"  # prefix of attacks from that library
 
 MOST = 10**9  # of queries, of a radius, of a limit: no search ends or starts beyond, and tensors hold it
+LEAST = 1e-30  # radius: divisions by smaller ones overflow
 
 SHORT = re.compile(r"\s*[+-]?[0-9./]{1,20}(e[+-]?[0-9]{1,2})?\s*")  # a number that costs nothing to compute
 
@@ -133,6 +134,8 @@ class ThreatModel(Strict):
 
     @model_validator(mode="after")
     def _ball_fits(self) -> Self:
+        if self.eps < LEAST:
+            raise ValueError(f"`eps` must be >= {LEAST:g}, got {self.eps:g}. Tensors hold no smaller ball: raise it.")
         if self.norm == "linf" and self.eps > 1:
             raise ValueError(f"`eps` must be in (0, 1] for linf, got {self.eps:g}. Write 8/255, not 8.")
         if self.norm not in (known := NORMS.get(self.attack, (self.norm,))):
