@@ -9,7 +9,7 @@ import torch
 
 from oodattack import evaluate
 from oodattack.between import misled_share, pairs, unexplained_share
-from oodattack.keep_graph import NAME
+from oodattack.keep_graph import NAME, THROUGH
 from oodattack.probe import probe, trouble
 from oodattack.threat import ThreatModel, read_threat
 
@@ -144,6 +144,13 @@ def test_a_graph_that_was_cut_is_kept_and_attacked_with_gradients(name):
     assert (result.verdict, result.surrogate) == ("broken", NAME)
     assert result.indicators["white_box"] and result.indicators["gradient_trouble"] is None
     assert result.attacked.auroc <= verdict_of("linear").attacked.auroc + 0.02  # the same score in the open
+
+
+@pytest.mark.parametrize("name", ["rounded-score", "rounded-input"])
+def test_a_score_that_rounds_is_attacked_straight_through(name):
+    result = verdict_of(name)
+    assert (result.verdict, result.surrogate) == ("broken", THROUGH)
+    assert result.attacked.auroc <= verdict_of("linear").attacked.auroc + 0.02  # the same score, not rounded
 
 
 @pytest.mark.parametrize("name", fooling.HONEST)

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from oodattack.keep_graph import NAME, Kept, keeping_graph, reaches
+from oodattack.keep_graph import NAME, THROUGH, Kept, keeping_graph, reaches, through_rounding
 
 GENERATOR = torch.Generator().manual_seed(0)
 X = torch.rand(16, 2, 6, 6, generator=GENERATOR, dtype=torch.float64)
@@ -238,3 +238,44 @@ def test_a_latent_comes_along():
     assert torch.equal(found.latent(X), detector.latent(X))
     detector.latent = REST
     assert keeping_graph(detector, X, seed=0).latent is None  # it has a gradient of its own
+
+
+ROUNDED = {
+    "score": lambda x: (8 * score(x)).round() / 8,
+    "floor, without a graph": torch.no_grad()(lambda x: (8 * score(x)).floor() / 8),
+    "images of 8 bits": lambda x: score((255 * x).to(torch.uint8).to(x.dtype) / 255),
+    "images of 4 bits": lambda x: score(torch.round(15 * x) / 15),
+    "integers": lambda x: (100 * score(x)).long(),
+}
+
+
+@pytest.mark.parametrize("rounded", ROUNDED.values(), ids=ROUNDED)
+def test_a_score_that_rounds_is_passed_straight_through(rounded):
+    found = through_rounding(rounded, X)
+    assert found is not None and (found.name, found.score, found.exact) == (THROUGH, Kept(rounded, through=True), True)
+    assert torch.equal(found.score(X), rounded(X))
+    leaf = X.clone().requires_grad_()
+    torch.testing.assert_close(found.score(leaf).detach(), rounded(X).to(X.dtype), rtol=0, atol=1e-12)
+
+
+def test_the_slope_through_rounding_is_that_of_what_is_rounded():
+    # d/dx of round(15 x)/15 is taken for 1
+    leaf = torch.tensor([0.31, 0.77], dtype=torch.float64, requires_grad=True)
+    value = Kept(lambda x: (torch.round(15 * x) / 15).square(), through=True)(leaf)
+    assert torch.equal(value.detach(), torch.tensor([5 / 15, 12 / 15], dtype=torch.float64).square())
+    value.sum().backward()
+    torch.testing.assert_close(leaf.grad, 2 * torch.tensor([5 / 15, 12 / 15], dtype=torch.float64))
+
+
+NOT_THROUGH = {
+    "in NumPy": REFUSED["in NumPy"],
+    "a table": lambda x: torch.arange(1000.0)[(100 * score(x)).abs().long()],
+    "flipped": lambda x: (8 * score(Flipped.apply(x))).round() / 8,
+    "constant": lambda x: (1e-9 * score(x)).round(),
+    "draws": lambda x: (8 * score(x)).round() + torch.randn(len(x), dtype=x.dtype),
+}
+
+
+@pytest.mark.parametrize("rounded", NOT_THROUGH.values(), ids=NOT_THROUGH)
+def test_a_slope_along_which_the_score_does_not_rise_is_refused(rounded):
+    assert through_rounding(rounded, X) is None

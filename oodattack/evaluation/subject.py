@@ -15,7 +15,7 @@ from oodattack.evaluation.batch import Batch, answered, with_room
 from oodattack.evaluation.declared import sound_surrogate
 from oodattack.evaluation.outcome import OodSet
 from oodattack.geometry import row_random
-from oodattack.keep_graph import keeping_graph
+from oodattack.keep_graph import keeping_graph, through_rounding
 from oodattack.probe import ROWS, Probe, gradient, probe, trouble
 
 BESIDE = 8 / 255  # noise on images at which a gradient is looked at too: searches that start in a ball see no other
@@ -33,7 +33,7 @@ class Subject(NamedTuple):
         repeatable: whether two calls say the same, up to rounding.
         row_independent: whether a row alone says the same as in its batch; None where not even two calls do.
         stand_in: what is differentiated in its place: the surrogate that it declares, if that works on its network, or
-            the score with its graph kept; None for the score itself.
+            the score with its graph kept, or straight through what it rounds; None for the score itself.
         trouble: by attacked set, what is wrong with the gradient of the score there, in words; None where nothing is
             or something stands in for it.
         denied: by attacked set, see `Probe.denied`; not there where something stands in for the score.
@@ -107,9 +107,10 @@ class _Probed(NamedTuple):
     seed: int
 
     def followed(self, rows: int) -> Followed:
-        """The score with its graph kept, or else the score itself.
+        """The score with its graph kept, or straight through what it rounds, or else the score itself.
 
-        A graph is kept where one set needs it, and if finite differences confirm its gradient on all of them.
+        A graph is kept where one set needs it, and if finite differences confirm its gradient on all of them;
+        rounding is passed where there is no gradient at all, or none but zeros.
 
         Args:
             rows: as many as may be computed at a time.
@@ -130,7 +131,9 @@ class _Probed(NamedTuple):
             return itself
         kept = self._graph_kept(some.values())
         if kept is None:
-            return itself
+            absent = not any(found.exists for probes in looked.values() for found in probes)
+            through = through_rounding(self.detector, torch.cat(list(some.values()))) if absent or itself.flat else None
+            return itself if through is None else Followed(through)
         if not in_trouble:  # the graph was whole: keeping it must make the gradient more like the score's changes
             with_graph = [self.twice(kept.score, x) for x in some.values()]
             if least_likeness(with_graph) < alike + BETTER:

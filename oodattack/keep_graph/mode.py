@@ -14,13 +14,20 @@ class KeepGraph(TorchFunctionMode):
 
     Slopes that are infinite at 0, those of x^p with 0 < p < 1, are 0 there: an infinite one turns the gradient of all
     pixels into NaN.
+
+    Args:
+        through: whether gradients pass through what rounds, see `ROUNDS`, as if it did not.
     """
+
+    def __init__(self, *, through: bool = False) -> None:
+        super().__init__()
+        self.undone = UNDONE | ROUNDS if through else UNDONE
 
     def __torch_function__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
     ) -> Any:
         """Call `func`, or what stands for it while the graph is kept."""
-        instead = UNDONE.get(func)
+        instead = self.undone.get(func)
         named = dict(kwargs or {})
         return func(*args, **named) if instead is None else instead(func, *args, **named)
 
@@ -76,6 +83,22 @@ def finite_root(func: Any, x: Tensor, **named: Any) -> Any:
     return func(x.masked_fill(at_zero, 1.0), **named).masked_fill(at_zero, 0.0)
 
 
+def straight_through(func: Any, x: Any, *args: Any, **named: Any) -> Any:
+    """What rounds, with slope 1 (Bengio, Leonard & Courville, arXiv:1308.3432); the value is kept as a float."""
+    value = func(x, *args, **named)
+    if not (isinstance(value, Tensor) and isinstance(x, Tensor) and x.requires_grad):
+        return value
+    return value.detach().to(x.dtype) + (x - x.detach())  # the bracket is exactly 0
+
+
+def cast(func: Any, x: Any, *args: Any, **named: Any) -> Any:
+    """`straight_through` where a cast makes integers."""
+    value = func(x, *args, **named)
+    if not isinstance(value, Tensor) or value.is_floating_point() or value.dtype == torch.bool:
+        return value
+    return straight_through(lambda _: value, x)
+
+
 UNDONE: dict[Any, Callable[..., Any]] = {
     torch._C._set_grad_enabled: stay_on,
     Tensor.detach: stay_attached,
@@ -93,6 +116,12 @@ UNDONE: dict[Any, Callable[..., Any]] = {
     torch.pow: finite_power,
     Tensor.sqrt: finite_root,
     torch.sqrt: finite_root,
+}
+
+ROUNDS: dict[Any, Callable[..., Any]] = {
+    **dict.fromkeys((torch.round, torch.floor, torch.ceil, torch.trunc, torch.fix), straight_through),
+    **dict.fromkeys((Tensor.round, Tensor.floor, Tensor.ceil, Tensor.trunc, Tensor.fix), straight_through),
+    **dict.fromkeys((Tensor.byte, Tensor.short, Tensor.int, Tensor.long, Tensor.to, Tensor.type), cast),
 }
 
 
