@@ -57,7 +57,8 @@ class Indicators(NamedTuple):
             differences show and the gradient does not; see `Probe.denied`.
         unsettled_auroc: AUROC after ten times as many queries, at the pace of the second half; None where the median
             row gained less than 40 % there, and of searches of fewer than 10 queries.
-        shortfall: what the search lacks by design, in words after "the search"; None where nothing.
+        shortfall: what the search lacks, by design or for want of a gradient, in words after "the search"; None where
+            nothing.
         restart_spread: AUROC left by the weakest restart minus that of the strongest; of a suite that shares its
             queries, between the first and the last turn of its first member, of the rows that had several.
         other_goal: what the search was after in place of the lowest score (or highest, for ID inputs), in words; None

@@ -81,7 +81,7 @@ def indicators(cell: Cell, floors: Floors, subject: Subject, checks: Checks) -> 
         denied_auroc=checks.denied_auroc,
         restart_spread=outcome.restart_spread,
         other_goal=other_goal(threat),
-        shortfall=shortfall(threat),
+        shortfall=shortfall(threat, white_box=outcome.white_box),
         accepted_before=before,
         accepted_after=after,
         id_against_id=limits_of(threat).start == "id",

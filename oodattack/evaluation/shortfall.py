@@ -5,11 +5,19 @@ from oodattack.evaluation.plan import is_blind
 from oodattack.threat import OUTSIDE, Threat, ThreatModel, members_of
 
 ROUNDING = 1e-9
+BLINDED = "found no gradient in the score (give the detector a `surrogate` that has one)"
 FEW = 8  # steps: fewer do not show whether more would go on
 
 
-def shortfall(threat: Threat) -> str | None:
-    """What a search with gradients lacks, in words after "the search"; None where it, or a member, lacks nothing."""
+def shortfall(threat: Threat, *, white_box: bool) -> str | None:
+    """What a search lacks, in words after "the search"; None where it, or a member, lacks nothing.
+
+    Args:
+        threat: what it was to do.
+        white_box: whether it had a gradient to do it with; what is a black box by its own choice lacks nothing here.
+    """
+    if not white_box and not all(is_blind(member) for member in members_of(threat)):
+        return BLINDED
     lacking = [_lacks(m) for m in members_of(threat)]
     return None if None in lacking else lacking[0]
 

@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from oodattack.detector import Surrogate
 from oodattack.evaluation import evaluate
 from oodattack.evaluation.shortfall import shortfall
 from oodattack.threat import Suite, ThreatModel
@@ -15,7 +16,7 @@ THEIRS = {"step_size": None}
 
 
 def threat(**fields):
-    return ThreatModel(name="own", **(FIELDS | fields))
+    return ThreatModel(**({"name": "own"} | FIELDS | fields))
 
 
 @pytest.mark.parametrize(
@@ -44,13 +45,13 @@ def threat(**fields):
     ],
 )
 def test_by_hand(fields, lacks):
-    assert shortfall(threat(**fields)) == lacks
+    assert shortfall(threat(**fields), white_box=True) == lacks
 
 
 def test_a_suite_lacks_what_all_of_its_members_do():
     one, other = threat(queries=3), threat(queries=20).model_copy(update={"name": "longer"})
-    assert shortfall(Suite(name="s", members=(one,), source="test")) == "takes a single step"
-    assert shortfall(Suite(name="s", members=(one, other), source="test")) is None
+    assert shortfall(Suite(name="s", members=(one,), source="test"), white_box=True) == "takes a single step"
+    assert shortfall(Suite(name="s", members=(one, other), source="test"), white_box=True) is None
 
 
 @pytest.mark.parametrize("fields", [{"queries": 3}, THEIRS | {"attack": "torchattacks:FGSM"}])
@@ -61,3 +62,21 @@ def test_one_step_that_breaks_nothing_is_no_evidence(fields):
     (result, _) = evaluate(lambda x: x.mean((1, 2, 3)), **sets, threats=threats, seed=0).results
     assert result.attacked.auroc == 1.0
     assert result.verdict == "inconclusive" and "the search takes a single step" in result.reason
+
+
+def test_a_score_without_a_gradient_asks_for_a_surrogate():
+    x = torch.linspace(0.1, 0.3, 12).view(-1, 1, 1, 1).expand(-1, 1, 4, 4).contiguous()
+    score = lambda x: torch.from_numpy(x.detach().numpy().mean((1, 2, 3)))
+    report = evaluate(
+        score,
+        id=x,
+        ood={"far": x + 0.6},
+        threats=[threat(), threat(attack="square", step_size=None, name="black-box")],
+        seed=0,
+    )
+    reasons = [result.reason for result in report.results]
+    assert "the search found no gradient in the score (give the detector a `surrogate` that has one)" in reasons[0]
+    assert "used no gradient" in reasons[1] and "surrogate" not in reasons[1]  # a black box by its own choice
+    score.surrogate = Surrogate("mean", lambda x: x.mean((1, 2, 3)))
+    (result,) = evaluate(score, id=x, ood={"far": x + 0.6}, threats=[threat()], seed=0).results
+    assert "no gradient" not in result.reason and result.surrogate == "mean"
