@@ -215,11 +215,12 @@ def verdict(clean: float, attacked: float, found: Indicators) -> tuple[Verdict, 
     """
     if found.id_against_id:
         return "inconclusive", "it starts from ID images, which a score is not asked to tell from ID images"
+    unsteady = "".join(f"; {why}" for why in _unsteady(found))
     if clean <= 0.5:
         turned = "; a higher score must mean more OOD: is its sign turned?" if clean < TURNED else ""
-        return "broken", f"no better than chance before any attack (AUROC {clean:.3f}){turned}"
+        return "broken", f"no better than chance before any attack (AUROC {clean:.3f}){turned}{unsteady}"
     if attacked <= broken_at(clean):
-        return "broken", f"AUROC {clean:.3f} fell to {attacked:.3f}" + "".join(f"; {why}" for why in _unsteady(found))
+        return "broken", f"AUROC {clean:.3f} fell to {attacked:.3f}{unsteady}"
     before, after = found.accepted_before, found.accepted_after
     if before == 1:
         return "inconclusive", "the deployed threshold accepts every OOD input before any attack"

@@ -34,6 +34,10 @@ def test_below_chance_asks_for_the_sign():
     assert verdict(0.49, 0.4, FINE)[1] == "no better than chance before any attack (AUROC 0.490)"
 
 
+def test_below_chance_says_so_where_the_score_changes_from_call_to_call():
+    assert verdict(0.39, 0.3, FINE._replace(repeatable=False))[1].endswith("; the score changes from call to call")
+
+
 WRONG = {
     "black box": ({"white_box": False}, "the search used no gradient"),
     "random score": ({"repeatable": False}, "changes from call to call"),
