@@ -253,12 +253,16 @@ class Report(Record):
         has more: histograms of scores and contact sheets, from images and scores that a report alone does not have.
 
         Raises:
-            ValueError: the file cannot be written.
+            ValueError: the file cannot be written, or its name promises another format.
         """
         path = Path(path)
         if path.is_dir():
             raise ValueError(f"{path}: report must be a file, got a folder. Name a file in it.")
-        if path.suffix.lower() in (".html", ".htm"):
+        ending = path.suffix.lower()
+        if ending in (".csv", ".tsv", ".tex", ".md", ".txt", ".xlsx", ".pdf", ".yaml", ".yml"):
+            remedy = "Save JSON: its `results` are the rows of a table"
+            raise ValueError(f"{path}: report must be named .json or .html, got {ending}. {remedy}.")
+        if ending in (".html", ".htm"):
             from oodattack.report.page import page
 
             text = page(self)
