@@ -19,10 +19,14 @@ def unknown(argument: str, name: str, names: Sequence[str]) -> ValueError:
 
 
 def on_disk(name: str, names: Sequence[str]) -> str:
-    """What somebody meant who forgot the rest of "mine:NAME", "npz:id.npz" or "folder:DIR"; nothing where none fits."""
-    module = name.removesuffix(".py")
-    if "pkg.mod:callable" in names and module.isidentifier() and os.path.isfile(f"{module}.py"):
-        return f"{module}:NAME"
+    """What was meant by "mine", "mine.score", "id.npz" or "dir": "mine:NAME", "mine:score", and so on; else nothing."""
+    if "pkg.mod:callable" in names:
+        module = name.removesuffix(".py")
+        if module.isidentifier() and os.path.isfile(f"{module}.py"):
+            return f"{module}:NAME"
+        module, _, attribute = name.rpartition(".")
+        if attribute.isidentifier() and os.path.isfile(f"{module.replace('.', '/')}.py"):
+            return f"{module}:{attribute}"
     if "npz:file[#key]" in names and (os.path.exists(name) or name.endswith(".npz")):
         return f"folder:{name}" if os.path.isdir(name) else f"npz:{name}"
     return ""
