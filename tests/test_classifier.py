@@ -8,7 +8,8 @@ import torch
 from torch import nn
 
 import oodattack as oa
-from oodattack.classifier import Classifier, channel_mean, searching
+from oodattack.classifier import Classifier, channel_mean
+from oodattack.classifier.copies import searching
 from oodattack.models.small import SmallResNet
 
 

@@ -5,8 +5,9 @@ import torch
 import torchvision
 from torch import nn
 
-from oodattack.classifier import Classifier, searching
-from oodattack.classifier.folding import agree, fold
+from oodattack.classifier import Classifier
+from oodattack.classifier.copies import agree, searching
+from oodattack.classifier.folding import fold
 from oodattack.detectors import ODIN, Energy, Mahalanobis
 from oodattack.detectors.mahalanobis import Gaussians
 from oodattack.models.small import SmallResNet
@@ -64,8 +65,8 @@ def test_the_copy_is_used_in_reduced_precision_too():
     net, x = Classifier(networks()["small"][0]), torch.rand(4, 3, 32, 32)
     with searching(object()), torch.autocast("cpu", dtype=torch.bfloat16):
         assert (net.logits(x) != net(x)).any()
-    _, twin = net.__dict__["_folded"]
-    assert twin is not net and not any(isinstance(m, nn.BatchNorm2d) for m in twin.modules())
+    copy = net._copies.folded
+    assert not any(isinstance(m, nn.BatchNorm2d) for m in copy.modules())
 
 
 def in_bfloat16(net, x):
@@ -77,12 +78,11 @@ def in_bfloat16(net, x):
 def test_weights_are_rounded_once_and_as_autocast_rounds_them():
     net, x = Classifier(networks()["small"][0]), torch.rand(4, 3, 32, 32)
     found = in_bfloat16(net, x)
-    _, twin = net.__dict__["_folded"]
-    lighter = twin.__dict__["_reduced"]
-    rounded, whole = [{m.weight.dtype for m in c.modules() if hasattr(m, "weight")} for c in (lighter, twin)]
+    copy, lighter = net._copies.folded, net._copies.reduced
+    rounded, whole = [{m.weight.dtype for m in c.modules() if hasattr(m, "weight")} for c in (lighter, copy)]
     assert rounded == {torch.bfloat16} and whole == {torch.float32}
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        expected = twin.run(x)
+        expected = copy.run(x)
     assert torch.equal(found[0], expected.logits.float()) and torch.equal(found[1], expected.features.float())
     with torch.no_grad():
         net.network.head.weight.mul_(2)
@@ -154,7 +154,7 @@ def test_it_is_used_inside_a_search_only():
         torch.testing.assert_close(a, b, rtol=1e-3, atol=1e-4)
     net.logits(x)
     assert len(calls) == before + 3
-    assert not any("folded" in key or "twin" in key for key in net.state_dict())
+    assert not any("folded" in key or "copy" in key for key in net.state_dict())
 
 
 class Signed(nn.Module):
@@ -210,7 +210,7 @@ def test_what_cannot_be_folded_is_used_as_it_is(network):
 
 def test_a_copy_that_disagrees_is_not_used(monkeypatch):
     net, x = Classifier(networks()["small"][0]), torch.rand(2, 3, 32, 32)
-    monkeypatch.setattr("oodattack.classifier.fold", lambda network, **_: SmallResNet(3, 4).eval())
+    monkeypatch.setattr("oodattack.classifier.copies.fold", lambda network, **_: SmallResNet(3, 4).eval())
     with searching(object()):
         assert torch.equal(net.logits(x), net(x))
     assert not agree(torch.zeros(2), torch.ones(2)) and agree(torch.ones(2), torch.ones(2))
@@ -235,6 +235,6 @@ def test_the_copy_on_a_cpu_is_laid_out_channels_last():
     net = Classifier(networks()["small"][0])
     with searching(object()):
         net.logits(torch.rand(2, 3, 32, 32))
-    _, twin = net.__dict__["_folded"]
-    weights = [m.weight for m in twin.modules() if isinstance(m, nn.Conv2d) and m.kernel_size != (1, 1)]
+    copy = net._copies.folded
+    weights = [m.weight for m in copy.modules() if isinstance(m, nn.Conv2d) and m.kernel_size != (1, 1)]
     assert weights and not any(w.is_contiguous() for w in weights)

@@ -1,8 +1,7 @@
 """A classifier that detectors can look into."""
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager, nullcontext
-from contextvars import ContextVar
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import ExitStack, nullcontext
 from itertools import chain
 from typing import Any, NamedTuple
 
@@ -10,25 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from oodattack.classifier import layers
-from oodattack.classifier.folding import agree, fold, reduced
+from oodattack.classifier.copies import Copies
 from oodattack.classifier.hooks import removing
 from oodattack.classifier.normalisation import normalisation, normalised
-
-_searching: ContextVar[object] = ContextVar("searching", default=None)
-
-
-@contextmanager
-def searching(search: object) -> Iterator[None]:
-    """Within, `Classifier.logits` and `.features` may take a faster copy of the network. Never while scoring.
-
-    Args:
-        search: names one search; the copy is compared with the network once for each.
-    """
-    token = _searching.set(search)
-    try:
-        yield
-    finally:
-        _searching.reset(token)
 
 
 class Pass(NamedTuple):
@@ -37,13 +20,6 @@ class Pass(NamedTuple):
     logits: Tensor  # (B, K)
     features: Tensor  # input of the head, flattened to (B, D)
     outputs: dict[str, Tensor]  # outputs of the watched modules, as their successors saw them
-
-
-class _Twin(NamedTuple):
-    """What a classifier runs in its place within one search: a faster copy or, where there is none, itself."""
-
-    search: object
-    twin: "Classifier"
 
 
 class Classifier(nn.Module):
@@ -89,6 +65,7 @@ class Classifier(nn.Module):
         device = next((t.device for t in tensors if not t.is_meta), None)  # where the network already is
         self.register_buffer("mean", shift.to(device), persistent=False)
         self.register_buffer("std", scale.to(device), persistent=False)
+        self._copies = Copies()
         self.training = network.training  # not `train()`: submodules may differ, as frozen norms do
 
     def forward(self, x: Tensor) -> Tensor:
@@ -130,68 +107,11 @@ class Classifier(nn.Module):
         In the precision of the images: where layers compute in bfloat16, what a score makes of the logits must not be
         rounded too, least of all at a temperature of 1000.
         """
-        return self._twin(x)(x).to(x.dtype)  # type: ignore[no-any-return]
+        return self._copies.fastest(self, x)(x).to(x.dtype)  # type: ignore[no-any-return]
 
     def features(self, x: Tensor) -> Tensor:
         """Penultimate features: the head's input, flattened to (B, D); inside `searching` as `logits`."""
-        return self._twin(x).run(x).features.to(x.dtype)
-
-    def _twin(self, x: Tensor) -> "Classifier":
-        """The folded copy, inside `searching` and if it gives the same logits; else the classifier itself."""
-        search = _searching.get()
-        if search is None:
-            return self
-        kept: _Twin = self.__dict__.get("_folded", _Twin(None, self))  # an attribute would be in the state dict
-        if kept.search is not search:  # since the last one the network may have changed
-            usable = kept.twin is not self and self._same_in_full(kept.twin, x)
-            kept = self.__dict__["_folded"] = _Twin(search, kept.twin if usable else self._fold(x))
-        return self if kept.twin is self else kept.twin._for_autocast(x)
-
-    def _for_autocast(self, x: Tensor) -> "Classifier":
-        """Itself, or where layers compute in bfloat16 a copy whose weights need not be rounded in every pass."""
-        kind = x.device.type
-        if not (torch.is_autocast_enabled(kind) and torch.get_autocast_dtype(kind) == torch.bfloat16):
-            return self
-        if "_reduced" not in self.__dict__:
-            twin = self._around(reduced(self.network))
-            self.__dict__["_reduced"] = twin if self._same(twin, x) else self
-        return self.__dict__["_reduced"]  # type: ignore[no-any-return]
-
-    def _around(self, network: nn.Module) -> "Classifier":
-        """The same head and normalisation for a copy of the network; ValueError where it has no such head."""
-        twin = Classifier(network, head=self.head)
-        twin.mean, twin.std = self.mean, self.std
-        return twin
-
-    def _fold(self, x: Tensor) -> "Classifier":
-        """A folded copy that gives the same logits and features on the first rows of `x`; else the classifier itself.
-
-        Laid out channels last but for float32 on a GPU, whose fast convolutions are for the usual layout.
-        """
-        kind = x.device.type
-        network = fold(self.network, channels_last=kind == "cpu" or torch.is_autocast_enabled(kind))
-        if network is None:
-            return self
-        try:
-            twin = self._around(network)
-        except ValueError:  # the head did not survive
-            return self
-        return twin if self._same_in_full(twin, x) else self
-
-    def _same_in_full(self, twin: "Classifier", x: Tensor) -> bool:
-        """`_same` in full precision: in reduced, the network itself is further from its logits than a copy may be."""
-        with torch.autocast(x.device.type, enabled=False):
-            return self._same(twin, x)
-
-    def _same(self, twin: "Classifier", x: Tensor) -> bool:
-        """Whether a copy has the logits and features of the network on the first rows of `x`."""
-        with torch.no_grad():
-            mine = self.run(x[:4].detach())
-            try:
-                its = twin.run(x[:4].detach())
-            except Exception:  # a copy that fails is no copy
-                return False
-        return agree(its.logits, mine.logits) and agree(its.features, mine.features)
+        return self._copies.fastest(self, x).run(x).features.to(x.dtype)
 
     def run(
         self,

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from oodattack.attack import COUNTS, Found, Loss, Whole, maximise
 from oodattack.attacks import find_attack, hop_skip_jump
-from oodattack.classifier import searching
+from oodattack.classifier.copies import searching
 from oodattack.evaluation.goal import Goal, Objective
 from oodattack.evaluation.race import points_of_each, race
 from oodattack.evaluation.setup import Precision
@@ -124,7 +124,7 @@ def fast(loss: Loss, precision: Precision = "full", search: object | None = None
     Args:
         loss: any.
         precision: see `Precision`.
-        search: see `classifier.searching`; one for losses that belong together. None: a new one.
+        search: see `classifier.copies.searching`; one for losses that belong together. None: a new one.
     """
     search = search or object()
 
