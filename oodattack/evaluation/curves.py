@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 import torch
 
 from oodattack.attack import STOPPED, milestones
-from oodattack.evaluation.outcome import Outcome
+from oodattack.evaluation.outcome import ID, OOD, Outcome
 from oodattack.evaluation.plan import Quarry
 from oodattack.evaluation.setup import Setup
 from oodattack.metrics import auroc
@@ -25,13 +25,13 @@ def with_curve(setup: Setup, quarry: Quarry, threat: ThreatModel, x: torch.Tenso
     if threat.aim not in ON_A_SCORE or threat.objective == "misclassify":
         return outcome
     f = quarry.judge or quarry.f
-    clean = {-1: setup.values(f, x).cpu(), 1: setup.values(f, setup.id).cpu()}
+    clean = {OOD: setup.values(f, x).cpu(), ID: setup.values(f, setup.id).cpu()}
 
     def left(field: str) -> list[float]:
         columns = {sign: getattr(side, field) for sign, side in outcome.signed}
         width = next(iter(columns.values())).shape[1]
         scores = [clean | {sign: column[:, i] for sign, column in columns.items()} for i in range(width)]
-        return [auroc(some[1].double().contiguous(), some[-1].double().contiguous()) for some in scores]
+        return [auroc(some[ID].double().contiguous(), some[OOD].double().contiguous()) for some in scores]
 
     spread = None
     if threat.restarts > 1 and all(side.restarts is not None for side in outcome.sides):
@@ -40,7 +40,7 @@ def with_curve(setup: Setup, quarry: Quarry, threat: ThreatModel, x: torch.Tenso
     curve = None
     before = threat.after.queries if threat.after else 0  # what a row may have had before its first query here
     if all(side.history is not None for side in outcome.sides):
-        curve = [(0.0, auroc(clean[1], clean[-1]))]
+        curve = [(0.0, auroc(clean[ID], clean[OOD]))]
         curve += [(float(before + q), a) for q, a in zip(milestones(threat.queries), left("history"), strict=True)]
     return outcome._replace(
         curve=curve,
@@ -71,7 +71,7 @@ def unsettled(clean: Mapping[int, torch.Tensor], outcome: Outcome, at: Sequence[
     Sets that stay apart hide such a search, whose steps are too short or too few: AUROC says 1 as long as they do.
 
     Args:
-        clean: scores before the search by side, -1 for OOD inputs and 1 for ID ones, in the scale that it follows.
+        clean: scores before the search by sign of the side, in the scale that it follows.
         outcome: with a history.
         at: queries of the history's columns; half of all of them is among these.
 
@@ -90,7 +90,7 @@ def unsettled(clean: Mapping[int, torch.Tensor], outcome: Outcome, at: Sequence[
         shares.append((end - middle) / (end - before).where(end != before, 1))
     if torch.cat(shares).median() < PACE:
         return None
-    return auroc(further[1].double(), further[-1].double())
+    return auroc(further[ID].double(), further[OOD].double())
 
 
 def rising(outcome: Outcome, at: Sequence[int]) -> float | None:

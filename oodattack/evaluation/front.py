@@ -8,7 +8,7 @@ from torch import Tensor
 
 from oodattack.attack import COUNTS
 from oodattack.data.disk import Room, copied, put
-from oodattack.evaluation.outcome import Scored, Side
+from oodattack.evaluation.outcome import ID, OOD, Scored, Side
 from oodattack.metrics import auroc, id_threshold
 from oodattack.numbers import TPR
 from oodattack.threat import ThreatModel
@@ -24,7 +24,7 @@ class Front:
     x: Tensor
     clean: Tensor
     against: Tensor  # scores of the other side: clean ones, or at their best if it is attacked too
-    sign: int  # 1: rows want to score high (ID), -1: low (OOD)
+    sign: int  # ID or OOD
     budget: int  # queries that each row may spend
     best: Side
     x_adv: Tensor
@@ -108,7 +108,7 @@ def left_auroc(fronts: Sequence[Front], scores: Sequence[Tensor] | None = None) 
     """AUROC at the best rows found so far, or at other scores of them; the side that is not attacked stays clean."""
     own = [f.best.scores for f in fronts] if scores is None else scores
     by_sign = {-f.sign: f.against for f in fronts} | {f.sign: s for f, s in zip(fronts, own, strict=True)}
-    return auroc(by_sign[1], by_sign[-1])
+    return auroc(by_sign[ID], by_sign[OOD])
 
 
 def restart_spread(fronts: Sequence[Front], member: ThreatModel, first: Sequence[Tensor]) -> float | None:
@@ -142,7 +142,7 @@ def unspent_front(
     """A side before anything was spent on it: every row at its clean image."""
     n = len(x)
     none = torch.zeros(n, dtype=torch.long)
-    threshold = id_threshold(against if sign < 0 else clean, tpr=TPR)
+    threshold = id_threshold(against if sign == OOD else clean, tpr=TPR)
     far = torch.full((n,), float("inf"), dtype=torch.float64)
     best = Side(
         scores=clean.clone(),

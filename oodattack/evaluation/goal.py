@@ -9,7 +9,9 @@ from torch import Tensor
 from oodattack import aims
 from oodattack.aims import real, rows_of
 from oodattack.attack import Loss
+from oodattack.detector import Score
 from oodattack.evaluation.batch import Batch, values
+from oodattack.evaluation.outcome import ID
 from oodattack.evaluation.plan import Quarry
 from oodattack.metrics import id_threshold
 from oodattack.numbers import TPR
@@ -24,15 +26,15 @@ class Goal(NamedTuple):
     """What the search needs to know besides images and limits.
 
     Attributes:
-        side: "ood" (hide, match, quantile, cross) or "id" (raise).
+        sign: OOD (hide, match, quantile, cross) or ID (raise).
         beaten: scores that the attacked rows want to pass, in the scale of the quarry or, where it has one, of its
-            judge: ID scores for side "ood", OOD scores for side "id".
+            judge: ID scores for OOD rows, OOD scores for ID rows.
         targets: shape (N, R, D), for objectives on a latent: what each row is to match, R choices of it.
         confirm: see `maximise`: whether the detectors themselves let each pass; for quarries that are not exact.
         beyond: images of the other side, for decision-only searches, which begin with one that is accepted.
     """
 
-    side: str
+    sign: int
     beaten: Tensor | None = None
     targets: Tensor | None = None
     confirm: Loss | None = None
@@ -89,10 +91,9 @@ def objective(quarry: Quarry, threat: ThreatModel, goal: Goal, x: Tensor, rows: 
     if threat.aim == "cross":
         level = goal.beaten.new_tensor(id_threshold(goal.beaten.cpu(), tpr=TPR))
         return Objective([aims.cross(quarry.f, level)], None, crossing=True)
-    furthest = goal.beaten.max() if goal.side == "id" else -goal.beaten.min()
+    furthest = (goal.sign * goal.beaten).max()
     enough = torch.maximum(furthest + BEYOND * spread, furthest.nextafter(furthest.new_tensor(float("inf"))))
-    toward = aims.lift if goal.side == "id" else aims.hide
-    judge = None if quarry.judge is None else toward(quarry.judge)
+    judge = None if quarry.judge is None else _extreme(quarry.judge, goal)
     followed = _followed(quarry, threat, goal, x, rows)
     return followed._replace(enough=enough.expand(len(x)), judge=judge)
 
@@ -103,11 +104,16 @@ def _followed(quarry: Quarry, threat: ThreatModel, goal: Goal, x: Tensor, rows: 
         z = _targets(goal)[rows]
         unit = _unit(quarry, x, z.flatten(1))
         return Objective([aims.match(quarry.f, z[:, r], unit=unit) for r in range(z.shape[1])], None)
-    if threat.objective == "class-logits" and goal.side == "id":
+    if threat.objective == "class-logits" and goal.sign == ID:
         return Objective([aims.less_of_every_class(quarry.f)], None)
     if threat.objective == "class-logits":
         return _class_by_class(quarry, x)
-    return Objective([(aims.lift if goal.side == "id" else aims.hide)(quarry.f)], None)
+    return Objective([_extreme(quarry.f, goal)], None)
+
+
+def _extreme(score: Score, goal: Goal) -> Loss:
+    """The score should be as high as can be on ID rows, as low on OOD rows."""
+    return aims.lift(score) if goal.sign == ID else aims.hide(score)
 
 
 def _class_by_class(quarry: Quarry, x: Tensor) -> Objective:

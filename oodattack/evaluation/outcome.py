@@ -13,6 +13,7 @@ from oodattack.report import Metrics
 from oodattack.threat import Suite, Threat, ThreatModel, limits_of
 
 SHOWN = 8  # rows at most
+ID, OOD = 1, -1  # the sign of a side: ID rows want to score high, OOD rows low
 
 
 class Clean(NamedTuple):
@@ -88,8 +89,8 @@ class Outcome(NamedTuple):
 
     @property
     def signed(self) -> list[tuple[int, Side]]:
-        """Those that were attacked, each with its sign: -1 for OOD rows, which want to score low, 1 for ID rows."""
-        return [(sign, side) for sign, side in ((-1, self.ood), (1, self.id)) if side]
+        """Those that were attacked, each with its sign."""
+        return [(sign, side) for sign, side in ((OOD, self.ood), (ID, self.id)) if side]
 
 
 class Cell(NamedTuple):
@@ -135,8 +136,8 @@ def worst(outcomes: dict[str, Outcome], room: Room = torch.empty_like) -> Outcom
     first = next(iter(outcomes.values()))
     correlations = [o.rank_correlation for o in outcomes.values() if o.rank_correlation is not None]
     return Outcome(
-        ood=worst_side([o.ood for o in outcomes.values() if o.ood], sign=-1, room=room),
-        id=worst_side([o.id for o in outcomes.values() if o.id], sign=1, room=room),
+        ood=worst_side([o.ood for o in outcomes.values() if o.ood], sign=OOD, room=room),
+        id=worst_side([o.id for o in outcomes.values() if o.id], sign=ID, room=room),
         seconds=sum(o.seconds for o in outcomes.values()),
         attack=f"per-row worst of {', '.join(outcomes)}",
         white_box=any(o.white_box for o in outcomes.values()),

@@ -28,7 +28,7 @@ def scored(setup: Setup, name: str, threat: ThreatModel, rows: Rows, found: Foun
         threat: what the images obey.
         rows: that were attacked.
         found: what the search returned for them.
-        sign: 1 where a higher score is worse (ID rows), -1 where a lower one is (OOD rows).
+        sign: of the side.
         alone: nobody else looks at `found`, so its images may be changed in place.
     """
     x, clean = rows.x, rows.clean[name]

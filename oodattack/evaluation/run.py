@@ -12,7 +12,7 @@ from oodattack.evaluation.curves import search_curve
 from oodattack.evaluation.floors import floors_of
 from oodattack.evaluation.keeper import Attacked
 from oodattack.evaluation.outcome import Cell, Clean, OodSet, Outcome, left_auroc, show_rows, worst
-from oodattack.evaluation.searches import ID, Searches
+from oodattack.evaluation.searches import ID_ROWS, Searches
 from oodattack.evaluation.setup import Setup
 from oodattack.evaluation.toward import Toward
 from oodattack.numbers import eps_curves, numbers
@@ -41,11 +41,11 @@ class Run:
         setup = self.setup
         sets = self._sets(threats)
         images = {ood.name: ood.x for ood, _ in sets}
-        setup.keeper.sets({ID: setup.id, **({} if setup.targets is None else {"targets": setup.targets})})
+        setup.keeper.sets({ID_ROWS: setup.id, **({} if setup.targets is None else {"targets": setup.targets})})
         setup.keeper.sets({f"ood/{name}": x for name, x in images.items()})
         setup.begin(images)
         for name, subject in setup.subjects.items():
-            setup.keeper.clean(name, ID, subject.id_scores)
+            setup.keeper.clean(name, ID_ROWS, subject.id_scores)
         setup.total = sum(self.searches.cost(ood, own, first=i == 0) for i, (ood, own) in enumerate(sets))
         for ood, own in sets:
             self._set(ood, own)
@@ -121,7 +121,7 @@ class Run:
     def _guarantee(self, cell: Cell) -> Certified | str:
         """What no attack within the threat can beat, or why nothing is known of that."""
         detector = self.setup.subjects[cell.detector].detector
-        sets = ((ID, self.setup.id), (f"ood/{cell.ood.name}", cell.ood.x))
+        sets = ((ID_ROWS, self.setup.id), (f"ood/{cell.ood.name}", cell.ood.x))
         before = (cell.clean.id, cell.clean.ood)
         return self._certificates.of(detector, cell.detector, cell.threat, sets, before, cell.attacked())
 
@@ -146,11 +146,11 @@ class Run:
         """Tell the keeper of the attacked sides; ID rows are attacked once, for each set anew by a shared budget."""
         setup, ood = self.setup, cell.ood
         on_ood = f"ood/{ood.name}"
-        on_id = f"{ID} against {ood.name}" if shares_queries(cell.threat) else ID
+        on_id = f"{ID_ROWS} against {ood.name}" if shares_queries(cell.threat) else ID_ROWS
         targets = setup.target_numbers(limits_of(cell.threat), ood.name, len(ood.x))
         for images, name, x, clean, side, matched in (
             (on_ood, on_ood, ood.x, cell.clean.ood, cell.outcome.ood, targets),
-            (ID, on_id, setup.id, cell.clean.id, cell.outcome.id, None),
+            (ID_ROWS, on_id, setup.id, cell.clean.id, cell.outcome.id, None),
         ):
             if side:
                 attacked = Attacked(

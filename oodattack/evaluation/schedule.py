@@ -15,7 +15,7 @@ from torch import Tensor
 from oodattack.data.disk import picked
 from oodattack.evaluation.curves import unfinished
 from oodattack.evaluation.front import Front, left_auroc, restart_spread
-from oodattack.evaluation.outcome import Outcome, Scored, Side, show_rows
+from oodattack.evaluation.outcome import ID, OOD, Outcome, Scored, Side, show_rows
 from oodattack.evaluation.plan import Group, Quarry, Unfit, is_blind
 from oodattack.evaluation.search import Rows
 from oodattack.evaluation.setup import Setup
@@ -184,8 +184,8 @@ class Spending:
         used = [quarry.surrogate for quarry in plan.values() if quarry.surrogate and quarry.judge is None]
         white_box = any(not is_blind(member) for member in plan)
         return Outcome(
-            ood=sides.get(-1),
-            id=sides.get(1),
+            ood=sides.get(OOD),
+            id=sides.get(ID),
             seconds=time.perf_counter() - start,
             attack=f"{', '.join(self.members)} on the rows still open, {self.suite.queries} queries a row",
             white_box=white_box,
@@ -204,7 +204,7 @@ class Spending:
         group = Group(self.plan[member], _longer(member, queries), [self.name])
         images = picked(front.x, rows, self.setup.keeper.room)
         attacked = Rows(front.name, images, {self.name: front.clean[rows]}, rows.tolist(), round=front.turns)
-        if front.sign < 0:
+        if front.sign == OOD:
             return attack_ood(self.setup, group, attacked)[self.name]
         return attack_id(self.setup, group, attacked, front.others)[self.name]
 

@@ -12,6 +12,7 @@ from oodattack.data.disk import forget_pages, placed
 from oodattack.evaluation.batch import answered, in_blocks
 from oodattack.evaluation.block_key import block_key, block_seed
 from oodattack.evaluation.goal import Goal, objective
+from oodattack.evaluation.outcome import ID
 from oodattack.evaluation.part import Part
 from oodattack.evaluation.plan import Group, Quarry
 from oodattack.evaluation.setup import Setup
@@ -91,7 +92,7 @@ class _Blocks:
             "seed": self.setup.seed,
             "key": self.key,
             "who": self.who,
-            "side": goal.side,
+            "side": "id" if goal.sign == ID else "ood",
             "precision": self.setup.precision,
             "threat": self.group.threat.model_dump_json(),
             "follows": self.group.quarry.surrogate,

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from oodattack.evaluation.curves import with_curve
 from oodattack.evaluation.front import Front, unspent_front
-from oodattack.evaluation.outcome import Clean, OodSet, Outcome, Side
+from oodattack.evaluation.outcome import ID, OOD, Clean, OodSet, Outcome, Side
 from oodattack.evaluation.plan import Group, Quarry, Unfit, describe, is_blind
 from oodattack.evaluation.schedule import scheduled
 from oodattack.evaluation.search import Rows
@@ -17,7 +17,7 @@ from oodattack.metrics import rank_correlation
 from oodattack.report import Skipped
 from oodattack.threat import Suite, Threat, ThreatModel, limits_of, members_of, shares_queries
 
-ID = "id"  # name of the ID rows
+ID_ROWS = "id"  # their name
 
 
 class Searches:
@@ -89,7 +89,7 @@ class Searches:
         """Search once on the ID rows for all OOD sets: the goal is to pass every one of them."""
         setup, threat, names = self.setup, group.threat, group.names
         if any((threat, name) not in self._id_sides for name in names):
-            rows = Rows(ID, setup.id, {n: setup.subjects[n].id_scores for n in names}, range(len(setup.id)))
+            rows = Rows(ID_ROWS, setup.id, {n: setup.subjects[n].id_scores for n in names}, range(len(setup.id)))
             found = attack_id(setup, group, rows, self._others(x))
             self._id_sides |= {(threat, n): scored.side for n, scored in found.items()}
         return {n: self._id_sides[threat, n] for n in names}
@@ -119,14 +119,14 @@ class Searches:
             rounded = setup.score(name, images, "images in 8 bits", rounded=True, finite=False)
             return unspent_front(
                 what, images, scores, rounded, against, sign=sign, budget=suite.queries or 0,
-                crossing=crossing and sign < 0, others=[ood.x], room=setup.keeper.room,
+                crossing=crossing and sign == OOD, others=[ood.x], room=setup.keeper.room,
             )  # fmt: skip
 
         fronts = []
         if limits.attacks_ood:
-            fronts.append(side(ood.name, ood.x, clean.ood, clean.id, -1))
+            fronts.append(side(ood.name, ood.x, clean.ood, clean.id, OOD))
         if limits.attacks_id:
-            fronts.append(side(f"{ID} against {ood.name}", setup.id, clean.id, clean.ood, 1))
+            fronts.append(side(f"{ID_ROWS} against {ood.name}", setup.id, clean.id, clean.ood, ID))
         return fronts
 
     def _groups(self, threat: ThreatModel) -> tuple[list[Group], dict[str, str]]:

@@ -9,7 +9,7 @@ from torch import Tensor
 from oodattack.aims import rows_of
 from oodattack.attack import COUNTS, Loss
 from oodattack.evaluation.goal import Goal, nearest
-from oodattack.evaluation.outcome import Scored, Side
+from oodattack.evaluation.outcome import ID, OOD, Scored, Side
 from oodattack.evaluation.plan import Group
 from oodattack.evaluation.returned import scored
 from oodattack.evaluation.search import Rows, search
@@ -53,7 +53,7 @@ def attack_id(setup: Setup, group: Group, rows: Rows, others: Sequence[Tensor]) 
     highest = {}
     if needs_confirming(setup, group):
         highest = {n: torch.cat([setup.score(n, other, "OOD") for other in others]).max() for n in group.names}
-    goal = Goal("id", beaten=beaten, targets=targets, confirm=_confirm(setup, group, highest, sign=1))
+    goal = Goal(ID, beaten=beaten, targets=targets, confirm=_confirm(setup, group, highest, ID))
     return _attack(setup, group, rows, goal, start)
 
 
@@ -61,26 +61,26 @@ def _attack(setup: Setup, group: Group, rows: Rows, goal: Goal, start: float) ->
     """The search that was begun at the time `start`, and what each detector says of its result."""
     found = search(setup, group, rows, goal)
     seconds = time.perf_counter() - start
-    sign, alone = 1 if goal.side == "id" else -1, len(group.names) == 1
-    sides = {n: scored(setup, n, group.threat, rows, found, sign=sign, alone=alone) for n in group.names}
+    alone = len(group.names) == 1
+    sides = {n: scored(setup, n, group.threat, rows, found, sign=goal.sign, alone=alone) for n in group.names}
     return {n: some._replace(side=some.side._replace(seconds=seconds)) for n, some in sides.items()}
 
 
 def _ood_goal(setup: Setup, group: Group, rows: Rows) -> Goal:
     quarry, threat = group.quarry, group.threat
     if rows.target is not None:
-        return Goal("ood", targets=rows_of(setup.values(quarry.f, rows.target))[:, None])
+        return Goal(OOD, targets=rows_of(setup.values(quarry.f, rows.target))[:, None])
     if threat.objective == "misclassify":
-        return Goal("ood")
+        return Goal(OOD)
     passed = setup.targets if threat.aim == "quantile" and setup.targets is not None else setup.id
     beaten = setup.values(quarry.judge or quarry.f, passed)
     targets = None
     if threat.objective == "latent":
         targets = _choices(setup, group, rows, setup.id if setup.targets is None else setup.targets)
     lowest = {n: setup.subjects[n].id_scores.min() for n in group.names}
-    confirm = _confirm(setup, group, lowest, sign=-1)
+    confirm = _confirm(setup, group, lowest, OOD)
     beyond = setup.id[:FIRST].clone() if threat.aim == "cross" else None
-    return Goal("ood", beaten=beaten, targets=targets, confirm=confirm, beyond=beyond)
+    return Goal(OOD, beaten=beaten, targets=targets, confirm=confirm, beyond=beyond)
 
 
 def _choices(setup: Setup, group: Group, rows: Rows, others: Tensor) -> Tensor:
@@ -88,7 +88,7 @@ def _choices(setup: Setup, group: Group, rows: Rows, others: Tensor) -> Tensor:
     return nearest(group.quarry.f, rows.x, others, count=group.threat.restarts, batch=setup.batch)
 
 
-def _confirm(setup: Setup, group: Group, bounds: dict[str, Tensor], *, sign: int) -> Loss | None:
+def _confirm(setup: Setup, group: Group, bounds: dict[str, Tensor], sign: int) -> Loss | None:
     """Whether images pass every bound on the detectors' own scores; None where the search's order is theirs."""
     if not needs_confirming(setup, group):
         return None

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from oodattack.data.rows import evenly
 from oodattack.evaluation.floors import bounds
-from oodattack.evaluation.outcome import Cell, OodSet
+from oodattack.evaluation.outcome import ID, OOD, Cell, OodSet
 from oodattack.evaluation.setup import Setup
 from oodattack.geometry import uphill
 from oodattack.metrics import auroc
@@ -43,22 +43,22 @@ class Toward:
         plain = limits.aim in ON_A_SCORE and limits.norm in NORMS and limits.after is None and in_a_ball(cell.threat)
         if not (plain and cell.outcome.white_box and self.setup.subjects[cell.detector].repeatable):
             return None
-        searched = dict(zip((1, -1), cell.attacked(), strict=True))
-        moved = {1: clean.id, -1: clean.ood}
+        searched = dict(zip((ID, OOD), cell.attacked(), strict=True))
+        moved = {ID: clean.id, OOD: clean.ood}
         for sign, _ in cell.outcome.signed:
-            images = self.setup.id if sign > 0 else cell.ood.x
+            images = self.setup.id if sign == ID else cell.ood.x
             rows = evenly(len(images), ROWS)
             key = (cell.detector, cell.ood.name, bounds(limits), sign)
             if key not in self._moved:
                 some = images[rows.to(images.device)]
                 self._moved[key] = self._worst(cell.detector, limits, cell.ood, some, moved[sign][rows], sign)
             searched[sign], moved[sign] = searched[sign][rows], self._moved[key]
-        return auroc(searched[1], searched[-1]) - auroc(moved[1], moved[-1])
+        return auroc(searched[ID], searched[OOD]) - auroc(moved[ID], moved[OOD])
 
     def _worst(
         self, detector: str, limits: ThreatModel, ood: OodSet, images: Tensor, before: Tensor, sign: int
     ) -> Tensor:
-        """Highest (sign 1) or lowest (-1) score of each image before and after the moves, shape (N,)."""
+        """Highest score of each ID image, or lowest of each OOD image, before and after the moves, shape (N,)."""
         if ood.name not in self._bands:
             self._bands[ood.name] = list(bands(mean_of(self.setup.id) - mean_of(ood.x)))
         worst = sign * before

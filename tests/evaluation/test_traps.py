@@ -191,7 +191,7 @@ def test_draws_are_averaged_for_the_judge_as_well():
     limits = threat(objective="logits", queries=200, draws=10)
     asked = Objective([counted("loss")], None, counted("judge"))
     random = row_random(0, "test", range(4), "cpu", torch.float32)
-    part = Part(asked, limits, Goal("ood"), OOD[:4], random, "full", lambda _: None)
+    part = Part(asked, limits, Goal(sign=-1), OOD[:4], random, "full", lambda _: None)
     found = part.follow(0, limits, torch.arange(4))
     assert sum(calls.values()) == found.queries.sum() <= 4 * 200
     assert calls["judge"] >= 4 * 30  # one query in six, ten calls each
