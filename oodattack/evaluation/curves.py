@@ -6,7 +6,7 @@ import torch
 
 from oodattack.attack import STOPPED, milestones
 from oodattack.evaluation.outcome import ID, OOD, Outcome
-from oodattack.evaluation.plan import Quarry
+from oodattack.evaluation.plan import Guide
 from oodattack.evaluation.setup import Setup
 from oodattack.metrics import auroc
 from oodattack.report import Curve, Result
@@ -17,14 +17,14 @@ PACED = 10  # queries below which a search is a step or a few, and has no pace
 FURTHER = 18  # more second halves make ten times as many queries in all
 
 
-def with_curve(setup: Setup, quarry: Quarry, threat: ThreatModel, x: torch.Tensor, outcome: Outcome) -> Outcome:
+def with_curve(setup: Setup, guide: Guide, threat: ThreatModel, x: torch.Tensor, outcome: Outcome) -> Outcome:
     """The outcome with AUROC along the search, how far its restarts are apart, and what both say of its pace.
 
     All in the scale that the search follows. Untouched where that is no scale of scores.
     """
     if threat.aim not in ON_A_SCORE or threat.objective == "misclassify":
         return outcome
-    f = quarry.judge or quarry.f
+    f = guide.judge or guide.f
     clean = {OOD: setup.values(f, x).cpu(), ID: setup.values(f, setup.id).cpu()}
 
     def left(field: str) -> list[float]:
@@ -44,8 +44,8 @@ def with_curve(setup: Setup, quarry: Quarry, threat: ThreatModel, x: torch.Tenso
         curve += [(float(before + q), a) for q, a in zip(milestones(threat.queries), left("history"), strict=True)]
     return outcome._replace(
         curve=curve,
-        curve_is_exact=quarry.exact or quarry.judge is not None,
-        rising_share=None if quarry.judge or threat.draws else rising(outcome, milestones(threat.queries)),
+        curve_is_exact=guide.exact or guide.judge is not None,
+        rising_share=None if guide.judge or threat.draws else rising(outcome, milestones(threat.queries)),
         unfinished_drop=unfinished(curve, after=before),
         unsettled_auroc=unsettled(clean, outcome, milestones(threat.queries)),
         restart_spread=spread,

@@ -12,7 +12,7 @@ from oodattack.attack import Loss
 from oodattack.detector import Score
 from oodattack.evaluation.batch import Batch, values
 from oodattack.evaluation.outcome import ID
-from oodattack.evaluation.plan import Quarry
+from oodattack.evaluation.plan import Guide
 from oodattack.metrics import id_threshold
 from oodattack.numbers import TPR
 from oodattack.threat import ThreatModel
@@ -27,10 +27,10 @@ class Goal(NamedTuple):
 
     Attributes:
         sign: OOD (hide, match, quantile, cross) or ID (raise).
-        beaten: scores that the attacked rows want to pass, in the scale of the quarry or, where it has one, of its
+        beaten: scores that the attacked rows want to pass, in the scale of the guide or, where it has one, of its
             judge: ID scores for OOD rows, OOD scores for ID rows.
         targets: shape (N, R, D), for objectives on a latent: what each row is to match, R choices of it.
-        confirm: see `maximise`: whether the detectors themselves let each pass; for quarries that are not exact.
+        confirm: see `maximise`: whether the detectors themselves let each pass; for guides that are not exact.
         beyond: images of the other side, for decision-only searches, which begin with one that is accepted.
     """
 
@@ -60,14 +60,14 @@ class Objective(NamedTuple):
     own: Callable[[Tensor], Loss] | None = None
 
 
-def objective(quarry: Quarry, threat: ThreatModel, goal: Goal, x: Tensor, rows: slice) -> Objective:
+def objective(guide: Guide, threat: ThreatModel, goal: Goal, x: Tensor, rows: slice) -> Objective:
     """The losses of one block.
 
     A row that is to hide is finished once its score is below every score it can pass: AUROC cannot fall further
-    through it. Where the quarry does not order inputs as the detector does, `goal.confirm` has the last word.
+    through it. Where the guide does not order inputs as the detector does, `goal.confirm` has the last word.
 
     Args:
-        quarry: what is differentiated.
+        guide: what is differentiated.
         threat: says what for.
         goal: the rest.
         x: the clean images of the block.
@@ -77,38 +77,38 @@ def objective(quarry: Quarry, threat: ThreatModel, goal: Goal, x: Tensor, rows: 
         z = _targets(goal)
         spread = z.std(correction=0) if threat.match == "score" and len(z) > 1 else None
         z_in = z[rows, 0]
-        unit = _unit(quarry, x, z_in)
+        unit = _unit(guide, x, z_in)
         enough = aims.close_enough(z_in, unit=unit, spread=spread)
-        return Objective([aims.match(quarry.f, z_in, unit=unit)], enough)
+        return Objective([aims.match(guide.f, z_in, unit=unit)], enough)
     if threat.objective == "misclassify":
-        return Objective([aims.misclassify(quarry.f, quarry.f(x).argmax(dim=1).detach())], None)
+        return Objective([aims.misclassify(guide.f, guide.f(x).argmax(dim=1).detach())], None)
     assert goal.beaten is not None
     spread = goal.beaten.std(correction=0)  # 0, not NaN, of a single score
     if threat.aim == "quantile":
         assert threat.quantile is not None
         level = goal.beaten.quantile(threat.quantile)
-        return Objective([aims.quantile(quarry.f, level)], (-aims.CLOSE * spread).expand(len(x)))
+        return Objective([aims.quantile(guide.f, level)], (-aims.CLOSE * spread).expand(len(x)))
     if threat.aim == "cross":
         level = goal.beaten.new_tensor(id_threshold(goal.beaten.cpu(), tpr=TPR))
-        return Objective([aims.cross(quarry.f, level)], None, crossing=True)
+        return Objective([aims.cross(guide.f, level)], None, crossing=True)
     furthest = (goal.sign * goal.beaten).max()
     enough = torch.maximum(furthest + BEYOND * spread, furthest.nextafter(furthest.new_tensor(float("inf"))))
-    judge = None if quarry.judge is None else _extreme(quarry.judge, goal)
-    followed = _followed(quarry, threat, goal, x, rows)
+    judge = None if guide.judge is None else _extreme(guide.judge, goal)
+    followed = _followed(guide, threat, goal, x, rows)
     return followed._replace(enough=enough.expand(len(x)), judge=judge)
 
 
-def _followed(quarry: Quarry, threat: ThreatModel, goal: Goal, x: Tensor, rows: slice) -> Objective:
+def _followed(guide: Guide, threat: ThreatModel, goal: Goal, x: Tensor, rows: slice) -> Objective:
     """The losses of the aims hide and raise, by `threat.objective`."""
     if threat.objective == "latent":
         z = _targets(goal)[rows]
-        unit = _unit(quarry, x, z.flatten(1))
-        return Objective([aims.match(quarry.f, z[:, r], unit=unit) for r in range(z.shape[1])], None)
+        unit = _unit(guide, x, z.flatten(1))
+        return Objective([aims.match(guide.f, z[:, r], unit=unit) for r in range(z.shape[1])], None)
     if threat.objective == "class-logits" and goal.sign == ID:
-        return Objective([aims.less_of_every_class(quarry.f)], None)
+        return Objective([aims.less_of_every_class(guide.f)], None)
     if threat.objective == "class-logits":
-        return _class_by_class(quarry, x)
-    return Objective([_extreme(quarry.f, goal)], None)
+        return _class_by_class(guide, x)
+    return Objective([_extreme(guide.f, goal)], None)
 
 
 def _extreme(score: Score, goal: Goal) -> Loss:
@@ -116,15 +116,15 @@ def _extreme(score: Score, goal: Goal) -> Loss:
     return aims.lift(score) if goal.sign == ID else aims.hide(score)
 
 
-def _class_by_class(quarry: Quarry, x: Tensor) -> Objective:
+def _class_by_class(guide: Guide, x: Tensor) -> Objective:
     """A loss for each class, in each row's own order: the likeliest first."""
     with torch.no_grad():
-        likeliest = quarry.f(x).nan_to_num(-torch.inf, torch.inf, -torch.inf).argsort(dim=1, descending=True)
+        likeliest = guide.f(x).nan_to_num(-torch.inf, torch.inf, -torch.inf).argsort(dim=1, descending=True)
 
     def own(which: Tensor) -> Loss:
-        return aims.more_of_a_class(quarry.f, likeliest.gather(1, which[:, None]).squeeze(1))
+        return aims.more_of_a_class(guide.f, likeliest.gather(1, which[:, None]).squeeze(1))
 
-    return Objective([aims.more_of_a_class(quarry.f, label) for label in likeliest.unbind(dim=1)], None, own=own)
+    return Objective([aims.more_of_a_class(guide.f, label) for label in likeliest.unbind(dim=1)], None, own=own)
 
 
 def _targets(goal: Goal) -> Tensor:
@@ -132,10 +132,10 @@ def _targets(goal: Goal) -> Tensor:
     return goal.targets
 
 
-def _unit(quarry: Quarry, x: Tensor, z_in: Tensor) -> Tensor:
+def _unit(guide: Guide, x: Tensor, z_in: Tensor) -> Tensor:
     """The largest number in f(x) and the targets of each row, shape (B,); 1 where all are zero or not finite."""
     with torch.no_grad():
-        z = torch.cat([rows_of(real(quarry.f(x))), z_in], dim=1)
+        z = torch.cat([rows_of(real(guide.f(x))), z_in], dim=1)
     unit = z.nan_to_num(0.0, 0.0, 0.0).abs().amax(dim=1)
     return unit.where(unit > 0, 1)
 

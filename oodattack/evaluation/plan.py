@@ -1,4 +1,4 @@
-"""What a search differentiates, and which detectors can share one."""
+"""What a search follows, and which detectors can share one."""
 
 from collections.abc import Callable
 from typing import NamedTuple
@@ -13,8 +13,10 @@ from oodattack.keep_graph import reaches
 from oodattack.threat import OUTSIDE, ThreatModel
 
 
-class Quarry(NamedTuple):
-    """What is differentiated. Detectors whose quarries compare equal are attacked once.
+class Guide(NamedTuple):
+    """What a search follows: the function that it differentiates or, if it is blind, asks.
+
+    Detectors whose guides compare equal are attacked once.
 
     Attributes:
         f: scores (B,) for aims on the score, latents, logits or scores of classes (B, D) for those on them.
@@ -34,12 +36,12 @@ class Group(NamedTuple):
     """Detectors that share one search.
 
     Attributes:
-        quarry: what the search follows.
+        guide: of the search.
         threat: limits and how to search.
         names: of the detectors.
     """
 
-    quarry: Quarry
+    guide: Guide
     threat: ThreatModel
     names: list[str]
 
@@ -48,14 +50,14 @@ class Unfit(Exception):
     """A threat model that a detector cannot be asked about; the message says why."""
 
 
-def quarry_of(
+def guide_of(
     detector: Detector,
     threat: ThreatModel,
     *,
     stand_in: Surrogate | None,
     followed: Latent | None = None,
-) -> Quarry:
-    """What an attack within `threat` on `detector` differentiates or, if it is blind, asks.
+) -> Guide:
+    """The guide of a search within `threat` on `detector`.
 
     Args:
         detector: the one under attack.
@@ -71,9 +73,11 @@ def quarry_of(
     if threat.objective == "latent":
         if followed is None:
             raise Unfit("neither detector nor network gives a latent with a gradient")
-        return Quarry(followed, None, exact=False, judge=detector)
+        return Guide(followed, None, exact=False, judge=detector)
     if threat.match in (None, "score"):
-        return Quarry(stand_in.score, stand_in.name, stand_in.exact) if stand_in else Quarry(detector, None, True)
+        if stand_in is None:
+            return Guide(detector, None, exact=True)
+        return Guide(stand_in.score, stand_in.name, exact=stand_in.exact)
     own: Latent | None = getattr(detector, "latent", None)
     if threat.match == "logits" and not getattr(detector, "of_logits", False):
         raise Unfit(
@@ -82,11 +86,11 @@ def quarry_of(
     if own is None:
         raise Unfit("the detector gives no `latent` to match")
     if stand_in is not None and stand_in.latent is not None:
-        return Quarry(stand_in.latent, stand_in.name, False)
-    return Quarry(own, None, True)
+        return Guide(stand_in.latent, stand_in.name, exact=False)
+    return Guide(own, None, exact=True)
 
 
-def on_logits(detector: Detector, threat: ThreatModel, classes: Latent | None) -> Quarry:
+def on_logits(detector: Detector, threat: ThreatModel, classes: Latent | None) -> Guide:
     """The logits of the network behind the detector, or their log-odds; class by class, the detector's own if any."""
     by_class = threat.objective == "class-logits"
     logits = getattr(getattr(detector, "net", None), "logits", None)
@@ -96,10 +100,10 @@ def on_logits(detector: Detector, threat: ThreatModel, classes: Latent | None) -
         own = ", nor `class_scores`" if by_class else ""
         raise Unfit(f"the detector has no `net` whose logits to follow{own}")
     if threat.objective == "misclassify":
-        return Quarry(logits, None, exact=True)
+        return Guide(logits, None, exact=True)
     if by_class:
-        return Quarry(logits, None, exact=False, judge=detector)
-    return Quarry(LogOdds(logits, 1.0), "log-odds of the network's logits", exact=False, judge=detector)
+        return Guide(logits, None, exact=False, judge=detector)
+    return Guide(LogOdds(logits, 1.0), "log-odds of the network's logits", exact=False, judge=detector)
 
 
 def followed_latent(detector: Detector, stand_in: Surrogate | None, x: Tensor) -> Latent | None:
@@ -120,11 +124,11 @@ def measured(detector: Detector, threat: ThreatModel) -> Callable[[Tensor], Tens
     return detector if threat.match == "score" else detector.latent  # type: ignore[attr-defined]
 
 
-def latents(quarry: Quarry, detector: Detector, threat: ThreatModel) -> tuple[Latent, ...]:
+def latents(guide: Guide, detector: Detector, threat: ThreatModel) -> tuple[Latent, ...]:
     """The latents that a search follows, and the one on which MAPE is measured; none where it is about scores."""
     if threat.match in ("latent", "logits"):
-        return quarry.f, measured(detector, threat)
-    return (quarry.f,) if threat.objective == "latent" else ()
+        return guide.f, measured(detector, threat)
+    return (guide.f,) if threat.objective == "latent" else ()
 
 
 def is_blind(threat: ThreatModel) -> bool:

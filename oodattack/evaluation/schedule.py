@@ -16,7 +16,7 @@ from oodattack.data.disk import picked
 from oodattack.evaluation.curves import unfinished
 from oodattack.evaluation.front import Front, left_auroc, restart_spread
 from oodattack.evaluation.outcome import ID, OOD, Outcome, Scored, Side, show_rows
-from oodattack.evaluation.plan import Group, Quarry, Unfit, is_blind
+from oodattack.evaluation.plan import Group, Guide, Unfit, is_blind
 from oodattack.evaluation.search import Rows
 from oodattack.evaluation.setup import Setup
 from oodattack.evaluation.sides import attack_id, attack_ood
@@ -86,7 +86,7 @@ class Spending:
     suite: Suite
     name: str
     fronts: Sequence[Front]
-    plan: dict[ThreatModel, Quarry]
+    plan: dict[ThreatModel, Guide]
     curve: list[tuple[float, float]]
     standings: dict[ThreatModel, Standing] = field(default_factory=dict)
     members: dict[str, float] = field(default_factory=dict)
@@ -181,7 +181,7 @@ class Spending:
         """What it came to; `start` is the time at which it began."""
         fronts, plan = self.fronts, self.plan
         sides = {f.sign: _side(self.setup, f) for f in fronts}
-        used = [quarry.surrogate for quarry in plan.values() if quarry.surrogate and quarry.judge is None]
+        used = [guide.surrogate for guide in plan.values() if guide.surrogate and guide.judge is None]
         white_box = any(not is_blind(member) for member in plan)
         return Outcome(
             ood=sides.get(OOD),
@@ -273,27 +273,27 @@ def _side(setup: Setup, front: Front) -> Side:
     return front.best._replace(scores=front.best.again, shown=shown, images=kept, start=start)
 
 
-def fitting(setup: Setup, suite: Suite, name: str) -> dict[ThreatModel, Quarry]:
+def fitting(setup: Setup, suite: Suite, name: str) -> dict[ThreatModel, Guide]:
     """The members that suit a detector, and what each of them follows.
 
     Members that average draws are for scores that change from call to call. Where a score has no gradient, those that
     need one give way to the black box that is a member itself or, if none is, to the one that serves in their place.
     """
-    plan: dict[ThreatModel, Quarry] = {}
-    blind: dict[ThreatModel, Quarry] = {}
+    plan: dict[ThreatModel, Guide] = {}
+    blind: dict[ThreatModel, Guide] = {}
     reason = "its members average draws, and the score is the same at every call"
     for member in suite.members:
         if member.draws is not None and setup.subjects[name].repeatable:
             continue
         try:
-            quarry, chosen = setup.plan(name, member)
+            guide, chosen = setup.plan(name, member)
         except Unfit as unfit:
             reason = str(unfit)
             continue
         if chosen == member or chosen.aim == "cross":
-            plan[chosen] = quarry
+            plan[chosen] = guide
         elif not blind:  # the next one would be the same search
-            blind[chosen.model_copy(update={"name": f"{suite.name}/{chosen.attack}"})] = quarry
+            blind[chosen.model_copy(update={"name": f"{suite.name}/{chosen.attack}"})] = guide
     if not (plan or blind):
         raise Unfit(reason)
     return plan or blind

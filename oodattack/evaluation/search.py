@@ -1,4 +1,4 @@
-"""One search: a quarry, a threat model, a set of images. Returns images that are known to obey the threat model."""
+"""One search: what it follows, its threat model, its images. What it returns is known to obey the threat model."""
 
 from collections.abc import Sequence
 from functools import partial
@@ -14,7 +14,7 @@ from oodattack.evaluation.block_key import block_key, block_seed
 from oodattack.evaluation.goal import Goal, objective
 from oodattack.evaluation.outcome import ID
 from oodattack.evaluation.part import Part
-from oodattack.evaluation.plan import Group, Quarry
+from oodattack.evaluation.plan import Group, Guide
 from oodattack.evaluation.setup import Setup
 from oodattack.geometry import row_random
 from oodattack.threat import ThreatModel
@@ -95,7 +95,7 @@ class _Blocks:
             "side": "id" if goal.sign == ID else "ood",
             "precision": self.setup.precision,
             "threat": self.group.threat.model_dump_json(),
-            "follows": self.group.quarry.surrogate,
+            "follows": self.group.guide.surrogate,
             "rows": list(self.attacked.numbers[rows]),
         }
         targets = None if goal.targets is None else goal.targets[rows]
@@ -124,30 +124,30 @@ class _Blocks:
     def _part(self, rows: slice) -> Found:
         setup, threat, x = self.setup, self.group.threat, self.attacked.x[rows]
         random = row_random(setup.seed, self.key, self.attacked.numbers[rows], x.device, x.dtype)
-        quarry = _answering(self.group.quarry)
+        guide = _answering(self.group.guide)
         try:
-            asked = objective(quarry, threat, self.goal, x, rows)
+            asked = objective(guide, threat, self.goal, x, rows)
             return Part(asked, threat, self.goal, x, random, setup.precision, self._tell).search()
         except FloatingPointError as error:
             found, _, _ = str(error).partition(". ")
             raise FloatingPointError(
-                f"{self.who}, {threat.name} on {self.attacked.name}: {found}. Correct {followed(quarry, threat)} that "
+                f"{self.who}, {threat.name} on {self.attacked.name}: {found}. Correct {followed(guide, threat)} that "
                 "the search follows, or leave the threat out."
             ) from None
 
 
-def _answering(quarry: Quarry) -> Quarry:
+def _answering(guide: Guide) -> Guide:
     """The same, but for a ValueError in one line where a user's code fails."""
-    judge = None if quarry.judge is None else partial(answered, quarry.judge)
-    return quarry._replace(f=partial(answered, quarry.f), judge=judge)
+    judge = None if guide.judge is None else partial(answered, guide.judge)
+    return guide._replace(f=partial(answered, guide.f), judge=judge)
 
 
-def followed(quarry: Quarry, threat: ThreatModel) -> str:
+def followed(guide: Guide, threat: ThreatModel) -> str:
     """What a search follows, in words; a judge is asked about the clean images in its place."""
-    if quarry.surrogate is not None:
-        return f"the surrogate {quarry.surrogate!r}"
+    if guide.surrogate is not None:
+        return f"the surrogate {guide.surrogate!r}"
     what = threat.match or ("logits" if threat.objective == "misclassify" else threat.objective)
-    return f"the {what or 'score'}" if quarry.judge is None else f"the {what} or the score"
+    return f"the {what or 'score'}" if guide.judge is None else f"the {what} or the score"
 
 
 def joined(parts: Sequence[Found]) -> Found:

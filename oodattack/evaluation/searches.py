@@ -8,7 +8,7 @@ from torch import Tensor
 from oodattack.evaluation.curves import with_curve
 from oodattack.evaluation.front import Front, unspent_front
 from oodattack.evaluation.outcome import ID, OOD, Clean, OodSet, Outcome, Side
-from oodattack.evaluation.plan import Group, Quarry, Unfit, describe, is_blind
+from oodattack.evaluation.plan import Group, Guide, Unfit, describe, is_blind
 from oodattack.evaluation.schedule import scheduled
 from oodattack.evaluation.search import Rows
 from oodattack.evaluation.setup import Setup
@@ -63,7 +63,7 @@ class Searches:
             self.setup.label = f"{threat.name} on {ood.name}: {', '.join(group.names)}"
             on_ood = self._attack_ood(group, ood, clean) if threat.attacks_ood else {}
             on_id = self._attack_id(group, ood.x) if threat.attacks_id else {}
-            quarry, white_box = group.quarry, not is_blind(group.threat)
+            guide, white_box = group.guide, not is_blind(group.threat)
             for name in group.names:
                 outcome = Outcome(
                     ood=on_ood.get(name),
@@ -71,11 +71,11 @@ class Searches:
                     seconds=sum(side[name].seconds for side in (on_ood, on_id) if side),
                     attack=describe(group.threat),
                     white_box=white_box,
-                    surrogate=quarry.surrogate if white_box else None,
-                    rank_correlation=self._agreement(quarry, name, ood.x, clean[name]) if white_box else None,
+                    surrogate=guide.surrogate if white_box else None,
+                    rank_correlation=self._agreement(guide, name, ood.x, clean[name]) if white_box else None,
                     shared_with=group.names,
                 )
-                outcomes[name] = with_curve(self.setup, quarry, group.threat, ood.x, outcome)
+                outcomes[name] = with_curve(self.setup, guide, group.threat, ood.x, outcome)
         return outcomes
 
     def _attack_ood(self, group: Group, ood: OodSet, clean: dict[str, Clean]) -> dict[str, Side]:
@@ -131,7 +131,7 @@ class Searches:
 
     def _groups(self, threat: ThreatModel) -> tuple[list[Group], dict[str, str]]:
         """Detectors that share a search; and by name those that the threat does not fit, with the reason."""
-        by_plan: dict[tuple[Quarry, ThreatModel], list[str]] = {}
+        by_plan: dict[tuple[Guide, ThreatModel], list[str]] = {}
         unfit: dict[str, str] = {}
         for name in self.setup.detectors:
             try:
@@ -140,7 +140,7 @@ class Searches:
                 by_plan.setdefault(self.setup.plan(name, threat), []).append(name)
             except Unfit as reason:
                 unfit[name] = str(reason)
-        return [Group(quarry, chosen, names) for (quarry, chosen), names in by_plan.items()], unfit
+        return [Group(guide, chosen, names) for (guide, chosen), names in by_plan.items()], unfit
 
     def _skip(self, name: str, threat: Threat, ood: OodSet, reason: str) -> None:
         detector, _, network = name.partition("@")
@@ -148,9 +148,9 @@ class Searches:
             Skipped(detector=detector, network=network, threat=threat.name, ood=ood.name, reason=reason)
         )
 
-    def _agreement(self, quarry: Quarry, name: str, x: Tensor, clean: Clean) -> float | None:
+    def _agreement(self, guide: Guide, name: str, x: Tensor, clean: Clean) -> float | None:
         """Rank correlation of a surrogate with the score, where the search follows one."""
-        return None if quarry.exact or quarry.judge is not None else self._agreement_of(name, x, clean)
+        return None if guide.exact or guide.judge is not None else self._agreement_of(name, x, clean)
 
     def _agreement_of(self, name: str, x: Tensor, clean: Clean) -> float | None:
         """Rank correlation of a surrogate score with the detector's own over clean ID and OOD inputs."""

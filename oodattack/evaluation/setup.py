@@ -12,7 +12,7 @@ from oodattack.evaluation.batch import Batch, values, with_room
 from oodattack.evaluation.declared import check_latent, sound_class_scores
 from oodattack.evaluation.keeper import Keeper
 from oodattack.evaluation.outcome import OodSet
-from oodattack.evaluation.plan import Quarry, Unfit, blinded, followed_latent, is_blind, latents, quarry_of
+from oodattack.evaluation.plan import Guide, Unfit, blinded, followed_latent, guide_of, is_blind, latents
 from oodattack.evaluation.score import score
 from oodattack.evaluation.subject import Explained, Steadiness, Subject, explained_by_gradient, look_over
 from oodattack.geometry import row_random
@@ -68,7 +68,7 @@ class Setup:
         detector = self.detectors[name]
         return score(detector, name, x, batch=self.batch, what=what, rounded=rounded, finite=finite)
 
-    def plan(self, name: str, threat: ThreatModel) -> tuple[Quarry, ThreatModel]:
+    def plan(self, name: str, threat: ThreatModel) -> tuple[Guide, ThreatModel]:
         """What a search on a detector follows, and the search: a blind one where there is nothing to differentiate.
 
         Raises:
@@ -78,28 +78,28 @@ class Setup:
         if threat.norm == "patch" and threat.eps >= max(height, width):
             raise Unfit(f"a patch of {threat.eps:.0f} x {threat.eps:.0f} covers an image of {height} x {width}")
         stand_in = None if is_blind(threat) else self.subjects[name].stand_in
-        quarry = self._quarry(name, threat, stand_in)
+        guide = self._guide(name, threat, stand_in)
         if is_blind(threat):
-            return quarry, threat
-        if quarry.f not in self._smooth:
-            flat = quarry.f is self.detectors[name] and self.subjects[name].flat
-            self._smooth[quarry.f] = not flat and reaches(quarry.f, self.id[:1])
-        if self._smooth[quarry.f]:
-            return quarry, threat
-        if quarry.judge is not None or threat.objective == "misclassify":
+            return guide, threat
+        if guide.f not in self._smooth:
+            flat = guide.f is self.detectors[name] and self.subjects[name].flat
+            self._smooth[guide.f] = not flat and reaches(guide.f, self.id[:1])
+        if self._smooth[guide.f]:
+            return guide, threat
+        if guide.judge is not None or threat.objective == "misclassify":
             raise Unfit("the network's logits have no gradient")
-        return quarry_of(self.detectors[name], threat, stand_in=None), blinded(threat)
+        return guide_of(self.detectors[name], threat, stand_in=None), blinded(threat)
 
-    def _quarry(self, name: str, threat: ThreatModel, stand_in: Surrogate | None) -> Quarry:
-        """See `quarry_of`; latents are looked over, once, where they are followed or measured."""
+    def _guide(self, name: str, threat: ThreatModel, stand_in: Surrogate | None) -> Guide:
+        """See `guide_of`; latents are looked over, once, where they are followed or measured."""
         detector, followed = self.detectors[name], self._follow(name, threat.objective)
-        quarry = quarry_of(detector, threat, stand_in=stand_in, followed=followed)
-        key = (name, threat.match or threat.objective, quarry.surrogate)  # a stand-in has a latent of its own
+        guide = guide_of(detector, threat, stand_in=stand_in, followed=followed)
+        key = (name, threat.match or threat.objective, guide.surrogate)  # a stand-in has a latent of its own
         if key not in self._sound:
-            for f in latents(quarry, detector, threat):
+            for f in latents(guide, detector, threat):
                 with_room(2, self.batch, lambda rows, f=f: check_latent(f, self.id[:rows]))  # type: ignore[misc]
             self._sound.add(key)
-        return quarry
+        return guide
 
     def _follow(self, name: str, objective: str | None) -> Latent | None:
         """What a detector has for the objectives "latent" and "class-logits", looked over once."""

@@ -32,9 +32,9 @@ def attack_twice(setup: Setup, group: Group, rows: Rows) -> Side:
     """
     (name,) = group.names
     assert group.threat.after is not None
-    quarry, threat = setup.plan(name, group.threat.after)
+    guide, threat = setup.plan(name, group.threat.after)
     before = rows._replace(target=setup.target_rows(threat, rows.name, len(rows.x)))
-    first = attack_ood(setup, Group(quarry, threat, [name]), before)[name]
+    first = attack_ood(setup, Group(guide, threat, [name]), before)[name]
     then = rows._replace(x=first.x_adv, clean={name: first.side.scores})
     second = attack_ood(setup, group, then)[name]
     both = {field: getattr(first.side, field) + getattr(second.side, field) for field in (*COUNTS, "seconds")}
@@ -48,7 +48,7 @@ def attack_id(setup: Setup, group: Group, rows: Rows, others: Sequence[Tensor]) 
     targets = None
     if group.threat.objective == "latent":
         targets = _choices(setup, group, rows, others[0] if len(others) == 1 else torch.cat(list(others)))
-    judge = group.quarry.judge or group.quarry.f
+    judge = group.guide.judge or group.guide.f
     beaten = torch.cat([setup.values(judge, other) for other in others])
     highest = {}
     if needs_confirming(setup, group):
@@ -67,13 +67,13 @@ def _attack(setup: Setup, group: Group, rows: Rows, goal: Goal, start: float) ->
 
 
 def _ood_goal(setup: Setup, group: Group, rows: Rows) -> Goal:
-    quarry, threat = group.quarry, group.threat
+    guide, threat = group.guide, group.threat
     if rows.target is not None:
-        return Goal(OOD, targets=rows_of(setup.values(quarry.f, rows.target))[:, None])
+        return Goal(OOD, targets=rows_of(setup.values(guide.f, rows.target))[:, None])
     if threat.objective == "misclassify":
         return Goal(OOD)
     passed = setup.targets if threat.aim == "quantile" and setup.targets is not None else setup.id
-    beaten = setup.values(quarry.judge or quarry.f, passed)
+    beaten = setup.values(guide.judge or guide.f, passed)
     targets = None
     if threat.objective == "latent":
         targets = _choices(setup, group, rows, setup.id if setup.targets is None else setup.targets)
@@ -85,7 +85,7 @@ def _ood_goal(setup: Setup, group: Group, rows: Rows) -> Goal:
 
 def _choices(setup: Setup, group: Group, rows: Rows, others: Tensor) -> Tensor:
     """As many images of the other side as there are restarts, the nearest in latent space first."""
-    return nearest(group.quarry.f, rows.x, others, count=group.threat.restarts, batch=setup.batch)
+    return nearest(group.guide.f, rows.x, others, count=group.threat.restarts, batch=setup.batch)
 
 
 def _confirm(setup: Setup, group: Group, bounds: dict[str, Tensor], sign: int) -> Loss | None:
@@ -103,5 +103,5 @@ def _confirm(setup: Setup, group: Group, bounds: dict[str, Tensor], sign: int) -
 
 def needs_confirming(setup: Setup, group: Group) -> bool:
     """Whether the search orders inputs otherwise than the detectors, and says itself when a row is finished."""
-    ordered = group.quarry.judge is not None or (group.quarry.exact and setup.precision == "full")
+    ordered = group.guide.judge is not None or (group.guide.exact and setup.precision == "full")
     return not ordered and group.threat.aim in ON_A_SCORE
