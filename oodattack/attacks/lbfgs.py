@@ -1,6 +1,7 @@
 """Matching by limited-memory BFGS inside ball and box, with bursts of momentum where that stalls.
 
-Curvature from `matching_curvature`, binding constraints from `matching_cone`, changes of phase from `matching_phases`.
+Curvature from `matching_curvature`, binding constraints from `matching_cone`, changes of phase from `matching_phases`;
+what a row remembers is in `matching_state`.
 """
 
 import math
@@ -11,7 +12,8 @@ from torch import Tensor
 from oodattack.attack import Attack, Seen
 from oodattack.attacks.matching_cone import Cone, tangent_cone
 from oodattack.attacks.matching_curvature import quasi_newton
-from oodattack.attacks.matching_phases import State, burst_length, change_phase
+from oodattack.attacks.matching_phases import burst_length, change_phase
+from oodattack.attacks.matching_state import State, first_state
 from oodattack.attacks.starts import first_point
 from oodattack.geometry import RowRandom
 from oodattack.threat import ThreatModel
@@ -27,10 +29,10 @@ def lbfgs(*, memory: int = 30, stretch: float = 3.0, patience: int = 2) -> Attac
     L-BFGS steps in the tangent space of what binds, one trial point a query, halved or less until the Armijo rule
     holds. A row that stalls gets a burst of heavy ball from its best point, then L-BFGS anew: one round. Where the ball
     binds, a burst begins with steps of 2 eps and takes most of the queries left: long, slow cooling finds deeper
-    valleys. Elsewhere it begins with eps / 10, and the next one is twice as long. A row whose loss such a round leaves
-    as it was, where the ball does not bind `patience` rounds, stops and says why: "ball binds", "stationary" (the
-    gradient vanishes, or the box holds it) or "step too small" (a kink: no point near by is better, though the gradient
-    is not small).
+    valleys. Elsewhere it begins with eps / 10, and the next one is twice as long. A row stops once a round has left its
+    loss as it was, or `patience` rounds in a row where the ball does not bind. It says why: "ball binds", "stationary"
+    (the gradient vanishes, or the box holds it) or "step too small" (a kink: no point near by is better, though the
+    gradient is not small).
 
     Args:
         memory: pairs a row, >= 1; two copies of a row's input each.
@@ -50,32 +52,7 @@ def lbfgs(*, memory: int = 30, stretch: float = 3.0, patience: int = 2) -> Attac
 
     def start(x: Tensor, threat: ThreatModel, random: RowRandom, steps: int) -> tuple[Tensor, State]:
         first = threat.project(first_point(x, threat, random), x)
-        flat, pairs = first.flatten(1), x.flatten(1)[:, None].expand(-1, memory, -1)
-        zero, empty = torch.zeros_like(flat), torch.zeros_like(pairs)
-        none = torch.zeros(len(x), dtype=torch.long, device=x.device)
-        one, high = torch.ones_like(flat[:, 0]), torch.full_like(flat[:, 0], math.inf)
-        return first, State(
-            base=flat,
-            loss=high,
-            grad=zero,
-            s=empty,
-            y=empty,
-            known=empty[:, :, 0].bool(),
-            share=one,
-            fails=none,
-            age=none,
-            opened=high,
-            burst=none,
-            velocity=zero,
-            whole=none + 1,
-            first=one,
-            fall=one,
-            rounds=none,
-            vain=none,
-            entered=high,
-            stopped=none,
-            left=steps,
-        )
+        return first, first_state(first, memory, steps)
 
     def step(seen: Seen, x: Tensor, threat: ThreatModel, _random: RowRandom, s: State) -> tuple[Tensor, State]:
         assert seen.grad is not None
@@ -83,15 +60,15 @@ def lbfgs(*, memory: int = 30, stretch: float = 3.0, patience: int = 2) -> Attac
         grad = -seen.grad.flatten(1)
         s = _note(s, point, -seen.value.to(x.dtype), grad)
         at_base = tangent_cone(s.base, centre, s.grad, eps=threat.eps, norm=threat.norm)
-        moving = (s.burst > 0)[:, None]  # these rows went on from `point`, not from the best one
+        moving = _bursting(s)  # these rows went on from `point`, not from the best one
         s = change_phase(s, at_base, threat, patience)
         newton = s.base + s.share[:, None] * _newton_step(s, at_base, threat.eps, stretch)
         at = point.where(moving, s.base)
         cone = tangent_cone(at, centre, grad.where(moving, s.grad), eps=threat.eps, norm=threat.norm)
         velocity = MASS * s.velocity + (1 - MASS) * cone.down / _norm(cone.down)
-        x_next = (at + burst_length(s) * velocity).where((s.burst > 0)[:, None], newton)
+        x_next = (at + burst_length(s) * velocity).where(_bursting(s), newton)
         x_next = s.base.where((s.stopped > 0)[:, None], x_next)  # the last word of a row that stops is its best
-        return x_next.view_as(x), s._replace(velocity=velocity.where((s.burst > 0)[:, None], 0))
+        return x_next.view_as(x), s._replace(velocity=velocity.where(_bursting(s), 0))
 
     return Attack(start, step)
 
@@ -114,6 +91,11 @@ def _note(s: State, point: Tensor, loss: Tensor, grad: Tensor) -> State:
         share=share,
         fails=(s.fails + 1).where(~took, 0),
     )
+
+
+def _bursting(s: State) -> Tensor:
+    """Rows in a burst, (B, 1)."""
+    return (s.burst > 0)[:, None]
 
 
 def _newton_step(s: State, cone: Cone, eps: float, stretch: float) -> Tensor:

@@ -4,13 +4,12 @@ The burst is the heavy ball of Polyak, "Some methods of speeding up the converge
 normalised gradients with a geometrically falling step. The way the two are joined is our own.
 """
 
-from typing import NamedTuple
-
 import torch
 from torch import Tensor
 
 from oodattack.attack import STOPPED
 from oodattack.attacks.matching_cone import Cone
+from oodattack.attacks.matching_state import State
 from oodattack.threat import ThreatModel
 
 WINDOW, SLOW = 20, 0.9  # a row stalls when this many queries leave more than this share of its loss
@@ -22,31 +21,6 @@ FALL_FAR, FALL_NEAR = 1e-2, 1e-3  # last step of a burst over its first
 ROUND = 0.99  # a round was in vain when it leaves more than this share of the loss
 FLAT, DEAD = 1e-3, 1e-6  # a projected gradient below these shares of the gradient is small, or as good as zero
 BALL, STATIONARY, SMALL = (STOPPED.index(why) for why in ("ball binds", "stationary", "step too small"))
-
-
-class State(NamedTuple):
-    """What a row remembers. D numbers a row."""
-
-    base: Tensor  # (B, D) best point
-    loss: Tensor  # (B,) there, minus the value
-    grad: Tensor  # (B, D) there, of the loss
-    s: Tensor  # (B, M, D) steps, oldest first
-    y: Tensor  # (B, M, D) changes of the gradient
-    known: Tensor  # (B, M) pairs filled in
-    share: Tensor  # (B,) of the quasi-Newton step that was tried last
-    fails: Tensor  # (B,) trial points in a row that were no better
-    age: Tensor  # (B,) queries since the window opened
-    opened: Tensor  # (B,) loss when the window opened
-    burst: Tensor  # (B,) queries of momentum left, 0 during L-BFGS
-    velocity: Tensor  # (B, D)
-    whole: Tensor  # (B,) queries of the burst in all
-    first: Tensor  # (B,) length of the burst's first step
-    fall: Tensor  # (B,) its last step over its first
-    rounds: Tensor  # (B,) bursts so far
-    vain: Tensor  # (B,) rounds in a row that were in vain
-    entered: Tensor  # (B,) loss when the last burst began
-    stopped: Tensor  # (B,) index of `STOPPED`
-    left: int  # queries that the restart has left
 
 
 def change_phase(s: State, cone: Cone, threat: ThreatModel, patience: int) -> State:
