@@ -15,17 +15,14 @@ from torch import Tensor
 from oodattack.data.disk import picked
 from oodattack.evaluation.curves import unfinished
 from oodattack.evaluation.front import Front, left_auroc, restart_spread
+from oodattack.evaluation.members import fitting, short_name
 from oodattack.evaluation.outcome import ID, OOD, Outcome, Scored, Side, show_rows
-from oodattack.evaluation.plan import Group, Guide, Unfit, is_blind
+from oodattack.evaluation.plan import Group, Guide, is_blind
 from oodattack.evaluation.search import Rows
 from oodattack.evaluation.setup import Setup
 from oodattack.evaluation.sides import attack_id, attack_ood
+from oodattack.evaluation.turn import MANY, longer, turn_lengths, turn_rows
 from oodattack.threat import Suite, ThreatModel
-
-# Rows of a trial, in which a member shows what it brings before it gets the other rows.
-TRIAL = 0.25  # share of the open rows,
-FEW = 2  # but no fewer than these where there are as many,
-MANY = 32  # and of very many rows about so many, for more would tell no more
 
 # What a turn must have brought for its member to have another one.
 WORTH = 1e-3  # AUROC, of a turn on all rows, and in proportion on fewer,
@@ -35,7 +32,6 @@ WORTH_AT_LEAST = 1e-9  # and more than rounding
 # How long a turn is, in a member's own queries.
 QUICK = 0.3  # after a turn that finished such a share of its rows the next one is short: 1, 2, 4, 4, ... times these
 DOUBLINGS = 2  # from 1 to 4
-PARTS = 4  # a longer one is measured in quarters of these, so that many rows have one length and are searched together
 
 # Whether the two best members are compared in long trials before one of them has its first long turn.
 LONG = 12 * MANY  # only where so many rows are open, of which both trials take a sixth,
@@ -158,8 +154,8 @@ class Spending:
         queries = searched = finished = 0  # finished: rows that have passed every score of the other side since
         self.setup.label = f"{member.name} on {fronts[0].name}: {self.name}"
         for front in fronts:
-            rows = _chosen(front, _longer(member, member.queries * (times if trial else 1)), trial=trial)
-            lengths = _lengths(member, front.unspent()[rows], times=times, share=share)
+            rows = turn_rows(front, longer(member, member.queries * (times if trial else 1)), trial=trial)
+            lengths = turn_lengths(member, front.unspent()[rows], times=times, share=share)
             finished_before = front.passed()[rows] >= 1
             for length in lengths.unique().flip(0).tolist():
                 some = rows[lengths == length]
@@ -201,7 +197,7 @@ class Spending:
 
     def _attacked(self, member: ThreatModel, queries: int, front: Front, rows: Tensor) -> Scored:
         """A member's search on some rows of a side, of so many queries."""
-        group = Group(self.plan[member], _longer(member, queries), [self.name])
+        group = Group(self.plan[member], longer(member, queries), [self.name])
         images = picked(front.x, rows, self.setup.keeper.room)
         attacked = Rows(front.name, images, {self.name: front.clean[rows]}, rows.tolist(), round=front.turns)
         if front.sign == OOD:
@@ -273,59 +269,6 @@ def _side(setup: Setup, front: Front) -> Side:
     return front.best._replace(scores=front.best.again, shown=shown, images=kept, start=start)
 
 
-def fitting(setup: Setup, suite: Suite, name: str) -> dict[ThreatModel, Guide]:
-    """The members that suit a detector, and what each of them follows.
-
-    Members that average draws are for scores that change from call to call. Where a score has no gradient, those that
-    need one give way to the black box that is a member itself or, if none is, to the one that serves in their place.
-    """
-    plan: dict[ThreatModel, Guide] = {}
-    blind: dict[ThreatModel, Guide] = {}
-    reason = "its members average draws, and the score is the same at every call"
-    for member in suite.members:
-        if member.draws is not None and setup.subjects[name].repeatable:
-            continue
-        try:
-            guide, chosen = setup.plan(name, member)
-        except Unfit as unfit:
-            reason = str(unfit)
-            continue
-        if chosen == member or chosen.aim == "cross":
-            plan[chosen] = guide
-        elif not blind:  # the next one would be the same search
-            blind[chosen.model_copy(update={"name": f"{suite.name}/{chosen.attack}"})] = guide
-    if not (plan or blind):
-        raise Unfit(reason)
-    return plan or blind
-
-
-def short_name(member: ThreatModel) -> str:
-    """What the report calls a member of a suite."""
-    return member.name.partition("/")[2] or member.name
-
-
 def _open(fronts: Sequence[Front]) -> int:
     """How many rows have not passed every score of the other side."""
     return sum(int((front.passed() < 1).sum()) for front in fronts)
-
-
-def _lengths(member: ThreatModel, left: Tensor, *, times: int, share: float) -> Tensor:
-    """Queries of each row in a turn, of what it has left; see `Spending.take`."""
-    least, part = times * member.queries, max(1, member.queries // PARTS)
-    wanted = least + ((share * left).long() - least).clamp(min=0) // part * part
-    return wanted.where(wanted <= left, left // member.queries * member.queries)
-
-
-def _longer(member: ThreatModel, queries: int) -> ThreatModel:
-    """A member with so many queries and, if it follows targets and has twice its own, twice as many of them."""
-    wider = 1 + (member.objective == "latent" and queries >= 2 * member.queries)
-    return member.model_copy(update={"queries": queries, "restarts": member.restarts * wider})
-
-
-def _chosen(front: Front, member: ThreatModel, *, trial: bool) -> Tensor:
-    """The rows that take a turn."""
-    if member.aim == "cross":
-        return front.refused(member)
-    rows = front.open_rows(member, trial=trial)
-    apart = max(1, min(round(1 / TRIAL), len(rows) // FEW), len(rows) // MANY) if trial else 1
-    return rows[front.turns % apart :: apart]  # others in each trial, as far as there are: none should pay for all

@@ -9,6 +9,7 @@ from oodattack.evaluation import evaluate, schedule
 from oodattack.evaluation.front import unspent_front
 from oodattack.evaluation.outcome import Scored
 from oodattack.evaluation.sides import attack_ood
+from oodattack.evaluation.turn import longer
 from oodattack.metrics import auroc
 from oodattack.threat import Suite, ThreatModel
 
@@ -237,9 +238,9 @@ def test_how_far_a_turn_brings_a_row_is_halved_by_each_turn_that_brings_less():
 
 def test_a_turn_of_twice_its_own_queries_follows_twice_as_many_targets():
     latent = member("a", objective="latent", restarts=3)
-    assert [schedule._longer(latent, queries).restarts for queries in (5, 10, 19, 20, 40)] == [3, 3, 3, 6, 6]
-    assert [schedule._longer(member("a", restarts=3), queries).restarts for queries in (10, 20)] == [3, 3]
-    assert schedule._longer(latent, 25).queries == 25
+    assert [longer(latent, queries).restarts for queries in (5, 10, 19, 20, 40)] == [3, 3, 3, 6, 6]
+    assert [longer(member("a", restarts=3), queries).restarts for queries in (10, 20)] == [3, 3]
+    assert longer(latent, 25).queries == 25
 
 
 def test_rows_that_do_not_move_are_left_to_the_others():
