@@ -6,6 +6,7 @@ from oodattack.detectors.confident import Confident
 from oodattack.detectors.dice import DICE, fit_dice
 from oodattack.detectors.energy import Energy
 from oodattack.detectors.ensemble import DeepEnsemble
+from oodattack.detectors.fit import Fit
 from oodattack.detectors.gaia_a import GaiaA
 from oodattack.detectors.gaia_z import GaiaZ
 from oodattack.detectors.glow import GlowNLL, fit_glow
@@ -32,7 +33,7 @@ from oodattack.detectors.react import ReAct, fit_react
 from oodattack.detectors.sal_agg import SalAgg, SalAggMLS, fit_sal_agg, fit_sal_agg_mls
 from oodattack.detectors.si_a import SIA
 from oodattack.detectors.si_z import SIZ
-from oodattack.detectors.table import DETECTORS, Fit, Row
+from oodattack.detectors.table import DETECTORS, Row
 from oodattack.detectors.vim import ViM, fit_vim
 from oodattack.detectors.weighted_sum import WeightedSum, fit_weighted_sum
 
