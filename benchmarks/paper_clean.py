@@ -39,7 +39,7 @@ def networks_of(detector: str, network: str) -> list[str]:
 def built(detector: str, network: str, folder: Path, fit: Fit) -> nn.Module:
     """A detector of the table with its paper's defaults."""
     nets = [cifar_networks.load(name, folder) for name in networks_of(detector, network)]
-    return DETECTORS[detector].build(nets if DETECTORS[detector].several else nets[0], fit).eval()
+    return DETECTORS[detector].on(nets, fit).eval()
 
 
 def scored(detector: nn.Module, x: Tensor, batch: int = 100) -> Tensor:

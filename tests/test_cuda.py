@@ -86,7 +86,7 @@ def test_detectors_say_what_they_say_on_the_cpu(name):
         nets = [network(1, name=name, dtype=torch.float64, seed=i).to(device) for i in range(2)]
         own = {"channels": 1, "dtype": torch.float64, "device": device}
         data = Fit(images(60, seed=1, **own), torch.arange(60, device=device) % 3, 1 - images(60, seed=4, **own) ** 3)
-        found[device] = ROWS[name].build(nets if ROWS[name].several else nets[0], data)
+        found[device] = ROWS[name].on(nets, data)
     x = images(6, channels=1, dtype=torch.float64, device="cpu")
     expected = found["cpu"](x).detach()
     if name in TRAINED:

@@ -1,6 +1,6 @@
 """The table of detectors that the command line builds by name."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 from torch import nn
@@ -68,6 +68,10 @@ class Row(NamedTuple):
     tunes: bool = False
     several: bool = False
     bare: bool = False
+
+    def on(self, nets: Sequence[Any], fit: Fit) -> nn.Module:
+        """The detector on these networks, or on the first of them where it stands on one."""
+        return self.build(nets if self.several else next(iter(nets), None), fit)
 
 
 DETECTORS = {

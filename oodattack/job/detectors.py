@@ -78,9 +78,8 @@ def build_detector(
     if name not in DETECTORS:
         return user_detector(name, device, dtype)
     row, empty = DETECTORS[name], torch.empty(0)
-    base = list(nets) if row.several else next(iter(nets), None)
     try:
-        return row.build(base, fit or Fit(empty, empty)).to(device, dtype)
+        return row.on(nets, fit or Fit(empty, empty)).to(device, dtype)
     except ValueError as error:
         raise ValueError(f"detector {name!r}: {error}") from error
     except RuntimeError as error:  # such as images that the network does not take

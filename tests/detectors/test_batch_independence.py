@@ -37,7 +37,7 @@ def built(name, dtype):
     seeds = (0, 1) if DETECTORS[name].several else (0,)
     nets = [classifier(name if name in NETWORKS else "", dtype, seed) for seed in seeds]
     fit = Fit(images(48, 1, dtype, name), torch.arange(48) % 3, images(32, 5, dtype, name).sqrt())
-    return ROWS[name].build(nets if DETECTORS[name].several else nets[0], fit)
+    return ROWS[name].on(nets, fit)
 
 
 @cache
@@ -125,4 +125,4 @@ def test_images_of_other_channels_are_not_fitted_on(name):
     row, x = ROWS[name], torch.rand(24, 1, SIDE.get(name, 32), SIDE.get(name, 32))
     nets = [classifier(name if name in NETWORKS else "", torch.float32, seed) for seed in (0, 1)]
     with pytest.raises(ValueError, match="must have"):
-        row.build(nets if row.several else nets[0], Fit(x, torch.arange(24) % 3, x.sqrt()))
+        row.on(nets, Fit(x, torch.arange(24) % 3, x.sqrt()))

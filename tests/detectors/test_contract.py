@@ -51,7 +51,7 @@ def built(name, dtype=torch.float64):
     nets = [Classifier(randomised(network_for(name, 1)).to(dtype), mean=[0.5], std=[0.25]) for _ in range(2)]
     row = ROWS[name]
     fit = Fit(images(60, seed=1, dtype=dtype), torch.arange(60) % 3, 1 - images(60, seed=4, dtype=dtype) ** 3)
-    return row.build(nets if row.several else nets[0], fit)
+    return row.on(nets, fit)
 
 
 def network_of(detector):
@@ -194,7 +194,7 @@ def test_modes_of_the_submodules_are_not_touched_by_building(name):
     modes = [m.training for m in network.modules()]
     row, net = ROWS[name], Classifier(network)
     fit = Fit(images(12), torch.arange(12) % 3, images(12, seed=5) ** 3)
-    detector = row.build([net, net] if row.several else net, fit)
+    detector = row.on([net, net], fit)
     assert [m.training for m in network.modules()] == modes
     assert detector.training != row.bare  # those bring a model of their own, ready to be used
     assert row.bare or network_of(detector).training

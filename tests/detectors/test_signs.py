@@ -150,8 +150,7 @@ def test_ood_scores_higher(name):
     network, x_id, x_ood = KNOWN[name]
     row, (x, y) = ROWS[name], clusters()
     x = FITTED_ON.get(name, x)
-    nets = [network(), network()]
-    detector = row.build(nets if row.several else nets[0], Fit(x, y, OUTLIERS))
+    detector = row.on([network(), network()], Fit(x, y, OUTLIERS))
     margin = 1e-4 if name in ("odin", "odin-tuned") else 0.01  # T = 1000 squeezes the scores
     assert detector(x_ood).item() > detector(x_id).item() + margin
 
