@@ -105,13 +105,11 @@ def maximise(
     low, high = (x.min().item(), x.max().item()) if len(x) else (0.0, 0.0)
     if not (low >= 0 and high <= 1):
         raise ValueError(f"`x` must be in [0, 1], got [{low:.3g}, {high:.3g}]. Move mean/std inside the detector.")
-    rows = torch.arange(len(x), device=x.device)
     enough = x.new_full((len(x),), float("inf")) if enough is None else enough
     search = _Search(loss, x, threat, attack, enough, confirm, judge, crossing, progress or (lambda _: None))
-    draws = threat.draws or 1
     if keep_clean:
-        search.clean(rows)
-    left = threat.queries // draws - int(keep_clean)
+        search.clean()
+    left = threat.queries // search.draws - int(keep_clean)
     for restart in range(threat.restarts):
         steps = left // (threat.restarts - restart)
         left -= steps
@@ -138,6 +136,7 @@ class _Search:
 
     def __post_init__(self) -> None:
         x = self.x
+        self.everybody = torch.arange(len(x), device=x.device)
         self.draws = self.threat.draws or 1
         self.x_adv = x.clone()  # the best point so far,
         self.value = unseen(x)  # its value,
@@ -153,14 +152,14 @@ class _Search:
         self.history: list[Tensor] = []
         self.restarts: list[Tensor] = []
 
-    def clean(self, rows: Tensor) -> None:
+    def clean(self) -> None:
         """The clean inputs as candidates."""
-        seen = query(self.judge or self.loss, self.x, rows, needs_grad=False)
-        self.book(seen, rows)
+        seen = query(self.judge or self.loss, self.x, self.everybody, needs_grad=False)
+        self.book(seen, self.everybody)
         if not self.value.isfinite().all():
             bad = int((~self.value.isfinite()).sum())
             raise FloatingPointError(
-                f"the loss must be finite on clean inputs, got {bad} of {len(rows)} that are not. Correct the loss."
+                f"the loss must be finite on clean inputs, got {bad} of {len(self.x)} that are not. Correct the loss."
             )
         self.clean_best.fill_(True)
 
@@ -199,7 +198,7 @@ class _Search:
         """One run of the attack's steps on all unfinished rows."""
         self.replaces = self.threat.iterate == "last" and not self.restarts  # a later restart must be better
         self.best_of_restart.fill_(-float("inf"))
-        self._finish(torch.arange(len(self.x), device=self.x.device), check=True)
+        self._finish(self.everybody, check=True)
         rows = (~self.done & ~self._spent(self.queries)).nonzero().flatten()
         self.progress((len(self.x) - len(rows)) * steps * self.draws)
         if len(rows) and steps:
@@ -215,7 +214,7 @@ class _Search:
         seen = self._send(self.threat.project(x_adv, x), rows, last=steps == 1)
         for i in range(1, steps):
             if judge and i in judged:  # about the point that was just sent
-                self.book(self._count(query(judge, seen.x_adv, rows, needs_grad=False), rows), rows)
+                self.book(self._ask(judge, seen.x_adv, rows), rows)
                 continue
             self._finish(rows, check=i % CHECK == 1)
             stopped = getattr(state, "stopped", None)
@@ -233,7 +232,7 @@ class _Search:
     def _send(self, point: Tensor, rows: Tensor, *, last: bool) -> Seen:
         """A step's query. Nobody steps on from the last point: it needs no gradient, and goes to the judge."""
         ask = self.judge if last and self.judge else self.loss
-        seen = self._count(query(ask, point, rows, needs_grad=self.attack.white_box and not last), rows)
+        seen = self._ask(ask, point, rows, needs_grad=self.attack.white_box and not last)
         if last or (self.threat.iterate == "best" and self.judge is None):
             self.book(seen, rows)
         else:
@@ -251,7 +250,7 @@ class _Search:
             return
         seen, rows = _take(seen, leaving), rows[leaving]
         if self.judge is not None:
-            seen = self._count(query(self.judge, seen.x_adv, rows, needs_grad=False), rows)
+            seen = self._ask(self.judge, seen.x_adv, rows)
             self.queries[rows] += self.draws
         self._keep(seen, rows)
 
@@ -291,11 +290,12 @@ class _Search:
             self.queries[asked] += 1
         return yes
 
-    def _count(self, seen: Seen, rows: Tensor) -> Seen:
-        """Count zero gradients and non-finite numbers; make the latter harmless without hiding them.
+    def _ask(self, loss: Loss, point: Tensor, rows: Tensor, *, needs_grad: bool = False) -> Seen:
+        """One query. Zero gradients and non-finite numbers are counted; the latter are made harmless, not hidden.
 
         Nothing here waits for the GPU: it goes on with the backward pass while these lines are sent to it.
         """
+        seen = query(loss, point, rows, needs_grad=needs_grad)
         bad = ~seen.value.isfinite()
         value = seen.value.masked_fill(bad, -float("inf"))
         grad = seen.grad
@@ -312,16 +312,16 @@ class _Search:
         while len(self.history) < len(milestones(self.threat.queries)):  # all rows left before
             self.history.append(self.value)
         return Found(
-            self.threat.settle(self.x_adv, self.x),
-            self.value,
-            self.queries,
-            self.gradients,
-            self.zero_gradients,
-            self.non_finite,
-            self.clean_best,
-            self.stopped,
-            torch.stack(self.history, dim=1) if self.threat.iterate == "best" else None,
-            torch.stack(self.restarts, dim=1),
+            x_adv=self.threat.settle(self.x_adv, self.x),
+            value=self.value,
+            queries=self.queries,
+            gradients=self.gradients,
+            zero_gradients=self.zero_gradients,
+            non_finite=self.non_finite,
+            clean_best=self.clean_best,
+            stopped=self.stopped,
+            history=torch.stack(self.history, dim=1) if self.threat.iterate == "best" else None,
+            restarts=torch.stack(self.restarts, dim=1),
         )
 
 
