@@ -91,24 +91,6 @@ def test_shapes_types_and_finite_values(name, dtype, tolerance):
 
 
 @EVERY
-@DTYPES
-def test_rows_do_not_influence_one_another(name, dtype, tolerance):
-    x = images(7, dtype=dtype)
-    for f in callables(built(name, dtype)):
-        whole = f(x).detach()
-        for size in (1, 3):
-            parts = torch.cat([f(rows).detach() for rows in x.split(size)])
-            torch.testing.assert_close(parts, whole, rtol=tolerance, atol=tolerance)
-        torch.testing.assert_close(f(x.flip(0)).detach().flip(0), whole, rtol=tolerance, atol=tolerance)
-
-
-@EVERY
-def test_float32_and_float64_agree(name):
-    single, double = built(name, torch.float32)(images(6, dtype=torch.float32)), built(name)(images(6))
-    torch.testing.assert_close(single.double(), double, rtol=2e-3, atol=1e-6)
-
-
-@EVERY
 def test_grad_mode_makes_no_difference_and_nothing_is_left_behind(name):
     detector, x = built(name), images(3)
     before, modes, clean = hooks(detector), [m.training for m in detector.modules()], x.clone()
