@@ -8,7 +8,7 @@ from pydantic import Field, ValidationError
 
 from oodattack.diagnose import Verdict
 from oodattack.gate.ranks import Ranked, Rows
-from oodattack.report.record import Key, Record, Share, Source, whole_box_by_name
+from oodattack.report.record import Key, Record, Share, Source, in_words, whole_box_by_name
 from oodattack.whole_file import write_file
 
 
@@ -54,8 +54,8 @@ class Cell(Record):
 
     @property
     def where(self) -> str:
-        """The same in words, such as "energy@greg, linf-8-255 on svhn"."""
-        return f"{self.detector}, {self.threat} on {self.ood}"
+        """The same in words."""
+        return in_words(self.key)
 
 
 class Baseline(Record):

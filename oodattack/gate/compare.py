@@ -10,7 +10,7 @@ from oodattack.gate.baseline import Area, Baseline, Cell
 from oodattack.gate.delong import hanley_mcneil, placed
 from oodattack.gate.family import adjusted, hurdle, power
 from oodattack.gate.same_spec import check_spec
-from oodattack.report.record import Key
+from oodattack.report.record import Key, in_words
 
 CLEAN = "clean"  # in the place of a threat
 ROUNDING = 1e-9  # a drop of exactly the margin passes, and 1 - 0.98 is more than 0.02
@@ -51,8 +51,8 @@ class Check(NamedTuple):
 
     @property
     def where(self) -> str:
-        """The same in words, such as "energy@greg, linf-8-255 on svhn"."""
-        return f"{self.detector}, {self.threat} on {self.ood}"
+        """The same in words."""
+        return in_words(self.key)
 
     @property
     def drop(self) -> float:

@@ -20,6 +20,12 @@ def whole_box_by_name(fields: dict[str, Any]) -> bool:
     return fields.get("threat") in ("sanity-full-box", "sanity-full-box-both")
 
 
+def in_words(key: Key) -> str:
+    """A key as people read it, such as "energy@ce, linf-8-255 on svhn"."""
+    name, threat, ood = key
+    return f"{name}, {threat} on {ood}"
+
+
 class Record(BaseModel):
     """Immutable, and strict about unknown fields."""
 
@@ -117,8 +123,8 @@ class Named(Record):
 
     @property
     def where(self) -> str:
-        """The same in words, such as "energy@ce, linf-8-255 on svhn"."""
-        return f"{self.name}, {self.threat} on {self.ood}"
+        """The same in words."""
+        return in_words(self.key)
 
     @property
     def sweep(self) -> str:

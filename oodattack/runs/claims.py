@@ -11,6 +11,7 @@ from oodattack.diagnose import Indicators, verdict
 from oodattack.metrics import auroc
 from oodattack.numbers import accepted, crossing, deployed, matched, numbers
 from oodattack.report import Metrics, Result
+from oodattack.report.record import in_words
 from oodattack.runs.evidence import Cell
 from oodattack.runs.images import Inputs
 from oodattack.runs.line import Line, told
@@ -97,7 +98,7 @@ def of_bounds(
     inputs: Inputs, result: Result, cell: Cell, threat: ThreatModel | Suite, detector: Any, certificates: Certificates
 ) -> Iterator[Line]:
     """What is certified, from bounds of the saved images' scores."""
-    where = f"{cell.detector}, {cell.threat} on {cell.ood}: certified"
+    where = f"{in_words(cell.key)}: certified"
     sides = {side.images: whole(inputs, side.shards) for side in cell.sides}
     names = ("id", f"ood/{cell.ood}")
     clean = inputs.clean(cell.detector, names[0]), inputs.clean(cell.detector, names[1])

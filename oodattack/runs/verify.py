@@ -14,6 +14,7 @@ from oodattack.data.overlap import digests, overlaps
 from oodattack.identity import sha256_of_file, sha256_of_images, sha256_of_networks
 from oodattack.numbers import eps_curves
 from oodattack.report import Report, Result, read_report
+from oodattack.report.record import in_words
 from oodattack.runs.claims import of_bounds, of_cell, of_order
 from oodattack.runs.evidence import Cell, Evidence, inside, read_evidence
 from oodattack.runs.images import Inputs
@@ -154,9 +155,9 @@ def of_cells(run: Opened, threats: Sequence[Threat]) -> Iterator[Line]:
             for name in plan.detectors:
                 if not {(name, part.name, ood) for part in parts} <= skipped:
                     planned.append((name, judged.name, ood))
-    for name, threat, ood in planned:
-        if (name, threat, ood) not in claimed:
-            yield Line(f"{name}, {threat} on {ood}: cell", "none", "in the plan", False)
+    for key in planned:
+        if key not in claimed:
+            yield Line(f"{in_words(key)}: cell", "none", "in the plan", False)
     yield told("cells", len(claimed), len(planned))
     yield told("cells with evidence", len(run.evidence.cells), len(planned))
 
@@ -183,7 +184,7 @@ def of_one(
 ) -> Iterator[Line]:
     """One cell: its rows, unless another cell had the same, and then every number that the report gives."""
     name, where = result.name, result.where
-    yield told(f"{where}: cell", where, f"{cell.detector}, {cell.threat} on {cell.ood}")
+    yield told(f"{where}: cell", where, in_words(cell.key))
     if result.threat not in threats or name not in detectors:
         yield Line(f"{where}: plan", "known", "no such threat or detector in the plan", False)
         return
