@@ -20,7 +20,7 @@ FURTHER = 18  # more second halves make ten times as many queries in all
 def with_curve(setup: Setup, guide: Guide, threat: ThreatModel, x: torch.Tensor, outcome: Outcome) -> Outcome:
     """The outcome with AUROC along the search, how far its restarts are apart, and what both say of its pace.
 
-    All in the scale that the search follows. Untouched where that is no scale of scores.
+    All in the scale that the search follows. The outcome is unchanged where that is no scale of scores.
     """
     if threat.aim not in ON_A_SCORE or threat.objective == "misclassify":
         return outcome

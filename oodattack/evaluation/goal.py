@@ -112,7 +112,7 @@ def _followed(guide: Guide, threat: ThreatModel, goal: Goal, x: Tensor, rows: sl
 
 
 def _extreme(score: Score, goal: Goal) -> Loss:
-    """The score should be as high as can be on ID rows, as low on OOD rows."""
+    """The score should rise as far as it can on ID rows, and fall on OOD rows."""
     return aims.lift(score) if goal.sign == ID else aims.hide(score)
 
 

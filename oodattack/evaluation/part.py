@@ -107,7 +107,7 @@ def shares(threat: ThreatModel, losses: int) -> list[int]:
 
 
 def better(best: Found, found: Found, rows: Tensor) -> Found:
-    """Of two searches the better point of each row, and the queries of both; the second is of some rows only."""
+    """The better point of each row from two searches, and the queries of both; the second is of some rows only."""
     won = found.value > best.value[rows]
     x_adv, value, clean, stopped = (part.clone() for part in (best.x_adv, best.value, best.clean_best, best.stopped))
     x_adv[rows[won]], value[rows[won]], clean[rows[won]] = found.x_adv[won], found.value[won], found.clean_best[won]

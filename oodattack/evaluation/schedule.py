@@ -173,7 +173,7 @@ class Spending:
             return Took(worth=0.0)
         return Took(worth=(1 - after / before) / queries, finished=finished / searched)
 
-    def outcome(self, agreement: float | None, start: float) -> Outcome:
+    def outcome(self, rank_correlation: float | None, start: float) -> Outcome:
         """What it came to; `start` is the time at which it began."""
         fronts, plan = self.fronts, self.plan
         sides = {f.sign: _side(self.setup, f) for f in fronts}
@@ -186,7 +186,7 @@ class Spending:
             attack=f"{', '.join(self.members)} on the rows still open, {self.suite.queries} queries a row",
             white_box=white_box,
             surrogate=next(iter(used), None),
-            rank_correlation=agreement if used else None,
+            rank_correlation=rank_correlation if used else None,
             shared_with=[self.name],
             curve=self.curve,
             unfinished_drop=unfinished(self.curve),
@@ -228,23 +228,25 @@ class Spending:
         return best if len(best) == 2 and self._worth(best[1]) * AHEAD > self._worth(best[0]) else []
 
 
-def scheduled(setup: Setup, suite: Suite, name: str, fronts: Sequence[Front], agreement: float | None) -> Outcome:
+def scheduled(
+    setup: Setup, suite: Suite, name: str, fronts: Sequence[Front], rank_correlation: float | None
+) -> Outcome:
     """Spend the budget of a suite on one detector and OOD set.
 
     The first member has all rows; then each of the others is tried on a few of those that are still open, and last the
     first one again. From then on the member that took the largest share of the AUROC per query goes on, on the rows
     that had it least and from other random starts. While its turns finish rows they double from one to the next. Where
     they do not, one long search goes further than two short ones: members then share what a row has left as they were
-    worth, each in one search, before anybody has another. Short trials say little of long searches: of many rows, a few
-    are given to each of the two best in one search of all that they have left, and the others to the better of these.
-    A member is out when a turn on all open rows brings nothing.
+    worth, each in one search, before anybody has another. Short trials say little about long searches: where many rows
+    are open, the two best members first get a few of them each, in one search of all that these rows have left, and the
+    better of the two gets the others. A member is out when a turn on all open rows brings nothing.
 
     Args:
         setup: of the evaluation.
         suite: with `queries`.
         name: of the detector.
         fronts: the attacked sides.
-        agreement: rank correlation of its surrogate, if it has one.
+        rank_correlation: of its surrogate with its score, if it has one.
 
     Raises:
         Unfit: no member suits the detector.
@@ -258,7 +260,7 @@ def scheduled(setup: Setup, suite: Suite, name: str, fronts: Sequence[Front], ag
     spending.go_on()
     budget = (suite.queries or 0) * sum(len(f.x) for f in fronts)
     setup.advance(max(before_us + budget - setup.done, 0))  # what nobody needed
-    return spending.outcome(agreement, start)
+    return spending.outcome(rank_correlation, start)
 
 
 def _side(setup: Setup, front: Front) -> Side:

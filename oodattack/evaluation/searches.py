@@ -21,7 +21,7 @@ ID_ROWS = "id"  # their name
 
 
 class Searches:
-    """The searches of one evaluation, and for whom there was none."""
+    """The searches of one evaluation, and the detectors and threats for which there was none."""
 
     def __init__(self, setup: Setup) -> None:
         self.setup = setup
@@ -64,6 +64,7 @@ class Searches:
             on_ood = self._attack_ood(group, ood, clean) if threat.attacks_ood else {}
             on_id = self._attack_id(group, ood.x) if threat.attacks_id else {}
             guide, white_box = group.guide, not is_blind(group.threat)
+            approximate = white_box and not guide.exact and guide.judge is None
             for name in group.names:
                 outcome = Outcome(
                     ood=on_ood.get(name),
@@ -72,7 +73,7 @@ class Searches:
                     attack=describe(group.threat),
                     white_box=white_box,
                     surrogate=guide.surrogate if white_box else None,
-                    rank_correlation=self._agreement(guide, name, ood.x, clean[name]) if white_box else None,
+                    rank_correlation=self._rank_correlation(name, ood.x, clean[name]) if approximate else None,
                     shared_with=group.names,
                 )
                 outcomes[name] = with_curve(self.setup, guide, group.threat, ood.x, outcome)
@@ -105,7 +106,7 @@ class Searches:
         for name, own in clean.items():
             fronts = self._fronts(suite, name, ood, own)
             try:
-                outcomes[name] = scheduled(self.setup, suite, name, fronts, self._agreement_of(name, ood.x, own))
+                outcomes[name] = scheduled(self.setup, suite, name, fronts, self._rank_correlation(name, ood.x, own))
             except Unfit as reason:
                 self._skip(name, suite, ood, str(reason))
         return outcomes
@@ -148,12 +149,8 @@ class Searches:
             Skipped(detector=detector, network=network, threat=threat.name, ood=ood.name, reason=reason)
         )
 
-    def _agreement(self, guide: Guide, name: str, x: Tensor, clean: Clean) -> float | None:
-        """Rank correlation of a surrogate with the score, where the search follows one."""
-        return None if guide.exact or guide.judge is not None else self._agreement_of(name, x, clean)
-
-    def _agreement_of(self, name: str, x: Tensor, clean: Clean) -> float | None:
-        """Rank correlation of a surrogate score with the detector's own over clean ID and OOD inputs."""
+    def _rank_correlation(self, name: str, x: Tensor, clean: Clean) -> float | None:
+        """Of a surrogate with the detector's own score, over clean ID and OOD inputs; None for an exact one."""
         stand_in = self.setup.subjects[name].stand_in
         if stand_in is None or stand_in.exact:
             return None

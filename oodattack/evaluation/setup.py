@@ -123,7 +123,7 @@ class Setup:
         return self._on_id[f]
 
     def advance(self, queries: int) -> None:
-        """Tell the user how far it is."""
+        """Count row-queries as done, and report the progress."""
         self.done += queries
         if self.progress:
             self.progress(self.label, min(self.done, self.total), self.total)
