@@ -11,14 +11,16 @@ from oodattack.threat.wanted import in_255ths
 INTRODUCTION = """# Threat models
 
 What an attacker may do is a TOML file, and no field that decides the science has a default. `oodattack run --threat
-NAME` takes one of those below, `--threat FILE.toml` yours. Start from the one nearest to what you mean:"""
+NAME` takes one of those below, `--threat FILE.toml` yours, `--threat NAME@EPS`, such as `ood-aa@2/255`, either of them
+at another radius. Start from the one nearest to what you mean:"""
 SUITES = """## Suites
 
 `members` with names makes a suite: every image at its worst over them. `[[members]]` tables complete the fields above
 them; with `queries` at the top they share that budget."""
 SWEEPS = """## Sweeps
 
-A list as `eps` makes a sweep: AUROC against the radius, and `eps50`, the radius that leaves 0.5."""
+A list as `eps` makes a sweep: AUROC against the radius, and `eps50`, the radius that leaves 0.5. So does `--threat
+NAME@EPS,EPS,...`, of a single threat model, which is called `NAME-swept` then."""
 SHIPPED = "## Those that ship"
 ABSENT = """## Not replayed
 

@@ -34,7 +34,7 @@ EXAMPLE = "Example: oodattack run --detector energy@greg --ood far-mix --threat 
     multiple=True,
     metavar="NAME",
     shell_complete=names("threats", or_file=True),
-    help="Threat model: a name, see `oodattack list threats`, or a .toml file. Repeatable.",
+    help="Threat model: a name, see `oodattack list threats`, or a .toml file; NAME@EPS at another radius. Repeatable.",
 )
 @id_(help="In-distribution (ID) images: see `oodattack list datasets`.")
 @click.option(

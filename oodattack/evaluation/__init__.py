@@ -67,7 +67,8 @@ def evaluate(
         id: images that should score low, shape (N, C, H, W), in [0, 1]; or a DataLoader or Dataset of PyTorch that
             yields such images, by themselves or with labels, and is read into memory.
         ood: name -> images that should score high, same C, H, W; tensors or loaders, as all images here.
-        threats: names of shipped threat models, paths of TOML files, or `ThreatModel`s; a single one will do.
+        threats: names of shipped threat models, paths of TOML files, either at another radius ("ood-aa@2/255"), or
+            `ThreatModel`s; a single one will do.
         seed: fixes all randomness of the searches.
         targets: ID images beside `id`, for threats that ask for some: matching unless `paired`, quantiles, start "id".
             None: where one does, every other row of `id` becomes a target, and only the rest is evaluated, within all

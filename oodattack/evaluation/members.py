@@ -34,6 +34,6 @@ def fitting(setup: Setup, suite: Suite, name: str) -> dict[ThreatModel, Guide]:
     return plan or blind
 
 
-def short_name(member: ThreatModel) -> str:
+def short_name(member: ThreatModel, suite: Suite) -> str:
     """What the report calls a member of a suite."""
-    return member.name.partition("/")[2] or member.name
+    return member.name.removeprefix(f"{suite.name}/")

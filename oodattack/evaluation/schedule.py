@@ -95,7 +95,7 @@ class Spending:
         for member in self.plan:
             took = self.take(member, trial=member != first)
             self.standings[member] = Standing(took, going=member.aim != "cross", turns=int(member == first))
-            self.members[short_name(member)] = self.curve[-1][1]
+            self.members[short_name(member, self.suite)] = self.curve[-1][1]
             if member == first:
                 self.started, self.blind = [f.best.scores.clone() for f in self.fronts], 0.0
         if self.standings[first].going and len(self.plan) > 1:

@@ -7,6 +7,7 @@ from typing import Any
 from oodattack.lookup import summary, unknown
 from oodattack.threat.group import Suite, Sweep, Threat, check_restarts, members_of
 from oodattack.threat.model import ThreatModel
+from oodattack.threat.radius import at_radii
 from oodattack.threat.strict import Misfit
 
 LONGEST = 1_000_000  # bytes of a file
@@ -28,11 +29,16 @@ def presets() -> dict[str, Path]:
 def read_threat(name: str | Path) -> Threat:
     """Read a shipped threat model by name, or any TOML file by path.
 
+    NAME@EPS, such as "ood-aa@2/255", is the same at another radius, NAME@EPS,EPS,... a sweep over radii.
+
     Raises:
         ValueError: no such name or file, or a field that is missing, unknown or out of range. The message names file,
             field, rule, value and remedy in one line.
     """
-    return _read(_find(name))
+    threat, at, radii = str(name).rpartition("@")
+    if not at or radii.endswith(".toml"):  # which may have an @ in its own name
+        return _read(_find(name))
+    return at_radii(_read(_find(threat)), radii)
 
 
 def own_name(threat: Threat) -> Threat:

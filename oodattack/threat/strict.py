@@ -42,7 +42,8 @@ class Strict(BaseModel):
             same = ELSEWHERE.get(field)
             if close := [same] if same in known else difflib.get_close_matches(field, known, n=1):
                 return f"`{field}` must be a known field, got an unknown one. Did you mean `{close[0]}`?"
-            return f"`{field}` must be a known field ({', '.join(known)}), got an unknown one. Correct or drop it."
+            remedy = "Read NAME@EPS for another radius." if field == "eps" else "Correct or drop it."
+            return f"`{field}` must be a known field ({', '.join(known)}), got an unknown one. {remedy}"
         message = str(first["msg"]).removeprefix("Value error, ")
         if not field:
             return message
