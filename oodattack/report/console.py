@@ -1,5 +1,6 @@
 """The report as tables in the terminal: one per OOD set, detectors down, threats across."""
 
+import math
 import sys
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, TypeVar
@@ -15,6 +16,7 @@ PLAIN = str.maketrans("✗✓", "x+")  # for encodings without these signs
 TIED = 0.5  # share of pairs of images: honest scores of classes or votes tie on a few
 FEW = 10  # images a side: of fewer, AUROC moves in steps of a hundredth and more
 ROUNDING = 0.05  # AUROC
+STEPS = 32  # of 1/255: radii in l2 are larger
 WIDE = 100  # columns below which intervals are left out
 T = TypeVar("T")
 
@@ -78,9 +80,15 @@ def sweep(report: Report, threat: str, ood: str) -> "Table":
     out.add_column("eps: AUROC")
     for c in report.curves:
         if (c.threat, c.ood, c.against) == (threat, ood, "eps"):
-            left = ",  ".join(f"{eps:.3g}:\u00a0{auroc:.3f}" for eps, auroc in c.points)
+            left = ",  ".join(f"{radius(eps)}:\u00a0{auroc:.3f}" for eps, auroc in c.points)
             out.add_row(escape(c.name), "-" if c.eps50 is None else f"{c.eps50:.3g}", left)
     return out
+
+
+def radius(eps: float) -> str:
+    """2/255 where that is what a small radius is, else the number."""
+    steps = round(255 * eps)
+    return f"{steps}/255" if 0 < steps <= STEPS and math.isclose(255 * eps, steps) else f"{eps:.3g}"
 
 
 def auroc(m: Metrics, *, intervals: bool) -> str:

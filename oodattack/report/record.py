@@ -1,5 +1,6 @@
 """The report: one JSON file with a schema number, from which everything else is rendered."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -12,6 +13,7 @@ Schema = Literal[1]  # raised when a field changes its meaning or goes
 Direction = Literal["hide", "raise", "both", "match", "quantile", "cross", "misclassify"]
 Key = tuple[str, str, str]  # detector@network, threat, OOD set; see `Named`
 Share = Annotated[float, Field(ge=0, le=1)]
+OTHERS = (".tsv", ".md", ".txt", ".xlsx", ".pdf", ".yaml", ".yml")  # formats that nobody should find JSON in
 QUOTED = 60  # characters of a wrong value in an error
 
 
@@ -253,7 +255,8 @@ class Report(Record):
         return self.model_dump_json(indent=1, by_alias=True) + "\n"
 
     def save(self, path: str | Path) -> None:
-        """Write report.json, or under a name that ends in .html the page: tables, verdicts and curves of the report.
+        """Write report.json; under a name that ends in .html the page: tables, verdicts and curves of the report; in
+        .csv a line for each result; in .tex a table for each OOD set, which needs booktabs.
 
         It is written to a temporary name first, so that a reader never sees half a file. The page of a run directory
         has more: histograms of scores and contact sheets, from images and scores that a report alone does not have.
@@ -264,20 +267,27 @@ class Report(Record):
         path = Path(path)
         if path.is_dir():
             raise ValueError(f"{path}: report must be a file, got a folder. Name a file in it.")
-        ending = path.suffix.lower()
-        if ending in (".csv", ".tsv", ".tex", ".md", ".txt", ".xlsx", ".pdf", ".yaml", ".yml"):
-            remedy = "Save JSON: its `results` are the rows of a table"
-            raise ValueError(f"{path}: report must be named .json or .html, got {ending}. {remedy}.")
-        if ending in (".html", ".htm"):
-            from oodattack.report.page import page
-
-            text = page(self)
-        else:
-            text = self.json_text()
+        write = writer(path)
         try:
-            replace_file(path, text.encode())
+            replace_file(path, write(self).encode())
         except OSError as error:
             raise ValueError(f"{path}: report must be writable, got {error.strerror}. Choose another place.") from None
+
+
+def writer(path: Path) -> Callable[[Report], str]:
+    """What makes the text of a file with that name; ValueError for one that promises another format."""
+    ending = path.suffix.lower()
+    if ending in (".html", ".htm"):
+        from oodattack.report.page import page
+
+        return page
+    if ending in (".csv", ".tex"):
+        from oodattack.report.export import csv_text, tex_text
+
+        return csv_text if ending == ".csv" else tex_text
+    if ending in OTHERS:
+        raise ValueError(f"{path}: report must be named .json, .html, .csv or .tex, got {ending}. Name it so.")
+    return Report.json_text
 
 
 def read_report(path: str | Path) -> Report:
