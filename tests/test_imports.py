@@ -35,7 +35,7 @@ BELOW = {
     "models": {"faults", "lookup"},
     "threat": {"geometry", "lookup"},
     "attack": {"faults", "geometry", "threat"},
-    "attacks": {"attack", "geometry", "lookup", "threat"},
+    "attacks": {"attack", "faults", "geometry", "lookup", "threat"},
     "aims": {"attack", "detector"},
     "bounds": {"classifier", "detector", "detectors", "geometry", "lookup", "metrics"},
     "adapters": {"classifier", "detector", "detectors", "keep_graph", "lookup"},

@@ -24,6 +24,7 @@ from oodattack.train import PAPERS, RECIPES
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs" / "guides").glob("*.md"))]
 README, *GUIDES = (page.read_text(encoding="utf-8") for page in PAGES)
+NEW_ATTACK = next(page for page in GUIDES if page.startswith("# Add an attack"))
 
 
 def blocks(language: str, *pages: str) -> list[str]:
@@ -45,7 +46,9 @@ def folder(tmp_path, monkeypatch):
     generator = np.random.default_rng(0)
     np.savez(tmp_path / "id.npz", images=generator.integers(0, 255, (12, 8, 8, 3), dtype=np.uint8))
     np.savez(tmp_path / "ood.npz", images=generator.random((10, 3, 8, 8), dtype=np.float32))
-    (tmp_path / "mine.py").write_text("def score(x):\n    return x.flatten(1).mean(1)\n")
+    (attack,), (limits,) = blocks("python", NEW_ATTACK), blocks("toml", NEW_ATTACK)
+    (tmp_path / "mine.py").write_text(f"{attack}\n\ndef score(x):\n    return x.flatten(1).mean(1)\n")
+    (tmp_path / "momentum.toml").write_text(limits)
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(str(tmp_path))
     sys.modules.pop("mine", None)
@@ -61,7 +64,10 @@ def test_the_two_set_up_commands_are_there_for_ci():
     assert "README.md" in script and "pip install ." not in script.replace(r"pip install \. && ", "")
 
 
-@pytest.mark.parametrize("code", blocks("python"), ids=lambda code: code.splitlines()[-1][:30])
+SCRIPTS = [code for code in blocks("python") if code not in blocks("python", NEW_ATTACK)]  # that is a module
+
+
+@pytest.mark.parametrize("code", SCRIPTS, ids=lambda code: code.splitlines()[-1][:30])
 def test_python_blocks_run(code, folder, capsys):
     torch.manual_seed(0)
     exec(compile(code, "README.md", "exec"), {})
@@ -166,7 +172,7 @@ def test_shell_completion_is_shown_for_each_shell():
 
 
 def test_the_threat_file_is_valid_and_complete(tmp_path):
-    (block,) = blocks("toml")
+    (block,) = blocks("toml", README)
     (tmp_path / "my-limits.toml").write_text(block)
     assert isinstance(read_threat(tmp_path / "my-limits.toml"), ThreatModel)
 

@@ -139,7 +139,10 @@ WRONG = {
     "norm": ({"norm": '"l3"'}, "`norm` must be 'linf', 'l2', 'l1' or 'patch', got 'l3'"),
     "aim": ({"aim": '"seek"'}, "`aim` must be 'hide', .*'cross', got 'seek'"),
     "start": ({"start": '"spiral"'}, "`start` must be one of ood, .* or picture:PATH, got 'spiral'"),
-    "attack": ({"attack": '"fgsm"'}, "`attack` must be one of pgd, .*torchattacks:NAME, got 'fgsm'"),
+    "attack": (
+        {"attack": '"fgsm"'},
+        "`attack` must be one of pgd, .*torchattacks:NAME or pkg.mod:callable, got 'fgsm'",
+    ),
     "queries in quotes": ({"queries": '"50"'}, "`queries` must be a valid integer, got '50'"),
     "queries broken": ({"queries": "50.5"}, "`queries` must be a valid integer, got 50.5"),
     "too few queries": ({"queries": "1"}, "`queries` must be >= 2 a restart, got 1 for 1. Raise it"),

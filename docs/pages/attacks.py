@@ -12,6 +12,9 @@ INTRODUCTION = """# Attacks
 An attack is how to search; what may be changed, by how much and to what end is in a [threat model](threat-models.md),
 whose field `attack` names one of these. It sees a loss a row and never a detector: the
 [aims](threat-models.md#fields) make losses of scores."""
+YOURS = """## Yours
+
+`attack = "pkg.mod:callable"` runs an attack of your own: [how to write one](guides/new-attack.md)."""
 OUTSIDE = """## Attacks of torchattacks
 
 `attack = "torchattacks:NAME"` runs that library's attack on the score itself, whatever its scale. What it returns is
@@ -30,7 +33,7 @@ def text() -> str:
     )
     theirs = table(["attack", "what to know"], [(f"`{r['name']}`", prose(r["description"])) for r in outside()])
     parts = [part for row in ATTACKS.values() for part in one(row, shown)]
-    return page(INTRODUCTION, overview, *parts, OUTSIDE, theirs)
+    return page(INTRODUCTION, overview, *parts, YOURS, OUTSIDE, theirs)
 
 
 def one(row: Row, shown: set[object]) -> Iterable[str]:

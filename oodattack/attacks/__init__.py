@@ -22,6 +22,7 @@ from oodattack.attacks.recolor import recolor
 from oodattack.attacks.spsa import spsa
 from oodattack.attacks.square import square
 from oodattack.attacks.stadv import stadv
+from oodattack.attacks.user import user_attack
 from oodattack.threat import OUTSIDE, ThreatModel
 
 
@@ -99,8 +100,10 @@ def find_attack(threat: ThreatModel) -> Attack | Whole:
     """The search that a threat model names.
 
     Raises:
-        ValueError: torchattacks has no such attack.
+        ValueError: torchattacks has no such attack, or user code gives none.
     """
+    if threat.by_user_code:
+        return user_attack(threat.attack)
     if threat.attack.startswith(OUTSIDE):
         from oodattack.attacks.torchattacks_adapter import from_torchattacks
 
@@ -131,4 +134,5 @@ __all__ = [
     "spsa",
     "square",
     "stadv",
+    "user_attack",
 ]

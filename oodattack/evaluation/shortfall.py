@@ -6,6 +6,7 @@ from oodattack.threat import OUTSIDE, Threat, ThreatModel, members_of
 
 ROUNDING = 1e-9
 BLINDED = "found no gradient in the score (give the detector a `surrogate` that has one)"
+YOURS = "is code of your own (put it into a suite with a known one: what that leaves tells what yours is worth)"
 FEW = 8  # steps: fewer do not show whether more would go on
 
 
@@ -23,6 +24,8 @@ def shortfall(threat: Threat, *, white_box: bool) -> str | None:
 
 
 def _lacks(threat: ThreatModel) -> str | None:
+    if threat.by_user_code:
+        return YOURS
     theirs = find_foreign(threat.attack.removeprefix(OUTSIDE)) if threat.attack.startswith(OUTSIDE) else None
     if theirs and theirs.lacks:
         return theirs.lacks

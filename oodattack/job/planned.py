@@ -19,7 +19,7 @@ from oodattack.job.ask import Job
 from oodattack.job.images import Loaded
 from oodattack.lookup import summary
 from oodattack.runs.plan import Plan, dump
-from oodattack.threat import Threat
+from oodattack.threat import Threat, members_of
 
 
 def plan_of(
@@ -31,7 +31,7 @@ def plan_of(
         batch_size=batch_size,
         threads=torch.get_num_threads(),
         threats={t.name: dump(t) for t in threats},
-        files=files_of(job),
+        files=files_of(job) | attack_files(threats),
         data=data_of(images),
         detectors={name: fingerprint(d) for name, d in detectors.items()},
         networks=sha256_of_each(detectors),
@@ -56,7 +56,7 @@ def job_of(plan: Plan) -> Job:
 def checked_before(then: Plan, job: Job, threats: Sequence[Threat], folder: Path) -> None:
     """Raise ValueError if versions, files or threats have changed: what can be seen before anything is loaded."""
     here = {t.name: dump(t).model_dump(mode="json") for t in threats}
-    then.check({"versions": versions(), "files": files_of(job), "threats": here}, folder)
+    then.check({"versions": versions(), "files": files_of(job) | attack_files(threats), "threats": here}, folder)
 
 
 def checked_now(then: Plan, now: Plan, folder: Path) -> None:
@@ -73,8 +73,14 @@ def data_of(images: Loaded) -> dict[str, str]:
     return {name: f"{len(x)} images {sha256_of_images(len(x), blocks(x))}" for name, x in sets.items()}
 
 
+def attack_files(threats: Sequence[Threat]) -> dict[str, str]:
+    """The modules of attacks in user code -> SHA-256 of the file."""
+    words = {m.attack for threat in threats for m in members_of(threat) if m.by_user_code}
+    return {word: sha256_of_file(path) for word in sorted(words) if (path := module_file(word)) is not None}
+
+
 def files_of(job: Job) -> dict[str, str]:
-    """Weights and the modules of user code -> SHA-256 of the file."""
+    """Weights and the modules of user code, but for attacks -> SHA-256 of the file."""
     words: list[Any] = [*job.detectors, job.model, job.id, *job.ood, job.fit, job.id_validation, job.ood_validation]
     code = {word: path for word in words if (path := module_file(word)) is not None}
     files = {str(path): path for path in job.weights} | code

@@ -32,6 +32,7 @@ NORMS = {  # of attacks that do not know all of them
     "hop-skip-jump": ("linf", "l2"),
 }
 OUTSIDE = "torchattacks:"  # prefix of attacks from that library
+USER_CODE = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*")  # pkg.mod:callable
 
 MOST = 10**9  # of queries, of a radius, of a limit: no search ends or starts beyond, and tensors hold it
 LEAST = 1e-30  # radius: divisions by smaller ones overflow
@@ -128,8 +129,8 @@ class ThreatModel(Strict):
     @field_validator("attack")
     @classmethod
     def _known_attack(cls, value: str) -> str:
-        if value not in ATTACK_NAMES and not (value.startswith(OUTSIDE) and value != OUTSIDE):
-            raise ValueError(f"must be one of {', '.join(ATTACK_NAMES)} or {OUTSIDE}NAME")
+        if value not in ATTACK_NAMES and not USER_CODE.fullmatch(value):
+            raise ValueError(f"must be one of {', '.join(ATTACK_NAMES)}, {OUTSIDE}NAME or pkg.mod:callable")
         return value
 
     @model_validator(mode="after")
@@ -155,8 +156,8 @@ class ThreatModel(Strict):
             ("severity", self.attack == "corruptions", 'attack = "corruptions"'),
             ("limit", self.attack in LIMITED, f"attack = {' or '.join(LIMITED)}"),
         ):
-            if field == "step_size" and self.attack.startswith(OUTSIDE):
-                continue  # theirs may have one
+            if field == "step_size" and self.attack not in ATTACK_NAMES:
+                continue  # others may have one
             if (getattr(self, field) is not None) != wanted:
                 verb = "is needed with" if wanted else "belongs only to"
                 raise ValueError(
@@ -196,6 +197,11 @@ class ThreatModel(Strict):
             got = f"{self.queries} for {self.restarts}" + (f" of {self.draws} draws" if self.draws else "")
             raise ValueError(f"`queries` must be >= 2 a restart, got {got}. Raise it.")
         return self
+
+    @property
+    def by_user_code(self) -> bool:
+        """Whether the search is neither of this package nor of torchattacks."""
+        return self.attack not in ATTACK_NAMES and not self.attack.startswith(OUTSIDE)
 
     @property
     def attacks_id(self) -> bool:
