@@ -12,6 +12,7 @@ Schedule = Literal["one-cycle", "cosine", "cosine-epochs", "steps"]
 Quotient = Literal["code", "paper"]
 
 MOST = 10**9  # of whatever is counted or weighed; tensors hold it
+FASTEST = 1e38  # learning rate; what it does to the weights is looked at as they are trained
 PENALISED = ("energy", "greg", "greg+", "poem", "oe", "dos")  # objectives with a score that the gradient term can take
 
 
@@ -119,8 +120,8 @@ def check_recipe(recipe: Recipe) -> None:
     for name in ("weight", "penalty", "weight_decay", "eps", "noise", "shift", "warmup", "lr_end"):
         if not 0 <= (number := getattr(recipe, name)) <= MOST:
             raise ValueError(f"`{name}` must be in [0, 1e9], got {number}. Take a number between.")
-    if not 0 < recipe.lr <= MOST:
-        raise ValueError(f"`lr` must be in (0, 1e9], got {recipe.lr}. SGD goes with 0.1 or so, Adam with 0.001.")
+    if not 0 < recipe.lr <= FASTEST:
+        raise ValueError(f"`lr` must be in (0, 1e38], got {recipe.lr}. SGD goes with 0.1 or so, Adam with 0.001.")
     if not 0 < recipe.decay < math.inf or not all(0 <= share <= 1 for share in recipe.milestones):
         raise ValueError(
             f"`decay` must be > 0 and `milestones` shares in [0, 1], got {recipe.decay} and {recipe.milestones}. "

@@ -270,7 +270,7 @@ BAD = {
     "std of zero": (given("--objective", "ce", "--mean", "0.5", "--std", "0"), ["`std` must be > 0", "(0.0,)"]),
     "epochs": (given("--objective", "ce", "--epochs", "0"), ["`--epochs` must be in [1, 1e9], got 0", "Raise it"]),
     "batch size": (given("--objective", "ce", "--batch-size", "0"), ["`--batch-size` must be in [1, 1e9], got 0"]),
-    "lr": (given("--objective", "ce", "--lr", "nan"), ["`--lr` must be in (0, 1e9], got nan"]),
+    "lr": (given("--objective", "ce", "--lr", "nan"), ["`--lr` must be in (0, 1e38], got nan"]),
     "weight": (given("--objective", "gq", "--weight", "-1"), ["`--weight` must be in [0, 1e9]", "got -1.0"]),
     "eps": (given(*asked_for("ibp-oe"), "--eps", "-1"), ["`--eps` must be in [0, 1e9], got -1.0"]),
     "quotient": (given("--objective", "gq", "--quotient", "book"), ["--quotient", "'book'", "paper"]),

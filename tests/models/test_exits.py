@@ -7,7 +7,8 @@ import torch
 from torch import nn
 
 from oodattack.classifier import Classifier
-from oodattack.classifier.folding import agree, fold
+from oodattack.classifier.copies import agree
+from oodattack.classifier.folding import fold
 from oodattack.models.exits import ExitNet, MultiScaleLayer, exits_loss
 
 

@@ -7,7 +7,8 @@ import torch
 from torch import nn
 
 from oodattack.classifier import Classifier
-from oodattack.classifier.folding import agree, fold
+from oodattack.classifier.copies import agree
+from oodattack.classifier.folding import fold
 from oodattack.models import MODELS, build
 from oodattack.models.cifar_resnet import CifarResNet
 from oodattack.models.densenet import DenseNet

@@ -90,8 +90,8 @@ BAD = {
     ),
     "batch size that no tensor holds": ("ce", {"batch_size": 10**20}, r"`batch_size` must be in .*0\. Lower it"),
     "shift": ("ce", {"shift": -1}, r"`shift` must be in \[0, 1e9\]"),
-    "lr": ("ce", {"lr": 0.0}, r"`lr` must be in \(0, 1e9\], got 0\.0\. SGD goes with"),
-    "lr that is none": ("ce", {"lr": float("nan")}, r"`lr` must be in \(0, 1e9\], got nan"),
+    "lr": ("ce", {"lr": 0.0}, r"`lr` must be in \(0, 1e38\], got 0\.0\. SGD goes with"),
+    "lr that is none": ("ce", {"lr": float("nan")}, r"`lr` must be in \(0, 1e38\], got nan"),
     "milestones in epochs": ("ce", {"milestones": (50,)}, r"`milestones` shares in \[0, 1\], got 0\.1 and \(50,\)"),
     "decay": ("ce", {"decay": 0.0}, r"`decay` must be > 0 and .*got 0\.0"),
     "penalty without a score": (
