@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from oodattack.evaluation import evaluate
+from oodattack.evaluation.members import short_name
 from oodattack.threat import Suite, Sweep, members_of, read_threat
 
 
@@ -88,6 +89,8 @@ def test_radii_are_attacked_and_members_keep_their_short_names():
     report = evaluate(brightness, id=0.40 + 0.1 * x[:20], ood={"near": 0.43 + 0.1 * x[20:]}, threats=threats, seed=0)
     suite, flagship, small, large = report.results
     assert next(iter(suite.members)) == "score"
+    renamed = read_threat("ood-aa").model_copy(update={"name": "mine"})
+    assert [short_name(m, renamed) for m in renamed.members][:2] == ["score", "small-steps"]
     assert set(flagship.members) == {"linf-8-255@0.05", "linf-8-255-pgd-20@0.05", "linf-8-255-random@0.05"}
     assert small.distance == pytest.approx(0.01, rel=1e-5)
     assert large.distance == pytest.approx(0.05, rel=1e-5)

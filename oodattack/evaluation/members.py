@@ -1,5 +1,7 @@
 """The members of a suite that shares its queries: which of them suit a detector, and what the report calls them."""
 
+from posixpath import commonpath
+
 from oodattack.evaluation.plan import Guide, Unfit
 from oodattack.evaluation.setup import Setup
 from oodattack.threat import Suite, ThreatModel
@@ -35,5 +37,10 @@ def fitting(setup: Setup, suite: Suite, name: str) -> dict[ThreatModel, Guide]:
 
 
 def short_name(member: ThreatModel, suite: Suite) -> str:
-    """What the report calls a member of a suite."""
-    return member.name.removeprefix(f"{suite.name}/")
+    """What the report calls a member: its name without that of the suite, also of a suite that was renamed since."""
+    names = [m.name for m in suite.members]
+    former = commonpath(names) if len(names) > 1 else ""
+    for name in filter(None, (suite.name, former)):
+        if member.name.startswith(f"{name}/"):
+            return member.name.removeprefix(f"{name}/")
+    return member.name
