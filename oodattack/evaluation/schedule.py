@@ -32,6 +32,7 @@ WORTH_AT_LEAST = 1e-9  # and more than rounding
 # How long a turn is, in a member's own queries.
 QUICK = 0.3  # after a turn that finished such a share of its rows the next one is short: 1, 2, 4, 4, ... times these
 DOUBLINGS = 2  # from 1 to 4
+ROOM = 3  # a budget of fewer leaves no room for a longer turn after the first: then that one has all of it
 
 # Whether the two best members are compared in long trials before one of them has its first long turn.
 LONG = 12 * MANY  # only where so many rows are open, of which both trials take a sixth,
@@ -91,9 +92,10 @@ class Spending:
 
     def trials(self) -> None:
         """All rows for the first member; a few for each of the others, and last for the first one again."""
-        first = next(iter(self.plan))
+        first, budget = next(iter(self.plan)), self.suite.queries
+        whole = float(budget is not None and budget < ROOM * first.queries)
         for member in self.plan:
-            took = self.take(member, trial=member != first)
+            took = self.take(member, share=whole) if member == first else self.take(member, trial=True)
             self.standings[member] = Standing(took, going=member.aim != "cross", turns=int(member == first))
             self.members[short_name(member, self.suite)] = self.curve[-1][1]
             if member == first:
@@ -239,7 +241,9 @@ def scheduled(
     they do not, one long search goes further than two short ones: members then share what a row has left as they were
     worth, each in one search, before anybody has another. Short trials say little about long searches: where many rows
     are open, the two best members first get a few of them each, in one search of all that these rows have left, and the
-    better of the two gets the others. A member is out when a turn on all open rows brings nothing.
+    better of the two gets the others. A member is out when a turn on all open rows brings nothing. Where the budget
+    leaves no room for a turn longer than the first, that one is all there is: a second one would begin anew, and end
+    where the first one has been.
 
     Args:
         setup: of the evaluation.

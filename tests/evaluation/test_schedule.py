@@ -79,11 +79,20 @@ def test_progress_is_a_suites_budget_once_it_is_over_however_early_rows_were_fin
 
 def test_the_budget_is_kept_and_rows_without_hope_are_dropped():
     result = run(
-        brightness, [suite(member("a"), member("b"), member("c"), member("d"), queries=25)], images(*[0.9] * 6)
+        brightness, [suite(member("a"), member("b"), member("c"), member("d"), queries=35)], images(*[0.9] * 6)
     ).results[0]
-    assert result.queries <= 25
+    assert result.queries <= 35
     assert result.queries == 20  # a, a trial of b, no third; 0.9 - 0.1 is still 0.4 away, so nothing more is spent
     assert result.verdict == "inconclusive"  # nothing beside it shows that the search works
+
+
+def test_a_budget_without_room_for_a_longer_turn_is_one_search():
+    ood = images(*[0.36 + 0.01 * i for i in range(20)])
+    alone = run(brightness, [member("alone", queries=28)], ood).results[0]
+    for queries, turns in ((28, 1), (30, 2)):  # less than three times the member's own 10, or not
+        report = run(brightness, [suite(member("a"), member("b"), queries=queries)], ood)
+        assert (len(report.curves[0].points) == 2) == (turns == 1)
+        assert report.results[0].attacked.auroc <= alone.attacked.auroc + 0.02
 
 
 def test_what_is_left_buys_further_rounds_of_what_pays():
