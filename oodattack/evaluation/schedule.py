@@ -32,7 +32,7 @@ WORTH_AT_LEAST = 1e-9  # and more than rounding
 # How long a turn is, in a member's own queries.
 QUICK = 0.3  # after a turn that finished such a share of its rows the next one is short: 1, 2, 4, 4, ... times these
 DOUBLINGS = 2  # from 1 to 4
-ROOM = 3  # a budget of fewer leaves no room for a longer turn after the first: then that one has all of it
+ROOM = 3  # a budget of fewer leaves no room for a longer turn after the first: then it is one search
 
 # Whether the two best members are compared in long trials before one of them has its first long turn.
 LONG = 12 * MANY  # only where so many rows are open, of which both trials take a sixth,
@@ -92,10 +92,9 @@ class Spending:
 
     def trials(self) -> None:
         """All rows for the first member; a few for each of the others, and last for the first one again."""
-        first, budget = next(iter(self.plan)), self.suite.queries
-        whole = float(budget is not None and budget < ROOM * first.queries)
+        first = next(iter(self.plan))
         for member in self.plan:
-            took = self.take(member, share=whole) if member == first else self.take(member, trial=True)
+            took = self.take(member, trial=member != first)
             self.standings[member] = Standing(took, going=member.aim != "cross", turns=int(member == first))
             self.members[short_name(member, self.suite)] = self.curve[-1][1]
             if member == first:
@@ -103,6 +102,22 @@ class Spending:
         if self.standings[first].going and len(self.plan) > 1:
             # what it took from clean rows says nothing of another turn
             self.standings[first].took = self.take(first, trial=True, times=2)
+
+    def one_search(self) -> None:
+        """One search of each row: by the first member, or by one that is longer and takes more of a few rows."""
+        first = next(iter(self.plan))
+        longer_ones = [m for m in self.plan if m.queries > first.queries and m.aim != "cross" and not is_blind(m)]
+        rivals = [first, *(m for m in longer_ones[:1] if m.draws is None)]
+        self.take(max(rivals, key=self._taken_from_a_row) if len(rivals) > 1 else first, share=1.0)
+        self.members = {short_name(m, self.suite): self.curve[-1][1] for m in rivals}
+        self.started = [f.best.scores.clone() for f in self.fronts]
+
+    def _taken_from_a_row(self, member: ThreatModel) -> float:
+        """AUROC that one search by a member takes of a few rows, for each of them."""
+        before, left = [f.unspent() for f in self.fronts], left_auroc(self.fronts)
+        self.take(member, trial=True, share=1.0)
+        rows = sum(int((f.unspent() < b).sum()) for f, b in zip(self.fronts, before, strict=True))
+        return (left - left_auroc(self.fronts)) / max(1, rows)
 
     def go_on(self) -> None:
         """Turns after the trials, until none brings anything; see `scheduled`."""
@@ -242,8 +257,8 @@ def scheduled(
     worth, each in one search, before anybody has another. Short trials say little about long searches: where many rows
     are open, the two best members first get a few of them each, in one search of all that these rows have left, and the
     better of the two gets the others. A member is out when a turn on all open rows brings nothing. Where the budget
-    leaves no room for a turn longer than the first, that one is all there is: a second one would begin anew, and end
-    where the first one has been.
+    leaves no room for a turn longer than the first, each row has one search of all there is: a second one would begin
+    anew, and end where the first one has been.
 
     Args:
         setup: of the evaluation.
@@ -260,8 +275,11 @@ def scheduled(
     for front, other in permutations(fronts, 2):
         front.against = other.best.scores  # the tensor itself: what a row has to pass moves with the other side
     spending = Spending(setup, suite, name, fronts, plan, curve=[(0.0, left_auroc(fronts))])
-    spending.trials()
-    spending.go_on()
+    if (suite.queries or 0) < ROOM * next(iter(plan)).queries:
+        spending.one_search()
+    else:
+        spending.trials()
+        spending.go_on()
     budget = (suite.queries or 0) * sum(len(f.x) for f in fronts)
     setup.advance(max(before_us + budget - setup.done, 0))  # what nobody needed
     return spending.outcome(rank_correlation, start)

@@ -95,6 +95,21 @@ def test_a_budget_without_room_for_a_longer_turn_is_one_search():
         assert report.results[0].attacked.auroc <= alone.attacked.auroc + 0.02
 
 
+def test_that_search_is_by_a_longer_member_where_a_few_rows_say_so():
+    ood = images(*[0.36 + 0.01 * i for i in range(20)])
+    slow, quick = (member(n, attack="pgd", step_size=s, queries=q) for n, s, q in (("s", 0.001, 10), ("q", 0.25, 12)))
+    left = {m.name: run(brightness, [m], ood).results[0].attacked.auroc for m in (slow, quick)}
+    for first, then in (
+        (slow, quick),
+        (quick.model_copy(update={"queries": 10}), slow.model_copy(update={"queries": 12})),
+    ):
+        result = run(brightness, [suite(first, then, queries=14)], ood).results[0]
+        assert set(result.members) == {"s", "q"}
+        assert result.queries <= 14
+        # a quarter of the rows had the worse one, at most
+        assert result.attacked.auroc <= left["q"] + (left["s"] - left["q"]) * 0.4
+
+
 def test_what_is_left_buys_further_rounds_of_what_pays():
     ood = images(*[0.36 + 0.01 * i for i in range(20)])
     draws = member("a", attack="random-search", queries=4)  # the more of them, the darker the darkest
