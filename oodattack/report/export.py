@@ -78,8 +78,8 @@ def attacked(result: Result | None) -> str:
 
 
 def percent(share: float) -> str:
-    """97.3."""
-    return f"{100 * share:.1f}"
+    """97.3, the digits of the .973 in the terminal."""
+    return f"{100 * round(share, 3):.1f}"
 
 
 def cells(*texts: str) -> str:

@@ -8,6 +8,7 @@ import torch
 
 from oodattack.evaluation import evaluate
 from oodattack.report import Report, read_report
+from oodattack.report.export import percent, tabular
 from oodattack.threat import ThreatModel
 
 FIELDS = dict(
@@ -64,14 +65,17 @@ def test_latex_has_a_table_a_set_with_a_cell_for_every_threat(report, tmp_path):
         assert head == r"detector & clean & hide\_it & 50\%, wide"
         for row, name in zip(rows, ("bright@a,b", "dark"), strict=True):
             mine = [r for r in report.results if (r.name, r.ood) == (name, ood)]
-            left = [f"{100 * r.attacked.auroc:.1f}{marks[r.verdict]}" for r in mine]
-            assert row.split(" & ") == [name, f"{100 * mine[0].clean.auroc:.1f}", *left]
+            left = [f"{100 * float(f'{r.attacked.auroc:.3f}'):.1f}{marks[r.verdict]}" for r in mine]
+            assert row.split(" & ") == [name, f"{100 * float(f'{mine[0].clean.auroc:.3f}'):.1f}", *left]
+
+
+def test_percents_are_rounded_as_in_the_terminal():
+    assert [percent(share) for share in (0.9625, 0.0625, 1.0, 0.0)] == ["96.3", "6.2", "100.0", "0.0"]
+    assert [f"{share:.3f}" for share in (0.9625, 0.0625)] == ["0.963", "0.062"]
 
 
 def test_what_does_not_apply_is_a_dash(report):
     fewer = report.model_copy(update={"results": report.results[:-1]})
-    from oodattack.report.export import tabular
-
     assert re.search(r"^dark & [\d.]+ & .* & -- \\\\$", tabular(fewer, "far & away"), re.M)
 
 
