@@ -106,16 +106,18 @@ class Spending:
     def one_search(self) -> None:
         """One search of each row: by the first member, or by one that is longer and takes more of a few rows."""
         first = next(iter(self.plan))
-        longer_ones = [m for m in self.plan if m.queries > first.queries and m.aim != "cross" and not is_blind(m)]
-        rivals = [first, *(m for m in longer_ones[:1] if m.draws is None)]
-        self.take(max(rivals, key=self._taken_from_a_row) if len(rivals) > 1 else first, share=1.0)
-        self.members = {short_name(m, self.suite): self.curve[-1][1] for m in rivals}
+        steady = [m for m in self.plan if m.aim != "cross" and m.draws is None and not is_blind(m)]
+        rival = next((m for m in steady if m.queries > first.queries), None)
+        member = first if rival is None else max((first, rival), key=self._taken_from_a_row)
+        self.take(member, share=1.0)
+        self.members[short_name(member, self.suite)] = self.curve[-1][1]
         self.started = [f.best.scores.clone() for f in self.fronts]
 
     def _taken_from_a_row(self, member: ThreatModel) -> float:
         """AUROC that one search by a member takes of a few rows, for each of them."""
         before, left = [f.unspent() for f in self.fronts], left_auroc(self.fronts)
         self.take(member, trial=True, share=1.0)
+        self.members[short_name(member, self.suite)] = self.curve[-1][1]
         rows = sum(int((f.unspent() < b).sum()) for f, b in zip(self.fronts, before, strict=True))
         return (left - left_auroc(self.fronts)) / max(1, rows)
 
