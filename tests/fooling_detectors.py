@@ -4,10 +4,13 @@ ID and OOD images differ in two ways: by 0.25 in brightness, which a ball of 8/2
 of amplitude 0.02, which it can. Everything below `FOOLING` scores the checkerboard alone, so it is broken in truth.
 """
 
+import io
 from functools import cache
 from types import SimpleNamespace
 
+import numpy as np
 import torch
+from PIL import Image
 from torch import nn
 
 SIZE = 8
@@ -143,6 +146,27 @@ def rounded_input(x):
     return checker(torch.round(x * 15) / 15) + 4 * checker(torch.round(x * 255) / 255)
 
 
+def rounded_beside_a_gradient(x):
+    """What the gradient shows is brightness; what moves the score is the checkerboard, rounded."""
+    return rounded_input(x) + 0.1 * brightness(x)
+
+
+def noisy_and_rounded(x):
+    return torch.round(2 * checker(x)) / 2 + 0.3 * torch.randn(len(x), device=x.device)
+
+
+def through_pictures(x):
+    """The checkerboard of PNG files, opened one by one."""
+    return torch.cat([checker(torch.from_numpy(picture(row)[None, None]) / 255) for row in x.detach()])
+
+
+def picture(row):
+    """(1, H, W) in [0, 1], written and read again: grey levels (H, W)."""
+    levels = (255 * row[0]).round().to(torch.uint8).cpu().numpy()
+    Image.fromarray(levels).save(file := io.BytesIO(), "PNG")
+    return np.array(Image.open(file)).astype("float32")
+
+
 def noisy_score(x):
     return checker(x) + 0.5 * torch.randn(len(x), device=x.device)
 
@@ -238,6 +262,9 @@ FOOLING = {
     "saturated": saturated,
     "rounded-score": rounded_score,
     "rounded-input": rounded_input,
+    "rounded-beside-a-gradient": rounded_beside_a_gradient,
+    "noisy-and-rounded": noisy_and_rounded,
+    "through-pictures": through_pictures,
     "noisy-score": noisy_score,
     "noisy-input": noisy_input,
     "no-grad": without_gradient,

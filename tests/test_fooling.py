@@ -9,7 +9,7 @@ import torch
 
 from oodattack import evaluate
 from oodattack.between import misled_share, pairs, unexplained_share
-from oodattack.keep_graph import NAME, THROUGH
+from oodattack.keep_graph import NAME, PREPROCESSING, ROUNDING
 from oodattack.probe import probe, trouble
 from oodattack.threat import ThreatModel, read_threat
 
@@ -146,11 +146,20 @@ def test_a_graph_that_was_cut_is_kept_and_attacked_with_gradients(name):
     assert result.attacked.auroc <= verdict_of("linear").attacked.auroc + 0.02  # the same score in the open
 
 
-@pytest.mark.parametrize("name", ["rounded-score", "rounded-input"])
-def test_a_score_that_rounds_is_attacked_straight_through(name):
+OBSTACLES = {
+    "rounded-score": ROUNDING,
+    "rounded-input": ROUNDING,
+    "rounded-beside-a-gradient": ROUNDING,
+    "noisy-and-rounded": ROUNDING,
+    "through-pictures": PREPROCESSING,
+}
+
+
+@pytest.mark.parametrize("name", OBSTACLES)
+def test_an_obstacle_is_passed_straight_through(name):
     result = verdict_of(name)
-    assert (result.verdict, result.surrogate) == ("broken", THROUGH)
-    assert result.attacked.auroc <= verdict_of("linear").attacked.auroc + 0.02  # the same score, not rounded
+    assert (result.verdict, result.surrogate) == ("broken", OBSTACLES[name])
+    assert result.attacked.auroc <= verdict_of("linear").attacked.auroc + 0.02  # the same score in the open
 
 
 @pytest.mark.parametrize("name", fooling.HONEST)

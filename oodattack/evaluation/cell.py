@@ -50,7 +50,8 @@ def indicators(cell: Cell, floors: Floors, subject: Subject, checks: Checks) -> 
         checks: what the score was asked besides.
     """
     threat, outcome = cell.threat, cell.outcome
-    itself = outcome.surrogate is None and (outcome.white_box or subject.flat)  # the score's own gradient counts
+    stand_in = subject.stand_in and subject.stand_in.name
+    itself = outcome.surrogate in (None, stand_in) and (outcome.white_box or subject.flat)  # the score was followed
     sides = outcome.sides
     queries = sum(int(side.queries.sum()) for side in sides)
     gradients = sum(int(side.gradients.sum()) for side in sides)

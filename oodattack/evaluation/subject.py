@@ -15,7 +15,7 @@ from oodattack.evaluation.batch import Batch, answered, with_room
 from oodattack.evaluation.declared import sound_surrogate
 from oodattack.evaluation.outcome import OodSet
 from oodattack.geometry import row_random
-from oodattack.keep_graph import keeping_graph, through_rounding
+from oodattack.keep_graph import keeping_graph, straight_through
 from oodattack.probe import ROWS, Probe, gradient, probe, trouble
 
 BESIDE = 8 / 255  # noise on images at which a gradient is looked at too: searches that start in a ball see no other
@@ -33,10 +33,10 @@ class Subject(NamedTuple):
         repeatable: whether two calls say the same, up to rounding.
         row_independent: whether a row alone says the same as in its batch; None where not even two calls do.
         stand_in: what is differentiated in its place: the surrogate that it declares, if that works on its network, or
-            the score with its graph kept, or straight through what it rounds; None for the score itself.
-        trouble: by attacked set, what is wrong with the gradient of the score there, in words; None where nothing is
-            or something stands in for it.
-        denied: by attacked set, see `Probe.denied`; not there where something stands in for the score.
+            the score with its graph kept, or straight through an obstacle; None for the score itself.
+        trouble: by attacked set, what is wrong with the gradient of the score there, in words; None where nothing is,
+            or where something stands in for a score that has no gradient, or for one that hides it.
+        denied: by attacked set, see `Probe.denied`; not there where `trouble` would be None for the second reason.
         flat: whether the gradient of the score is zero on every image of every set, beside it, and on noise: it is as
             good as none.
     """
@@ -107,10 +107,11 @@ class _Probed(NamedTuple):
     seed: int
 
     def followed(self, rows: int) -> Followed:
-        """The score with its graph kept, or straight through what it rounds, or else the score itself.
+        """The score with its graph kept, or straight through an obstacle, or else the score itself.
 
-        A graph is kept where one set needs it, and if finite differences confirm its gradient on all of them;
-        rounding is passed where there is no gradient at all, or none but zeros.
+        A graph is kept where one set needs it, and if finite differences confirm its gradient on all of them. An
+        obstacle is passed, see `keep_graph.THROUGH`, where that leads further up; beside a gradient of the score's own
+        that is in trouble, what is wrong with that one stays said.
 
         Args:
             rows: as many as may be computed at a time.
@@ -131,9 +132,11 @@ class _Probed(NamedTuple):
             return itself
         kept = self._graph_kept(some.values())
         if kept is None:
+            through = straight_through(self.detector, torch.cat(list(some.values())), seed=self.seed)
             absent = not any(found.exists for probes in looked.values() for found in probes)
-            through = through_rounding(self.detector, torch.cat(list(some.values()))) if absent or itself.flat else None
-            return itself if through is None else Followed(through)
+            if through is None:
+                return itself
+            return Followed(through) if absent or itself.flat else itself._replace(stand_in=through, flat=False)
         if not in_trouble:  # the graph was whole: keeping it must make the gradient more like the score's changes
             with_graph = [self.twice(kept.score, x) for x in some.values()]
             if least_likeness(with_graph) < alike + BETTER:

@@ -2,12 +2,13 @@
 
 A score under `torch.no_grad()` is no harder to attack than without it. What is undone here leaves every value as it is;
 whether the gradient that appears is that of the score, finite differences of the untouched score say before it is used.
-The slope of a score that rounds is zero: one that passes straight through the rounding is used where the score goes up
-along it (backward pass differentiable approximation, Athalye et al., arXiv:1802.00420).
+A score that rounds has slope zero, and one whose images go through NumPy, PIL or a codec has none: a gradient that
+passes straight through those is used where the score goes up along it (backward pass differentiable approximation,
+Athalye et al., arXiv:1802.00420).
 """
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
@@ -15,13 +16,15 @@ from torch import Tensor
 from oodattack.data.rows import evenly
 from oodattack.detector import Latent, Score, Surrogate
 from oodattack.keep_graph.mode import KeepGraph, deaf_inference_mode
+from oodattack.keep_graph.returned import Returned, Shape, View
 from oodattack.metrics import same_scores
 from oodattack.probe import AGREEING, ROWS, gradient, plain_scores, probe, proven
 
-__all__ = ["NAME", "THROUGH", "KeepGraph", "Kept", "keeping_graph", "reaches", "through_rounding"]
+__all__ = ["NAME", "PREPROCESSING", "ROUNDING", "KeepGraph", "Kept", "keeping_graph", "reaches", "straight_through"]
 
 NAME = "own score, its graph kept"  # in reports
-THROUGH = "own score, straight through its rounding"
+ROUNDING = "own score, straight through its rounding"
+PREPROCESSING = "own score, straight through its preprocessing"
 FAR = 8 / 255  # change of a pixel that is to show where a rounded score goes
 
 
@@ -32,23 +35,28 @@ class Kept:
     Attributes:
         f: any callable on images.
         seed: of the random numbers that `f` draws, the same at every call; None where it draws none.
-        through: whether that gradient passes straight through what rounds.
+        rounding: whether that gradient passes straight through what rounds.
+        views: of images that leave PyTorch and come back, by which the gradient passes straight through that.
     """
 
     f: Callable[[Tensor], Tensor]
     seed: int | None = None
-    through: bool = False
+    rounding: bool = False
+    views: Mapping[Shape, View] = field(default_factory=dict, compare=False)
 
     def __call__(self, x: Tensor) -> Tensor:
         """f(x), with a gradient if `x` asks for one."""
         if self.seed is not None:
             with torch.random.fork_rng(devices=[x.device] if x.device.type == "cuda" else []):
                 torch.manual_seed(self.seed)
-                return Kept(self.f, through=self.through)(x)
+                return replace(self, seed=None)(x)
         if not (torch.is_grad_enabled() and x.requires_grad):
             return self.f(x)
-        with deaf_inference_mode(), KeepGraph(through=self.through):
-            return self.f(x.clone())  # no leaf: leaves are what a score may cut off
+        images = x.clone()  # no leaf: leaves are what a score may cut off
+        returned = Returned(images, self.views) if self.views else None
+        with deaf_inference_mode(), KeepGraph(rounding=self.rounding, returned=returned):
+            value = self.f(images)
+        return value if value.requires_grad or not self.views else value + 0 * images.flatten(1).sum(1)
 
 
 def keeping_graph(score: Score, x: Tensor, *, seed: int) -> Surrogate | None:
@@ -73,29 +81,61 @@ def keeping_graph(score: Score, x: Tensor, *, seed: int) -> Surrogate | None:
     return Surrogate(NAME, Kept(score), Kept(latent) if latent is not None and cut else None, exact=True)
 
 
-def through_rounding(score: Score, x: Tensor) -> Surrogate | None:
-    """The score with a gradient straight through what rounds, if it goes up along that; else None.
+def straight_through(score: Score, x: Tensor, *, seed: int) -> Surrogate | None:
+    """The score with a gradient straight through what rounds, or what leaves PyTorch, if it goes up along that.
 
     Of the rows whose score is another 8/255 along the gradient's signs than against them, at least 75 % must be higher
-    along them. Costs two backward and at most 5 forward passes over at most 16 rows.
+    along them, and by more than along a gradient that goes through nothing. A score that draws random numbers is looked
+    at with the same ones at every call.
 
     Args:
-        score: any callable (B, C, H, W) -> (B,) without a gradient, or with one that is zero.
-        x: a few images, shape (N, C, H, W), values in [0, 1].
+        score: any callable (B, C, H, W) -> (B,) whose own gradient is missing, zero or not its own.
+        x: a few images, shape (N, C, H, W), values in [0, 1]; at most 16 are taken.
+        seed: of such draws.
     """
-    through = Kept(score, through=True)
-    if not reaches(through, x[:1]):
-        return None
     some = x[evenly(len(x), ROWS).to(x.device)]
-    grad, value = gradient(through, some)
-    plain = plain_scores(score, some)
+    for name, through in _ways_through(score, some):
+        for kept in (through, replace(through, seed=seed)):
+            rise, without = _rise(kept, some), _rise(Kept(score, kept.seed), some)
+            moved = rise != 0
+            if moved.any() and (rise > without.clamp(min=0))[moved].double().mean() >= AGREEING:
+                return Surrogate(name, kept, exact=True)
+    return None
+
+
+def _ways_through(score: Score, x: Tensor) -> Iterator[tuple[str, Kept]]:
+    """The score with gradients that get to its input, by the names of what they pass."""
+    if reaches(rounding := Kept(score, rounding=True), x[:1]):
+        yield ROUNDING, rounding
+    if views := views_of(score, x):
+        yield PREPROCESSING, Kept(score, views=views)
+
+
+def views_of(score: Score, x: Tensor) -> Mapping[Shape, View]:
+    """What comes back of images that leave PyTorch inside a score; nothing where none do, or where it fails."""
+    images = x.detach().clone().requires_grad_() * 1
+    returned = Returned(images)
+    try:
+        with torch.enable_grad(), deaf_inference_mode(), KeepGraph(returned=returned):
+            score(images)
+    except (MemoryError, torch.OutOfMemoryError):
+        raise
+    except Exception:  # whatever user code does with a graph
+        return {}
+    return returned.views
+
+
+def _rise(f: Score, x: Tensor) -> Tensor:
+    """How much higher a score is 8/255 along the signs of its gradient than against them, shape (B,).
+
+    Zeros where it has no gradient, or is not the same with it as without.
+    """
+    grad, value = gradient(f, x)
+    plain = plain_scores(f, x)
     if grad is None or value is None or not grad.isfinite().all() or not same_scores(value, plain, plain):
-        return None
-    ahead, behind = (plain_scores(score, (some + way * FAR * grad.sign()).clamp(0, 1)) for way in (1, -1))
-    moved = ahead != behind
-    if not moved.any() or (ahead > behind)[moved].double().mean() < AGREEING:
-        return None
-    return Surrogate(THROUGH, through, exact=True)
+        return torch.zeros_like(plain)
+    ahead, behind = (plain_scores(f, (x + way * FAR * grad.sign()).clamp(0, 1)) for way in (1, -1))
+    return ahead - behind
 
 
 def reaches(f: Latent, x: Tensor) -> bool:

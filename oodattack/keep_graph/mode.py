@@ -8,6 +8,8 @@ import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
+from oodattack.keep_graph.returned import Returned
+
 
 class KeepGraph(TorchFunctionMode):
     """Within, nothing cuts the graph of a tensor that has one: see `UNDONE`. Not for use under `torch.compile`.
@@ -16,12 +18,14 @@ class KeepGraph(TorchFunctionMode):
     pixels into NaN.
 
     Args:
-        through: whether gradients pass through what rounds, see `ROUNDS`, as if it did not.
+        rounding: whether gradients pass through what rounds, see `ROUNDS`, as if it did not.
+        returned: what gives images that left PyTorch and came back their gradient; None: they get none.
     """
 
-    def __init__(self, *, through: bool = False) -> None:
+    def __init__(self, *, rounding: bool = False, returned: Returned | None = None) -> None:
         super().__init__()
-        self.undone = UNDONE | ROUNDS if through else UNDONE
+        self.undone = UNDONE | ROUNDS if rounding else UNDONE
+        self.returned = returned
 
     def __torch_function__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
@@ -29,7 +33,17 @@ class KeepGraph(TorchFunctionMode):
         """Call `func`, or what stands for it while the graph is kept."""
         instead = self.undone.get(func)
         named = dict(kwargs or {})
+        if self.returned is not None and not writes(func, named):
+            args = tuple(map(self.returned.attached, args))
+            named = {name: self.returned.attached(value) for name, value in named.items()}
         return func(*args, **named) if instead is None else instead(func, *args, **named)
+
+
+def writes(func: Any, named: Mapping[str, Any]) -> bool:
+    """Whether a function changes numbers of its arguments, as `x.add_(1)` and `x[0] = 1` do."""
+    name = getattr(func, "__name__", "")
+    in_place = name.endswith("_") and not name.endswith("__") and func is not Tensor.requires_grad_
+    return in_place or "out" in named or name == "__setitem__"
 
 
 def stay_on(func: Any, mode: bool) -> None:
@@ -108,6 +122,7 @@ UNDONE: dict[Any, Callable[..., Any]] = {
     Tensor.requires_grad_: stay_differentiable,
     Tensor.requires_grad.__set__: stay_differentiable,  # type: ignore[attr-defined]
     Tensor.backward: retain,
+    torch.autograd.grad: retain,
     Tensor.numpy: leave_torch,
     Tensor.__array__: leave_torch,
     torch.tensor: copied,
