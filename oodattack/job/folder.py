@@ -6,6 +6,7 @@ from contextlib import contextmanager, suppress
 from datetime import datetime
 from pathlib import Path
 from shutil import rmtree
+from tempfile import TemporaryFile
 
 from oodattack.data.disk import PREFIX
 from oodattack.report.sheet import Shown, contact_sheet, sheet_path
@@ -50,9 +51,7 @@ def run_directory(out: Path | None) -> Iterator[Path]:
     made = [place for place in (folder, *folder.parents) if not place.exists()]
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        probe = folder / ".writable"
-        probe.touch()
-        probe.unlink()
+        TemporaryFile(dir=folder).close()
     except OSError as error:
         raise ValueError(
             f"`--out` must be a writable folder, got {str(folder)!r}: {error.strerror}. Choose another."

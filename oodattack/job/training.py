@@ -5,6 +5,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import Any, NamedTuple
 
 from oodattack.data.disk import room_on_disk
@@ -45,6 +46,14 @@ FLAGS = {  # field of a recipe -> the option that changes it
     "margin_id": "--margin-id",
     "margin_aux": "--margin-aux",
     "sampler": "--sampler",
+}
+ENERGIES = ("energy", "greg", "greg+", "poem")
+ONLY_OF = {  # field of a recipe -> the objectives that read it; not there: all, or `check_recipe` says
+    "weight": tuple(name for name in RECIPES if name != "ce"),
+    "quotient": ("gq",),
+    "eps": ("ibp-oe",),
+    "margin_id": ENERGIES,
+    "margin_aux": ENERGIES,
 }
 
 
@@ -165,6 +174,10 @@ def chosen_recipe(asked: Training) -> Recipe:
             "Drop --objective."
         )
     numbers = {name: value for name, value in asked.numbers.items() if value is not None}
+    for name, value in numbers.items():
+        if recipe.objective not in (objectives := ONLY_OF.get(name, tuple(RECIPES))):
+            only = f"Only {objectives[0]} reads" if len(objectives) == 1 else f"Only {', '.join(objectives)} read"
+            raise ValueError(f"`{FLAGS[name]}` must be left out for {recipe.objective}, got {value!r}. {only} it.")
     if numbers.get("sampler") == "greg+":
         numbers["outliers"] = max(2, recipe.outliers)  # two a cluster, as many clusters as ID images
     recipe = replace(recipe, **numbers)
@@ -219,12 +232,10 @@ def check_out(out: Path) -> Path:
     folder = next(
         place for place in out.absolute().parents if place.exists()
     )  # others are made when there is something
-    probe = folder / f"{out.name}.{os.getpid()}.probe"
     try:
         if out.is_dir():
             raise IsADirectoryError(0, "Is a directory")
-        replace_file(probe, b"")
-        probe.unlink()
+        TemporaryFile(dir=folder).close()
     except OSError as error:
         raise not_writable(out, error) from None
     return folder

@@ -11,6 +11,7 @@ from safetensors.torch import load_file
 
 from oodattack import models
 from oodattack.cli import main
+from oodattack.job.training import Training, chosen_recipe
 from oodattack.objectives import OBJECTIVES
 from oodattack.train import RECIPES, adversaries, read_record
 
@@ -121,7 +122,7 @@ def test_without_matplotlib_it_says_so(workplace, capsys):
 def test_options_reach_the_recipe(workplace, capsys):
     words = (
         "--objective greg --aux npz:aux.npz --lr 0.03 --weight 0.2 --weight-decay 0.001 --gradient-term 0.5 "
-        "--margin-id -9 --margin-aux -3 --quotient paper --eps 0.1 --sampler greg+ --seed 4 --precision bfloat16 "
+        "--margin-id -9 --margin-aux -3 --sampler greg+ --seed 4 --precision bfloat16 "
         "--mean 0.5 --std 0.25 --samples 15"
     )
     assert main(given(*words.split())) == 0, capsys.readouterr().err
@@ -131,9 +132,11 @@ def test_options_reach_the_recipe(workplace, capsys):
         0.03, 0.2, 0.001, 0.5, -9, -3,
     ]  # fmt: skip
     assert (recipe["sampler"], recipe["outliers"]) == ("greg+", 2)
-    assert (recipe["quotient"], recipe["eps"]) == ("paper", 0.1)
     assert (found["seed"], found["precision"], found["mean"], found["std"]) == (4, "bfloat16", [0.5], [0.25])
     assert "gradient" in found["curve"][0]
+    for objective, name, value in (("gq", "quotient", "paper"), ("ibp-oe", "eps", 0.1)):
+        asked = Training(objective=objective, numbers={name: value}, seed=0, out=Path("net.safetensors"))
+        assert getattr(chosen_recipe(asked), name) == value != getattr(RECIPES[objective], name)
 
 
 def test_each_option_changes_the_weights(workplace, capsys):
@@ -274,6 +277,19 @@ BAD = {
     "weight": (given("--objective", "gq", "--weight", "-1"), ["`--weight` must be in [0, 1e9]", "got -1.0"]),
     "eps": (given(*asked_for("ibp-oe"), "--eps", "-1"), ["`--eps` must be in [0, 1e9], got -1.0"]),
     "quotient": (given("--objective", "gq", "--quotient", "book"), ["--quotient", "'book'", "paper"]),
+    "weight of nothing": (
+        given("--objective", "ce", "--weight", "1"),
+        ["`--weight` must be left out for ce, got 1.0", "Only gq, energy"],
+    ),
+    "quotient of another": (
+        given(*asked_for("oe"), "--quotient", "paper"),
+        ["`--quotient` must be left out for oe, got 'paper'. Only gq reads it."],
+    ),
+    "eps of another": (given(*asked_for("oe"), "--eps", "0.1"), ["`--eps` must be left out", "Only ibp-oe reads it."]),
+    "margins of another": (
+        given(*asked_for("oe"), "--margin-id", "-5"),
+        ["`--margin-id` must be left out for oe, got -5.0", "energy, greg, greg+, poem"],
+    ),
     "weight decay": (given("--objective", "ce", "--weight-decay", "-1"), ["`--weight-decay` must be in [0, 1e9]"]),
     "gradient term": (
         given("--objective", "ce", "--gradient-term", "1"),
