@@ -76,12 +76,12 @@ def load(
     return images._replace(name=name)
 
 
-def kind_of(name: str) -> str:
-    """The line of `DATASETS` that is responsible for a name."""
+def kind_of(name: str, argument: str = "name") -> str:
+    """The line of `DATASETS` that is responsible for a name, which an argument of that name gave."""
     if name in DATASETS:
         return name
     if ":" not in name:
-        raise unknown("name", name, [*DATASETS])
+        raise unknown(argument, name, [*DATASETS])
     word = name.partition(":")[0]
     return next((kind for kind in FILES if kind.partition(":")[0] == word), "pkg.mod:callable")
 

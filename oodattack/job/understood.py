@@ -4,6 +4,8 @@ from typing import NamedTuple
 
 import torch
 
+from oodattack.classifier.normalisation import normalisation as mean_and_std
+from oodattack.data.registry import kind_of
 from oodattack.job.ask import DEFAULT_DETECTORS, DEFAULT_THREATS, ON_A_MODEL, Job
 from oodattack.job.detectors import Wanted, split_name
 from oodattack.job.device import checked_device
@@ -33,11 +35,17 @@ def understood(job: Job) -> Asked:
     """Read and check what can be before anything is loaded.
 
     Raises:
-        ValueError: a threat, detector, network, option or device that is not to be had; one line.
+        ValueError: a threat, data set, detector, network, option or device that is not to be had; one line.
     """
+    given = {"--id": [job.id], "--ood": job.ood, "--fit": [job.fit]}
+    given |= {"--id-validation": [job.id_validation], "--ood-validation": [job.ood_validation]}
+    for option, sets in given.items():
+        for name in filter(None, sets):
+            kind_of(name, option)
     threats = [own_name(read_threat(t)) for t in job.threats or DEFAULT_THREATS]
     if job.model is None and (job.weights or job.mean or job.std):
         raise ValueError("`--weights`, `--mean`, `--std` must come with --model, got no model. Add it, or drop them.")
+    mean_and_std(job.mean, job.std)
     names = job.detectors or (ON_A_MODEL if job.model else DEFAULT_DETECTORS)
     wanted = list(dict.fromkeys(split_name(name, job) for name in names))
     ranks = join()

@@ -161,8 +161,8 @@ BAD = {
         ["run", "--threat", "linf-8-256"],
         ["`threat` must be one of", "got 'linf-8-256'", "Did you mean 'linf-8-255'?"],
     ),
-    "data set": (given(ood="spiral"), ["must be one of", "got 'spiral'", "Did you mean 'spirals'?"]),
-    "id set": (given(id="digit"), ["must be one of", "got 'digit'", "Did you mean 'digits'?"]),
+    "data set": (given(ood="spiral"), ["`--ood` must be one of", "got 'spiral'", "Did you mean 'spirals'?"]),
+    "id set": (given(id="digit"), ["`--id` must be one of", "got 'digit'", "Did you mean 'digits'?"]),
     "objective": (
         ["train", "--objective", "gregg", "--out", "x.safetensors"],
         ["`--objective` must be one of", "got 'gregg'", "Did you mean 'greg'?"],
@@ -408,6 +408,10 @@ BAD = {
     "bytes": (
         given(model="mine:net", detector="energy", mean="123", std="58"),
         ["`mean` must be in [0, 1]", "(123.0,)", "Divide it by 255"],
+    ),
+    "mean that no detector needs": (
+        given(model="mine:net", detector="mine:fine", mean="nan", std="1"),
+        ["`mean` must be finite, got (nan,)"],
     ),
     "outside attack in lower case": (given(threat="lower.toml"), ["'torchattacks:pgd'", "mean 'torchattacks:PGD'?"]),
     "device absent": (given(device="cuda:7"), ["`--device` must be there", "got 'cuda:7'", "Try cpu"]),

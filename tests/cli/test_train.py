@@ -277,6 +277,10 @@ BAD = {
     "weight": (given("--objective", "gq", "--weight", "-1"), ["`--weight` must be in [0, 1e9]", "got -1.0"]),
     "eps": (given(*asked_for("ibp-oe"), "--eps", "-1"), ["`--eps` must be in [0, 1e9], got -1.0"]),
     "quotient": (given("--objective", "gq", "--quotient", "book"), ["--quotient", "'book'", "paper"]),
+    "outliers of no name": (
+        given("--objective", "oe", "--aux", "svnh"),
+        ["Did you mean 'svhn'?", "`--aux` must be one of digits,"],
+    ),
     "weight of nothing": (
         given("--objective", "ce", "--weight", "1"),
         ["`--weight` must be left out for ce, got 1.0", "Only gq, energy"],
