@@ -1,8 +1,11 @@
 """Energy score: Liu et al., "Energy-based Out-of-distribution Detection", NeurIPS 2020, arXiv:2010.03759."""
 
+from dataclasses import dataclass
+
 from torch import Tensor
 
 from oodattack.classifier import Classifier
+from oodattack.detector import Latent
 from oodattack.detectors.net import OnNetwork
 
 
@@ -17,6 +20,17 @@ def energy(logits: Tensor, *, temperature: float = 1.0) -> Tensor:
         OOD scores, shape (B,), unbounded.
     """
     return -temperature * (logits / temperature).logsumexp(dim=1)
+
+
+@dataclass(frozen=True)
+class FreeEnergy:
+    """Free energy of `latent(x)`; equal for equal latents, which share a search."""
+
+    latent: Latent
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """Free energy, shape (B,)."""
+        return energy(self.latent(x))
 
 
 class Energy(OnNetwork):

@@ -8,6 +8,7 @@ from torch import Tensor
 from oodattack.attack import Attack, Whole
 from oodattack.attacks import find_attack
 from oodattack.detector import Detector, Latent, Surrogate
+from oodattack.detectors.energy import FreeEnergy
 from oodattack.detectors.msp import LogOdds
 from oodattack.keep_graph import reaches
 from oodattack.threat import OUTSIDE, ThreatModel
@@ -91,7 +92,7 @@ def guide_of(
 
 
 def on_logits(detector: Detector, threat: ThreatModel, classes: Latent | None) -> Guide:
-    """The logits of the network behind the detector, or their log-odds; class by class, the detector's own if any."""
+    """The logits of the network behind the detector, or a score of them; class by class, the detector's own if any."""
     by_class = threat.objective == "class-logits"
     logits = getattr(getattr(detector, "net", None), "logits", None)
     if by_class and classes is not None:
@@ -103,6 +104,9 @@ def on_logits(detector: Detector, threat: ThreatModel, classes: Latent | None) -
         return Guide(logits, None, exact=True)
     if by_class:
         return Guide(logits, None, exact=False, judge=detector)
+    own_surrogate: Surrogate | None = getattr(detector, "surrogate", None)
+    if own_surrogate is not None and isinstance(own_surrogate.score, LogOdds):
+        return Guide(FreeEnergy(logits), "energy of the network's logits", exact=False, judge=detector)
     return Guide(LogOdds(logits, 1.0), "log-odds of the network's logits", exact=False, judge=detector)
 
 

@@ -11,7 +11,7 @@ from oodattack.classifier import Classifier
 from oodattack.detectors import MSP, Energy, GaiaZ
 from oodattack.evaluation import evaluate
 from oodattack.evaluation.part import better, shares
-from oodattack.threat import ThreatModel
+from oodattack.threat import Suite, ThreatModel
 
 FIELDS = dict(
     norm="linf", eps=0.2, aim="hide", objective="score", start="ood", init="ball", attack="apgd", queries=60,
@@ -127,6 +127,37 @@ def test_no_objective_makes_a_row_worse_than_clean():
         shown = []
         run(detector, threat(objective=objective, queries=4), watch=shown.append)
         assert (shown[0].x_adv_scores <= shown[0].start_scores).all()
+
+
+class Kink(nn.Module):
+    """The brightness b, and by how much it is over 0.5."""
+
+    def forward(self, x):
+        bright = x.flatten(1).mean(1)
+        return torch.stack([bright, (bright - 0.5).relu()], dim=1)
+
+
+def plateau() -> Classifier:
+    """Two logits, equal up to b = 0.5, from where the second one rises by 20 (b - 0.5)."""
+    head = nn.Linear(2, 2, bias=False)
+    head.weight.data = torch.tensor([[1.0, 0.0], [1.0, 20.0]])
+    return Classifier(nn.Sequential(Kink(), head).eval())
+
+
+def test_on_logits_means_another_score_than_the_own_one_and_leads_off_a_plateau():
+    net = plateau()
+    sets = {"id": 0.5 + ID / 4, "ood": {"dark": 0.46 + 0.05 * OOD}}  # b is 0.64 and 0.48; log-odds see no slope there
+    on = {objective: threat(objective, objective=objective, init="clean") for objective in ("score", "logits")}
+    report = evaluate({"msp": MSP(net), "energy": Energy(net)}, **sets, threats=list(on.values()), seed=0)
+    names = {(r.detector, r.threat): r.surrogate for r in report.results}
+    assert names["msp", "logits"] == "energy of the network's logits"
+    assert names["energy", "logits"] == "log-odds of the network's logits"
+    left = {r.threat: r.attacked.auroc for r in report.results if r.detector == "msp"}
+    assert left["score"] == 1 and left["logits"] < 0.5
+    members = [m.model_copy(update={"queries": 20}) for m in on.values()]
+    suite = Suite(name="few", members=tuple(members), queries=50, source="test")
+    (result,) = evaluate(MSP(net), **sets, threats=[suite], seed=0).results
+    assert result.attacked.auroc < 0.5 and result.members["logits"] < 0.5  # one search, on what moved a few rows
 
 
 def test_objectives_on_logits_need_a_network():
