@@ -107,6 +107,12 @@ def test_preprocessing_outside_pytorch_is_passed_straight_through(score):
     torch.testing.assert_close(found.score(leaf).detach(), scored(X), rtol=1e-5, atol=1e-5)
 
 
+def test_a_score_that_turns_within_8_levels_is_looked_at_nearer():
+    turning = lambda x: (150 * torch.from_numpy(x.detach().numpy()).mean((1, 2, 3))).sin()  # phase 4.7 at 8/255
+    found = straight_through(turning, X, seed=0)
+    assert found is not None and found.name == PREPROCESSING
+
+
 def slope(score, x=X):
     leaf = x.clone().requires_grad_()
     (grad,) = torch.autograd.grad(score(leaf).sum(), leaf)

@@ -25,7 +25,7 @@ __all__ = ["NAME", "PREPROCESSING", "ROUNDING", "KeepGraph", "Kept", "keeping_gr
 NAME = "own score, its graph kept"  # in reports
 ROUNDING = "own score, straight through its rounding"
 PREPROCESSING = "own score, straight through its preprocessing"
-FAR = 8 / 255  # change of a pixel that is to show where a rounded score goes
+FAR = (8 / 255, 2 / 255)  # changes of a pixel that are to show where a score goes: past what rounds, before it turns
 
 
 @dataclass(frozen=True)
@@ -84,9 +84,9 @@ def keeping_graph(score: Score, x: Tensor, *, seed: int) -> Surrogate | None:
 def straight_through(score: Score, x: Tensor, *, seed: int) -> Surrogate | None:
     """The score with a gradient straight through what rounds, or what leaves PyTorch, if it goes up along that.
 
-    Of the rows whose score is another 8/255 along the gradient's signs than against them, at least 75 % must be higher
-    along them, and by more than along a gradient that goes through nothing. A score that draws random numbers is looked
-    at with the same ones at every call.
+    Of the rows whose score is another 8/255 along the gradient's signs than against them, or else 2/255, at least 75 %
+    must be higher along them, and by more than along a gradient that goes through nothing. A score that draws random
+    numbers is looked at with the same ones at every call.
 
     Args:
         score: any callable (B, C, H, W) -> (B,) whose own gradient is missing, zero or not its own.
@@ -96,10 +96,10 @@ def straight_through(score: Score, x: Tensor, *, seed: int) -> Surrogate | None:
     some = x[evenly(len(x), ROWS).to(x.device)]
     for name, through in _ways_through(score, some):
         for kept in (through, replace(through, seed=seed)):
-            rise, without = _rise(kept, some), _rise(Kept(score, kept.seed), some)
-            moved = rise != 0
-            if moved.any() and (rise > without.clamp(min=0))[moved].double().mean() >= AGREEING:
-                return Surrogate(name, kept, exact=True)
+            for rise, without in zip(_rises(kept, some), _rises(Kept(score, kept.seed), some), strict=True):
+                moved = rise != 0
+                if moved.any() and (rise > without.clamp(min=0))[moved].double().mean() >= AGREEING:
+                    return Surrogate(name, kept, exact=True)
     return None
 
 
@@ -125,17 +125,19 @@ def views_of(score: Score, x: Tensor) -> Mapping[Shape, View]:
     return returned.views
 
 
-def _rise(f: Score, x: Tensor) -> Tensor:
-    """How much higher a score is 8/255 along the signs of its gradient than against them, shape (B,).
+def _rises(f: Score, x: Tensor) -> Iterator[Tensor]:
+    """How much higher a score is along the signs of its gradient than against them, at each of `FAR`, shape (B,).
 
     Zeros where it has no gradient, or is not the same with it as without.
     """
     grad, value = gradient(f, x)
     plain = plain_scores(f, x)
     if grad is None or value is None or not grad.isfinite().all() or not same_scores(value, plain, plain):
-        return torch.zeros_like(plain)
-    ahead, behind = (plain_scores(f, (x + way * FAR * grad.sign()).clamp(0, 1)) for way in (1, -1))
-    return ahead - behind
+        yield from (torch.zeros_like(plain) for _ in FAR)
+        return
+    for far in FAR:
+        ahead, behind = (plain_scores(f, (x + way * far * grad.sign()).clamp(0, 1)) for way in (1, -1))
+        yield ahead - behind
 
 
 def reaches(f: Latent, x: Tensor) -> bool:
