@@ -18,6 +18,7 @@ fooling = importlib.util.module_from_spec(_spec)
 _spec.loader.exec_module(fooling)
 
 SUITE = "ood-aa"
+SIZE = fooling.SIZE
 
 
 @cache
@@ -160,6 +161,24 @@ def test_an_obstacle_is_passed_straight_through(name):
     result = verdict_of(name)
     assert (result.verdict, result.surrogate) == ("broken", OBSTACLES[name])
     assert result.attacked.auroc <= verdict_of("linear").attacked.auroc + 0.02  # the same score in the open
+
+
+def test_what_stays_in_numpy_beside_what_comes_back_is_not_forgotten():
+    """The attacker undoes brightness, 0.25 apart, by a fine checkerboard: 8/255 of it lower the score by 1.6."""
+    fine = torch.kron(torch.ones(SIZE, SIZE), torch.tensor([[1.0, -1.0], [-1.0, 1.0]]).repeat(2, 2))
+    large = lambda x: torch.kron(x, torch.ones(4, 4))
+
+    def score(x):
+        levels = x.detach().numpy()
+        hidden = 50 * (fine.numpy() * levels[:, 0]).mean((1, 2))
+        return 4 * fooling.brightness(torch.from_numpy(levels.copy())) + torch.from_numpy(hidden)
+
+    sets, threats = fooling.sets(16), ["linf-8-255", "sanity-full-box"]
+    ids, ood = large(sets.id), large(sets.ood)
+    assert (score(ood - 8 / 255 * fine)[:, None] < score(ids)).all()
+    (result, _) = evaluate(score, id=ids, ood={"ood": ood}, threats=threats, seed=0).results
+    assert result.clean.auroc == 1 and result.surrogate == PREPROCESSING
+    assert result.verdict == "inconclusive" and "differences show" in result.reason
 
 
 @pytest.mark.parametrize("name", fooling.HONEST)

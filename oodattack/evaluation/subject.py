@@ -36,7 +36,8 @@ class Subject(NamedTuple):
             the score with its graph kept, or straight through an obstacle; None for the score itself.
         trouble: by attacked set, what is wrong with the gradient of the score there, in words; None where nothing is,
             or where something stands in for a score that has no gradient, or for one that hides it.
-        denied: by attacked set, see `Probe.denied`; not there where `trouble` would be None for the second reason.
+        denied: by attacked set, see `Probe.denied`, of what is differentiated; not there where that is a surrogate that
+            the detector declares, or its graph kept.
         flat: whether the gradient of the score is zero on every image of every set, beside it, and on noise: it is as
             good as none.
     """
@@ -136,7 +137,10 @@ class _Probed(NamedTuple):
             absent = not any(found.exists for probes in looked.values() for found in probes)
             if through is None:
                 return itself
-            return Followed(through) if absent or itself.flat else itself._replace(stand_in=through, flat=False)
+            if not (absent or itself.flat):
+                return itself._replace(stand_in=through, flat=False)
+            passed = {which: probe(partial(answered, through.score), x, seed=self.seed) for which, x in some.items()}
+            return Followed(through, denied={which: found.denied for which, found in passed.items()})
         if not in_trouble:  # the graph was whole: keeping it must make the gradient more like the score's changes
             with_graph = [self.twice(kept.score, x) for x in some.values()]
             if least_likeness(with_graph) < alike + BETTER:

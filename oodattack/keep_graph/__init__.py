@@ -15,6 +15,7 @@ from torch import Tensor
 
 from oodattack.data.rows import evenly
 from oodattack.detector import Latent, Score, Surrogate
+from oodattack.geometry import row_random
 from oodattack.keep_graph.mode import KeepGraph, deaf_inference_mode
 from oodattack.keep_graph.returned import Returned, Shape, View
 from oodattack.metrics import same_scores
@@ -85,20 +86,23 @@ def straight_through(score: Score, x: Tensor, *, seed: int) -> Surrogate | None:
     """The score with a gradient straight through what rounds, or what leaves PyTorch, if it goes up along that.
 
     Of the rows whose score is another 8/255 along the gradient's signs than against them, or else 2/255, at least 75 %
-    must be higher along them, and by more than along a gradient that goes through nothing. A score that draws random
-    numbers is looked at with the same ones at every call.
+    must be higher along them, and by more than it changes along random signs, or along a gradient that goes through
+    nothing. A score that draws random numbers is looked at with the same ones at every call.
 
     Args:
         score: any callable (B, C, H, W) -> (B,) whose own gradient is missing, zero or not its own.
         x: a few images, shape (N, C, H, W), values in [0, 1]; at most 16 are taken.
-        seed: of such draws.
+        seed: of those signs, and of such draws.
     """
     some = x[evenly(len(x), ROWS).to(x.device)]
+    signs = 2.0 * row_random(seed, "through", range(len(some)), x.device, x.dtype).integers(2, x.shape[1:]) - 1
     for name, through in _ways_through(score, some):
         for kept in (through, replace(through, seed=seed)):
-            for rise, without in zip(_rises(kept, some), _rises(Kept(score, kept.seed), some), strict=True):
+            rises = zip(_rises(kept, some), _rises(Kept(score, kept.seed), some), strict=True)
+            for far, (rise, without) in zip(FAR, rises, strict=True):
                 moved = rise != 0
-                if moved.any() and (rise > without.clamp(min=0))[moved].double().mean() >= AGREEING:
+                least = torch.maximum(without, _difference(kept, some, far * signs).abs())
+                if moved.any() and (rise > least)[moved].double().mean() >= AGREEING:
                     return Surrogate(name, kept, exact=True)
     return None
 
@@ -135,9 +139,13 @@ def _rises(f: Score, x: Tensor) -> Iterator[Tensor]:
     if grad is None or value is None or not grad.isfinite().all() or not same_scores(value, plain, plain):
         yield from (torch.zeros_like(plain) for _ in FAR)
         return
-    for far in FAR:
-        ahead, behind = (plain_scores(f, (x + way * far * grad.sign()).clamp(0, 1)) for way in (1, -1))
-        yield ahead - behind
+    yield from (_difference(f, x, far * grad.sign()) for far in FAR)
+
+
+def _difference(f: Score, x: Tensor, delta: Tensor) -> Tensor:
+    """f(x + delta) - f(x - delta), of images, shape (B,)."""
+    ahead, behind = (plain_scores(f, (x + way * delta).clamp(0, 1)) for way in (1, -1))
+    return ahead - behind
 
 
 def reaches(f: Latent, x: Tensor) -> bool:
