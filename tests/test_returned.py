@@ -119,6 +119,8 @@ def slope(score, x=X):
     return grad
 
 
+BANK = pictures(5, seed=1)
+MASK = torch.rand(X.shape, generator=torch.Generator().manual_seed(0))
 EXACT = {
     "NumPy": (lambda x: energy(torch.from_numpy(x.numpy())), energy),
     "normalised": (
@@ -134,6 +136,11 @@ EXACT = {
         lambda x: energy(x.mean(1, keepdim=True).expand(-1, 3, -1, -1)),
     ),
     "another order": (in_order_of_brightness, energy),
+    "beside stored images": (
+        lambda x: torch.cdist(BODY(torch.from_numpy(x.numpy())), BODY(BANK)).amin(1),
+        lambda x: torch.cdist(BODY(x), BODY(BANK)).amin(1),
+    ),
+    "beside a mask": (lambda x: energy(torch.from_numpy(x.numpy()) * MASK), lambda x: energy(x * MASK)),
     "twice": (
         lambda x: energy(torch.from_numpy(x.numpy())) + energy(torch.from_numpy(1 - x.numpy())),
         lambda x: energy(x) + energy(1 - x),

@@ -72,8 +72,8 @@ class Returned:
         known = self.views.get(shape)
         fits = [(rows, self._view(before[rows], y)) for rows in self._orders(before, y)]
         rows, view = max(fits, key=lambda fit: fit[1].explained)
-        if view.explained < EXPLAINED:  # of noise, or of one colour, too little is to be seen
-            if known is None:
+        if view.explained < EXPLAINED * (1.0 if known is None else known.explained):
+            if known is None or not faint(before[rows]):
                 return None
             rows, view = fits[0][0], known
         self.views.setdefault(shape, view)
@@ -105,6 +105,15 @@ def may_show(y: Tensor, x: Tensor) -> bool:
     if not y.is_floating_point() or y.requires_grad or isinstance(y, torch.nn.Parameter) or y.ndim != 4:
         return False
     return 0 < len(y) <= len(x) and y.shape[1] in (*CHANNELS, x.shape[1]) and min(y.shape[2:]) >= SMALLEST
+
+
+def faint(x: Tensor) -> bool:
+    """Whether images are noise, or of one colour, of which too little is to be seen: their blurred copies explain less
+    than half of them.
+    """
+    height, width = x.shape[2:]
+    small = part(x, None, ((height + 1) // 2, (width + 1) // 2))
+    return colour_map(part(small, None, (height, width)), x)[0] < EXPLAINED
 
 
 def view_of(x: Tensor, y: Tensor, side: int | None) -> View:
