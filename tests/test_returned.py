@@ -1,6 +1,7 @@
 """Images that leave PyTorch inside a score and come back: what gradient they get, and what is not taken for them."""
 
 import io
+import warnings
 
 import numpy as np
 import pytest
@@ -78,7 +79,10 @@ def odd(x):
     return energy(back.detach() - 0.01 * slope.sign())
 
 
+with warnings.catch_warnings(action="ignore"):
+    TRACED = torch.jit.trace(NETWORK, X[:2])
 PREPROCESSED = {
+    "a traced network": lambda x: -TRACED(torch.stack([from_pillow(to_pillow(row)) for row in x])).logsumexp(1),
     "NumPy": lambda x: energy(torch.from_numpy(x.numpy())),
     "a list": lambda x: energy(torch.tensor(x.tolist())),
     "JPEG, a loop": lambda x: torch.cat([energy(from_pillow(through_jpeg(row))[None]) for row in x]),

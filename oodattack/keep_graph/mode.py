@@ -33,10 +33,12 @@ class KeepGraph(TorchFunctionMode):
         """Call `func`, or what stands for it while the graph is kept."""
         instead = self.undone.get(func)
         named = dict(kwargs or {})
-        if self.returned is not None and not writes(func, named):
-            args = tuple(map(self.returned.attached, args))
-            named = {name: self.returned.attached(value) for name, value in named.items()}
-        return func(*args, **named) if instead is None else instead(func, *args, **named)
+        returned = None if writes(func, named) else self.returned
+        if returned is not None:
+            args = tuple(map(returned.attached, args))
+            named = {name: returned.attached(value) for name, value in named.items()}
+        value = func(*args, **named) if instead is None else instead(func, *args, **named)
+        return value if returned is None else returned.made(value)
 
 
 def writes(func: Any, named: Mapping[str, Any]) -> bool:

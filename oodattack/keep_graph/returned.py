@@ -38,7 +38,7 @@ class View(NamedTuple):
 
 
 class Returned:
-    """Finds the images that came back among the arguments of functions, called one after the other.
+    """Finds the images that came back among the arguments and values of functions, called one after the other.
 
     Args:
         x: the images before they left, shape (B, C, H, W), with a gradient.
@@ -63,9 +63,18 @@ class Returned:
             before = self.seen[id(y)] = _Seen(y, y._version, self._attached(y.detach()))
         return y if before.attached is None else before.attached
 
+    def made(self, y: Any) -> Any:
+        """As `attached` of a tensor that a function returned, which scripted code may take; but what shows nothing yet
+        may be there to be written to.
+        """
+        if not (isinstance(y, Tensor) and may_show(y, self.x)):
+            return y
+        attached = self._attached(y.detach(), sure=True)
+        return y if attached is None else attached
+
     @torch.enable_grad()
-    def _attached(self, y: Tensor) -> Tensor | None:
-        """None where it shows something else."""
+    def _attached(self, y: Tensor, *, sure: bool = False) -> Tensor | None:
+        """None where it shows something else; if `sure`, also where it shows too little."""
         shape, before = tuple(y.shape[1:]), self.x.detach().to(y)
         if shape not in self.views and not self.learns:
             return None
@@ -73,7 +82,7 @@ class Returned:
         fits = [(rows, self._view(before[rows], y)) for rows in self._orders(before, y)]
         rows, view = max(fits, key=lambda fit: fit[1].explained)
         if view.explained < EXPLAINED * (1.0 if known is None else known.explained):
-            if known is None or not faint(before[rows]):
+            if sure or known is None or not faint(before[rows]):
                 return None
             rows, view = fits[0][0], known
         self.views.setdefault(shape, view)
