@@ -140,6 +140,14 @@ EXACT = {
         lambda x: energy(x.mean(1, keepdim=True).expand(-1, 3, -1, -1)),
     ),
     "another order": (in_order_of_brightness, energy),
+    "in a larger batch": (
+        lambda x: energy(torch.from_numpy(np.concatenate([x.numpy(), np.zeros((5, 3, SIZE, SIZE), "float32")])))[:8],
+        energy,
+    ),
+    "in different colours at once": (
+        lambda x: energy(torch.from_numpy(np.concatenate([x.numpy(), 1 - x.numpy()]))).view(2, -1).sum(0),
+        lambda x: energy(x) + energy(1 - x),
+    ),
     "beside stored images": (
         lambda x: torch.cdist(BODY(torch.from_numpy(x.numpy())), BODY(BANK)).amin(1),
         lambda x: torch.cdist(BODY(x), BODY(BANK)).amin(1),
@@ -162,7 +170,7 @@ def test_where_preprocessing_is_linear_in_colours_the_gradient_is_exact(score, i
 UNLIKE = {
     "flipped": X.flip(2),
     "noise": torch.rand(X.shape),
-    "more rows": torch.cat([X, X]),
+    "many more rows": X.repeat(13, 1, 1, 1),
     "rows of pixels": X.flatten(2),
     "integers": (255 * X).long(),
     "one colour": torch.ones_like(X),

@@ -20,6 +20,7 @@ CHANNELS = (1, 3, 4)  # of images, beside those of the ones that left; inputs of
 SMALLEST = 4  # height and width: fewer pixels are like anything
 EXPLAINED = 0.5  # least share of the variance; a codec at quality 50 leaves .77 of noise, weights have none of it
 SHARES = 12  # squares in the middle that are tried, from 3/4 of the shorter side; then each side near the best
+TIMES = 12  # as many images, of which some come back twice, or are there to fill a batch; ten crops are usual
 GREY = 16  # height and width at which rows are compared
 
 
@@ -75,6 +76,10 @@ class Returned:
     @torch.enable_grad()
     def _attached(self, y: Tensor, *, sure: bool = False) -> Tensor | None:
         """None where it shows something else; if `sure`, also where it shows too little."""
+        if len(y) > len(self.x):
+            pieces = [(rows, self._attached(rows, sure=sure)) for rows in y.split(len(self.x))]
+            found = any(attached is not None for _, attached in pieces)
+            return torch.cat([rows if attached is None else attached for rows, attached in pieces]) if found else None
         shape, before = tuple(y.shape[1:]), self.x.detach().to(y)
         if shape not in self.views and not self.learns:
             return None
@@ -110,10 +115,10 @@ class _Seen(NamedTuple):
 
 
 def may_show(y: Tensor, x: Tensor) -> bool:
-    """Whether a tensor has no gradient, and the shape of as many images or fewer."""
+    """Whether a tensor has no gradient, and the shape of images: at most `TIMES` as many."""
     if not y.is_floating_point() or y.requires_grad or isinstance(y, torch.nn.Parameter) or y.ndim != 4:
         return False
-    return 0 < len(y) <= len(x) and y.shape[1] in (*CHANNELS, x.shape[1]) and min(y.shape[2:]) >= SMALLEST
+    return 0 < len(y) <= TIMES * len(x) and y.shape[1] in (*CHANNELS, x.shape[1]) and min(y.shape[2:]) >= SMALLEST
 
 
 def faint(x: Tensor) -> bool:
