@@ -5,6 +5,7 @@ import torch
 from torch import nn
 
 from oodattack.keep_graph import NAME, ROUNDING, Kept, keeping_graph, reaches, straight_through
+from oodattack.keep_graph.mode import deaf_inference_mode
 
 GENERATOR = torch.Generator().manual_seed(0)
 X = torch.rand(16, 2, 6, 6, generator=GENERATOR, dtype=torch.float64)
@@ -143,6 +144,18 @@ def test_modes_are_restored_whatever_happens(grad_mode):
     with torch.set_grad_enabled(grad_mode), pytest.raises(ArithmeticError):
         Kept(fails)(X.clone().requires_grad_())
     assert torch.is_grad_enabled() and torch.inference_mode.__enter__ is enter
+    with torch.inference_mode():
+        assert torch.is_inference_mode_enabled()
+
+
+def test_inference_mode_hears_again_in_whatever_order_threads_leave():
+    first, second = deaf_inference_mode(), deaf_inference_mode()
+    first.__enter__()
+    second.__enter__()
+    first.__exit__(None, None, None)
+    with torch.inference_mode():
+        assert not torch.is_inference_mode_enabled()
+    second.__exit__(None, None, None)
     with torch.inference_mode():
         assert torch.is_inference_mode_enabled()
 

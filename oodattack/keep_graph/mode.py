@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from threading import Lock
 from typing import Any
 
 import torch
@@ -142,13 +143,21 @@ ROUNDS: dict[Any, Callable[..., Any]] = {
 }
 
 
+_LOCK = Lock()
+_WITHIN: list[tuple[Any, Any]] = []  # for each thread or level in `deaf_inference_mode`, what the mode does outside it
+
+
 @contextmanager
 def deaf_inference_mode() -> Iterator[None]:
     """`torch.inference_mode` does nothing within, in any thread: tensors made in it can never have a gradient."""
     kind = torch.inference_mode
-    enter, leave = kind.__enter__, kind.__exit__
-    kind.__enter__, kind.__exit__ = (lambda self: None), (lambda self, *_: None)  # type: ignore[method-assign]
+    with _LOCK:
+        _WITHIN.append(_WITHIN[0] if _WITHIN else (kind.__enter__, kind.__exit__))
+        kind.__enter__, kind.__exit__ = (lambda self: None), (lambda self, *_: None)  # type: ignore[method-assign]
     try:
         yield
     finally:
-        kind.__enter__, kind.__exit__ = enter, leave  # type: ignore[method-assign]
+        with _LOCK:
+            hearing = _WITHIN.pop()
+            if not _WITHIN:
+                kind.__enter__, kind.__exit__ = hearing  # type: ignore[method-assign]
