@@ -26,7 +26,7 @@ BELOW = {
     "data": {"faults", "lookup"},
     "probe": {"data", "detector", "geometry", "metrics"},
     "between": {"detector", "geometry", "probe"},
-    "keep_graph": {"data", "detector", "metrics", "probe"},
+    "keep_graph": {"data", "detector", "geometry", "metrics", "probe"},
     "full_precision": set(),
     "identity": set(),
     "whole_file": set(),

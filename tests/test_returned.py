@@ -224,6 +224,14 @@ def test_what_was_learnt_of_images_serves_where_they_show_nothing():
         torch.testing.assert_close(slope(kept, x), slope(energy, x), rtol=1e-3, atol=1e-5)
 
 
+def test_what_was_learnt_serves_where_each_image_comes_back_in_a_contrast_of_its_own():
+    score = lambda x: energy(torch.from_numpy(x.detach().numpy()))
+    returned = Returned(X.clone().requires_grad_(), views_of(score, X))
+    contrast = torch.tensor([1.0, -1.0] * 4).view(8, 1, 1, 1)
+    assert colour_map(X, contrast * X)[0] < 0.5
+    assert returned.attached(contrast * X).requires_grad and not returned.attached(X.flip(2)).requires_grad
+
+
 def test_images_of_which_none_comes_back_have_no_slope():
     score = lambda x: energy(torch.from_numpy(x.detach().numpy())) if len(x) > 2 else torch.zeros(len(x))
     kept = Kept(score, views=views_of(score, X))
