@@ -96,6 +96,7 @@ PREPROCESSED = {
     "the middle": lambda x: energy(
         torch.stack([transforms.CenterCrop(28)(from_pillow(to_pillow(row).resize((32, 32)))) for row in x])
     ),
+    "a score that rounds": lambda x: (50 * energy(torch.from_numpy(x.numpy()))).round() / 50,
     "without autograd": torch.inference_mode()(lambda x: energy(torch.from_numpy(x.numpy()))),
     "two views": lambda x: energy(torch.tensor(x.numpy())) + energy(torch.tensor(x.numpy()).flip(3)),
     "ODIN": odd,

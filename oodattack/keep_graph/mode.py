@@ -19,13 +19,14 @@ class KeepGraph(TorchFunctionMode):
     pixels into NaN.
 
     Args:
-        rounding: whether gradients pass through what rounds, see `ROUNDS`, as if it did not.
-        returned: what gives images that left PyTorch and came back their gradient; None: they get none.
+        rounding: whether gradients pass through what rounds, see `ROUNDS` and `CASTS`, as if it did not.
+        returned: what gives images that left PyTorch and came back their gradient; None: they get none. What rounds is
+            passed then too, but for casts to integers: as such, images leave.
     """
 
     def __init__(self, *, rounding: bool = False, returned: Returned | None = None) -> None:
         super().__init__()
-        self.undone = UNDONE | ROUNDS if rounding else UNDONE
+        self.undone = UNDONE | (ROUNDS | CASTS if rounding else ROUNDS if returned is not None else {})
         self.returned = returned
 
     def __torch_function__(
@@ -139,6 +140,9 @@ UNDONE: dict[Any, Callable[..., Any]] = {
 ROUNDS: dict[Any, Callable[..., Any]] = {
     **dict.fromkeys((torch.round, torch.floor, torch.ceil, torch.trunc, torch.fix), straight_through),
     **dict.fromkeys((Tensor.round, Tensor.floor, Tensor.ceil, Tensor.trunc, Tensor.fix), straight_through),
+}
+
+CASTS: dict[Any, Callable[..., Any]] = {
     **dict.fromkeys((Tensor.byte, Tensor.short, Tensor.int, Tensor.long, Tensor.to, Tensor.type), cast),
 }
 
