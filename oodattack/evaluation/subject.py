@@ -111,7 +111,7 @@ class _Probed(NamedTuple):
         """The score with its graph kept, or straight through an obstacle, or else the score itself.
 
         A graph is kept where one set needs it, and if finite differences confirm its gradient on all of them. An
-        obstacle is passed, see `keep_graph.THROUGH`, where that leads further up; beside a gradient of the score's own
+        obstacle is passed, see `straight_through`, where that leads further up; beside a gradient of the score's own
         that is in trouble, what is wrong with that one stays said.
 
         Args:
@@ -138,7 +138,7 @@ class _Probed(NamedTuple):
             if through is None:
                 return itself
             if not (absent or itself.flat):
-                return itself._replace(stand_in=through, flat=False)
+                return itself._replace(stand_in=through)
             passed = {which: probe(partial(answered, through.score), x, seed=self.seed) for which, x in some.items()}
             return Followed(through, denied={which: found.denied for which, found in passed.items()})
         if not in_trouble:  # the graph was whole: keeping it must make the gradient more like the score's changes

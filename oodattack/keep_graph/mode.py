@@ -101,7 +101,7 @@ def finite_root(func: Any, x: Tensor, **named: Any) -> Any:
     return func(x.masked_fill(at_zero, 1.0), **named).masked_fill(at_zero, 0.0)
 
 
-def straight_through(func: Any, x: Any, *args: Any, **named: Any) -> Any:
+def slope_one(func: Any, x: Any, *args: Any, **named: Any) -> Any:
     """What rounds, with slope 1 (Bengio, Leonard & Courville, arXiv:1308.3432); the value is kept as a float."""
     value = func(x, *args, **named)
     if not (isinstance(value, Tensor) and isinstance(x, Tensor) and x.requires_grad):
@@ -110,11 +110,11 @@ def straight_through(func: Any, x: Any, *args: Any, **named: Any) -> Any:
 
 
 def cast(func: Any, x: Any, *args: Any, **named: Any) -> Any:
-    """`straight_through` where a cast makes integers."""
+    """`slope_one` where a cast makes integers."""
     value = func(x, *args, **named)
     if not isinstance(value, Tensor) or value.is_floating_point() or value.dtype == torch.bool:
         return value
-    return straight_through(lambda _: value, x)
+    return slope_one(lambda _: value, x)
 
 
 UNDONE: dict[Any, Callable[..., Any]] = {
@@ -138,8 +138,8 @@ UNDONE: dict[Any, Callable[..., Any]] = {
 }
 
 ROUNDS: dict[Any, Callable[..., Any]] = {
-    **dict.fromkeys((torch.round, torch.floor, torch.ceil, torch.trunc, torch.fix), straight_through),
-    **dict.fromkeys((Tensor.round, Tensor.floor, Tensor.ceil, Tensor.trunc, Tensor.fix), straight_through),
+    **dict.fromkeys((torch.round, torch.floor, torch.ceil, torch.trunc, torch.fix), slope_one),
+    **dict.fromkeys((Tensor.round, Tensor.floor, Tensor.ceil, Tensor.trunc, Tensor.fix), slope_one),
 }
 
 CASTS: dict[Any, Callable[..., Any]] = {
