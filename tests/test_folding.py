@@ -135,6 +135,31 @@ def test_relus_overwrite_only_what_nobody_else_needs():
     torch.testing.assert_close(*gradients, rtol=1e-2, atol=1e-3)
 
 
+class NormFirst(nn.Module):
+    """Norm layers before ReLUs, and behind what cannot take them in."""
+
+    def __init__(self):
+        super().__init__()
+        self.stem, self.norm = nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4)
+        self.conv, self.late = nn.Conv2d(4, 4, 3, padding=1), nn.BatchNorm2d(8)
+        self.head = nn.Linear(8, 2)
+
+    def forward(self, x):
+        h = self.stem(x)
+        h = torch.cat([h, self.conv(nn.functional.relu(self.norm(h)))], dim=1)
+        return self.head(torch.relu(self.late(h)).mean((2, 3)))
+
+
+def test_relus_overwrite_what_norm_layers_put_out():
+    torch.manual_seed(0)
+    network = lively(NormFirst())
+    folded, x = fold(network), torch.rand(2, 3, 8, 8, requires_grad=True)
+    assert folded.code.count("relu_(") == 2
+    assert sum(isinstance(m, nn.BatchNorm2d) for m in folded.modules()) == 2
+    gradients = [torch.autograd.grad(net(x).square().sum(), x)[0] for net in (folded, network)]
+    torch.testing.assert_close(*gradients)
+
+
 def test_it_is_used_inside_a_search_only():
     network, _ = networks()["small"]
     net, x = Classifier(network, mean=[0.5, 0.4, 0.3], std=[0.2, 0.3, 0.4]), torch.rand(2, 3, 32, 32)

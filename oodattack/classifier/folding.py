@@ -6,7 +6,8 @@ import operator
 import torch
 from torch import fx, nn
 
-LINEAR = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Linear)  # whose backward pass does not look at their output
+LINEAR = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Linear)
+NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
 SUMS = (operator.add, operator.iadd, torch.add)
 
 
@@ -44,7 +45,8 @@ def reduced(network: nn.Module) -> nn.Module:
 
 
 def overwrite(traced: fx.GraphModule) -> fx.GraphModule:
-    """The same network with every ReLU in place whose input is a convolution, a linear map or a sum, and only its."""
+    """The same network with every ReLU in place that alone needs its input, where that comes from a convolution, a
+    linear map, a batch norm or a sum: their backward pass does not look at what they put out."""
     modules = dict(traced.named_modules())
 
     def is_relu(node: fx.Node) -> bool:
@@ -53,7 +55,7 @@ def overwrite(traced: fx.GraphModule) -> fx.GraphModule:
         return node.op == "call_function" and node.target in (torch.relu, nn.functional.relu)
 
     def may_go(node: fx.Node) -> bool:
-        known = node.op == "call_module" and type(modules[str(node.target)]) in LINEAR
+        known = node.op == "call_module" and type(modules[str(node.target)]) in LINEAR + NORMS
         return len(node.users) == 1 and (known or (node.op == "call_function" and node.target in SUMS))
 
     for node in list(traced.graph.nodes):
