@@ -137,6 +137,21 @@ def paper_clean(lines: list[Line]) -> str:
     return f"AUROC (FPR95), {', '.join(counts)}.\n\n{markdown(['detector', *sets, 'ms an image'], rows)}"
 
 
+def paper_attacked(lines: list[Line]) -> str:
+    """A row a detector and OOD set: AUROC clean, under attack and in the whole box; passes, verdict, what was followed."""
+    lines = newest(lines, ("network", "detector", "ood"))
+    head = ["detector, OOD", "clean", "ood-aa", "whole box", "passes", "verdict", "attacked through"]
+    rows = []
+    for line in lines:
+        numbers = [f"{line[key]:.3f}" for key in ("auroc_clean", "auroc", "whole_box")]
+        order = "" if line["rank_correlation"] is None else f" ({line['rank_correlation']:.3f})"
+        through = "its score" if line["surrogate"] is None else line["surrogate"].replace("|", "\\|") + order
+        name = f"{line['detector']}, {line['ood']}"
+        rows.append([name, *numbers, f"{line['passes']:.0f}", line["verdict"], through])
+    counts = sorted({f"{line['n']} images a side, {line['network']}" for line in lines})
+    return f"AUROC, {', '.join(counts)}.\n\n{markdown(head, rows)}"
+
+
 def paper_matching(lines: list[Line]) -> str:
     """A row a case: AUROC before and after both searches beside the published one, and the median MAPE."""
     lines = newest(lines, ("case", "search"))
@@ -235,6 +250,7 @@ TABLES: dict[str, tuple[tuple[str, ...], Callable[[list[Line]], str]]] = {
     "early_rows": (("early_rows",), early_rows),
     "memory": (("peak_memory", "memory_growth"), memory),
     "paper_clean": (("paper_clean",), paper_clean),
+    "paper_attacked": (("paper_attacked",), paper_attacked),
     "paper_matching": (("paper_matching",), paper_matching),
     "paper_si": (("paper_si",), paper_si),
     "many_rows": (("rows_memory", "rows_growth"), many_rows),
