@@ -138,7 +138,7 @@ def paper_clean(lines: list[Line]) -> str:
 
 
 def paper_attacked(lines: list[Line]) -> str:
-    """A row a detector and OOD set: AUROC clean, under attack and in the whole box; passes, verdict, what was followed."""
+    """A row a detector and OOD set: AUROC clean, attacked and in the whole box; passes, verdict, what was followed."""
     lines = newest(lines, ("network", "detector", "ood"))
     head = ["detector, OOD", "clean", "ood-aa", "whole box", "passes", "verdict", "attacked through"]
     rows = []

@@ -17,6 +17,7 @@ from benchmarks import (
     early_rows,
     json_lines,
     one_attack,
+    paper_attacked,
     step_cost,
     tables,
 )
@@ -199,6 +200,22 @@ def test_cells_stand_in_order_and_the_table_says_where_a_rival_left_less():
     assert re.findall(r"^\| (energy@.*?) \|", table, re.M) == names
     told = "leaves least, or as little, in 2 of the 3 that have rivals; less is left by x 0.25000 (energy@s, noise, t)."
     assert told in table
+
+
+def test_a_detector_under_attack_stands_beside_its_whole_box_and_verdict():
+    x = torch.rand(2, 12, 3, 8, 8, generator=torch.Generator().manual_seed(0))
+    threats = ["linf-8-255", "sanity-full-box"]
+    report = oa.evaluate({"msp": oa.detectors.MSP(tiny())}, id=x[0], ood={"noise": x[1]}, threats=threats, seed=0)
+    found = paper_attacked.numbers(*report.results)
+    ours, whole = report.results
+    cells = f"{ours.clean.auroc:.3f} | {ours.attacked.auroc:.3f} | {whole.attacked.auroc:.3f} | {ours.queries:.0f}"
+    where = {"detector": "msp", "network": "r", "ood": "noise", "n": 12}
+    table = tables.paper_attacked([found | where])
+    assert f"| msp, noise | {cells} | {ours.verdict} | log-odds of the largest softmax |" in table
+    assert "log-odds of the largest softmax (0.500) |" in tables.paper_attacked(
+        [found | where | {"rank_correlation": 0.5}]
+    )
+    assert "| its score |" in tables.paper_attacked([found | where | {"surrogate": None}])
 
 
 def test_memory_growth_is_told_in_images():

@@ -107,9 +107,9 @@ class Spending:
         """One search of each row: by the first member, a longer one or one on the logits; a few rows say which."""
         first = next(iter(self.plan))
         steady = [m for m in self.plan if m.aim != "cross" and m.draws is None and not is_blind(m)]
-        longer = next((m for m in steady if m.queries > first.queries), first)
+        long = next((m for m in steady if m.queries > first.queries), first)
         on_logits = next((m for m in steady if m.objective == "logits"), first)
-        rivals = dict.fromkeys((first, longer, on_logits))
+        rivals = dict.fromkeys((first, long, on_logits))
         member = max(rivals, key=self._taken_from_a_row) if len(rivals) > 1 else first
         self.take(member, share=1.0)
         self.members[short_name(member, self.suite)] = self.curve[-1][1]
