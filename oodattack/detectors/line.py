@@ -3,6 +3,7 @@ arXiv:2303.13995."""
 
 import torch
 from torch import Tensor
+from torch.nn.functional import linear
 
 from oodattack.classifier import Classifier
 from oodattack.detector import Surrogate
@@ -22,7 +23,8 @@ class LINe(OnNetwork):
 
     The masks are constants between the borders of classes, so that few features have a gradient, or none. The
     surrogate has the same values, and adds `SLOPE` times the gradient of the energy of the whole head; above the clip
-    the derivative is `SLOPE` instead of 0.
+    the derivative is `SLOPE` instead of 0. As features end at the clip, the score of each class has a lowest value, and
+    no gradient leads from one class to another that goes lower: `class_scores` is each class's own pruned logit.
 
     Args:
         net: classifier whose logits are those of an `nn.Linear` head.
@@ -82,6 +84,14 @@ class LINe(OnNetwork):
         h = clipped(self.net.features(x), self.clip, slope=SLOPE)
         whole = head_logits(self.net, h)
         return with_gradient_of(self.pruned_logits(h, whole.argmax(dim=1)), SLOPE * whole)
+
+    def class_scores(self, x: Tensor) -> Tensor:
+        """The logit of each class with the masks of that class, shape (B, K); above the clip with a derivative."""
+        head, s = head_of(self.net), self.contributions
+        weight = head.weight.detach()
+        kept = (s > self.neuron_edges[:, None]) & (s.abs() * weight > self.weight_edges[:, None])
+        h = clipped(self.net.features(x), self.clip, slope=SLOPE)
+        return linear(h, (weight * kept).to(h), None if head.bias is None else head.bias.to(h))
 
     def soft(self, x: Tensor) -> Tensor:
         """The scores, shape (B,), with a share of the gradient of the whole head."""

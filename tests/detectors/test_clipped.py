@@ -192,6 +192,15 @@ def test_line_by_hand():
     torch.testing.assert_close(detector(x), -double([2, 0], [0.4, 1.2], [2, 0]).logsumexp(dim=1))
 
 
+def test_scores_of_lines_classes_by_hand():
+    # class 0 keeps neuron 0 and its weight 4, class 1 neuron 2 and its weight 3; features end at 0.5
+    detector, x = by_hand(), pixels([0.9, 0.1, 0.2], [0, 1, 0.4], [0.5, 1, 1]).requires_grad_()
+    scores = detector.class_scores(x)
+    torch.testing.assert_close(scores, double([2, 0.6], [0, 1.2], [2, 1.5]))
+    (slope,) = torch.autograd.grad(scores[0, 0], x)
+    assert slope.flatten(1)[0, 0] > 0  # above the clip too
+
+
 def test_weights_of_line_are_kept_by_the_size_of_a_contribution_and_neurons_by_its_sign():
     # class 0 of (0.1, 0.5): logits (1.1, -0.2). |(-2, 1)| W = [[2, 2], [6, -1]] > 1.5 keeps all but -1: (1.1, 0.3)
     net, x, edges = chain([[1.0, 2.0], [3.0, -1.0]]), pixels([0.1, 0.5]), double(1.5, 0)
