@@ -3,8 +3,8 @@
 import torch
 from torch import Tensor
 
-from oodattack.attack import Loss
 from oodattack.detector import Latent, Score
+from oodattack.loss import Loss
 
 CLOSE = 1e-4  # a matched row is finished at this MAPE: a tenth of what Liang et al. aim for
 

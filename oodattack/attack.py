@@ -10,13 +10,13 @@ from torch import Tensor
 
 from oodattack.faults import fault, out_of_memory
 from oodattack.geometry import RowRandom, wide, widest
+from oodattack.loss import AnyLoss, Judged, Loss
 from oodattack.threat import ThreatModel
 
 CHECK = 5  # queries after which `confirm` is asked again whether rows are finished, and `judge` what points are worth
 MILESTONES = tuple(k * 10**n for n in range(6) for k in (1, 2, 5))  # queries at which the best so far is written down
 STOPPED = ("queries spent", "target reached", "ball binds", "stationary", "step too small")  # why a row left
 COUNTS = ("queries", "gradients", "zero_gradients", "non_finite")  # what is counted, fields of `Found`
-Loss = Callable[[Tensor, Tensor], Tensor]  # inputs (B, ...) and their row numbers (B,) -> values (B,) to maximise
 
 
 class Seen(NamedTuple):
@@ -25,6 +25,7 @@ class Seen(NamedTuple):
     x_adv: Tensor  # (B, ...)
     value: Tensor  # (B,)
     grad: Tensor | None  # (B, ...), None for a black-box step
+    worth: Tensor | None = None  # (B,), see `Judged`; None where it is the value
 
 
 class Attack(NamedTuple):
@@ -65,7 +66,7 @@ class Found(NamedTuple):
 
 
 def maximise(
-    loss: Loss,
+    loss: AnyLoss,
     x: Tensor,
     threat: ThreatModel,
     attack: Attack,
@@ -81,7 +82,8 @@ def maximise(
     """Search for the allowed inputs with the largest loss.
 
     Args:
-        loss: per-row objective. Rows must not influence one another.
+        loss: per-row objective. Rows must not influence one another. Where it is `Judged`, the best is kept by its
+            worth, and compared with `enough`.
         x: clean inputs, shape (B, ...), values in [0, 1].
         threat: limits; each row spends at most `threat.queries` queries.
         attack: the step to repeat.
@@ -91,7 +93,8 @@ def maximise(
         confirm: (inputs, row numbers) -> (B,), asked every few queries about rows that have reached `enough`: only
             those it confirms are finished. None: all of them are. Costs a query.
         judge: (inputs, row numbers) -> (B,), values to keep the best by and to compare with `enough`, where the loss
-            is another function. Asked now and then, see `judgements`, and of the last point; costs a query each time.
+            is another function and does not know them. Asked now and then, see `judgements`, and of the last point;
+            costs a query each time.
         crossing: the loss is >= 0 beyond a threshold, and the best point is the nearest one there.
         progress: told the number of row-queries just spent or saved.
 
@@ -124,7 +127,7 @@ class _Search:
     Methods get the numbers of the rows that are still in the batch as `rows`; tensors of the search have all rows.
     """
 
-    loss: Loss
+    loss: AnyLoss
     x: Tensor
     threat: ThreatModel
     attack: Attack
@@ -170,7 +173,7 @@ class _Search:
 
     def _keep(self, seen: Seen, rows: Tensor) -> None:
         """Keep each row's better point, the old or the new; where a new one `replaces` whatever was there, that."""
-        value = seen.value.to(self.value.dtype)
+        value = (seen.value if seen.worth is None else seen.worth).to(self.value.dtype)
         merit = self._merit(seen.x_adv, value, rows) if self.crossing else value
         better = torch.ones_like(merit, dtype=torch.bool) if self.replaces else merit > self.merit[rows]
         for best, new in ((self.value, value), (self.merit, merit), (self.x_adv, seen.x_adv)):
@@ -290,14 +293,17 @@ class _Search:
             self.queries[asked] += 1
         return yes
 
-    def _ask(self, loss: Loss, point: Tensor, rows: Tensor, *, needs_grad: bool = False) -> Seen:
+    def _ask(self, loss: AnyLoss, point: Tensor, rows: Tensor, *, needs_grad: bool = False) -> Seen:
         """One query. Zero gradients and non-finite numbers are counted; the latter are made harmless, not hidden.
 
         Nothing here waits for the GPU: it goes on with the backward pass while these lines are sent to it.
         """
         seen = query(loss, point, rows, needs_grad=needs_grad)
-        bad = ~seen.value.isfinite()
+        worth, bad = seen.worth, ~seen.value.isfinite()
         value = seen.value.masked_fill(bad, -float("inf"))
+        if worth is not None:
+            worth_bad = ~worth.isfinite()
+            worth, bad = worth.masked_fill(worth_bad, -float("inf")), bad | worth_bad
         grad = seen.grad
         if grad is not None:
             bad = bad | ~_largest(grad).isfinite()
@@ -305,7 +311,7 @@ class _Search:
             self.gradients[rows] += 1
             self.zero_gradients[rows] += (_largest(grad) == 0).long()
         self.non_finite[rows] += bad.long()
-        return Seen(seen.x_adv, value, grad)
+        return Seen(seen.x_adv, value, grad, worth)
 
     def found(self) -> Found:
         """The result, exactly inside the threat model."""
@@ -352,12 +358,13 @@ def milestones(queries: int) -> tuple[int, ...]:
     return tuple(sorted({*(m for m in MILESTONES if m < queries), queries // 2 or 1, queries}))
 
 
-def query(loss: Loss, x: Tensor, rows: Tensor, *, needs_grad: bool) -> Seen:
+def query(loss: AnyLoss, x: Tensor, rows: Tensor, *, needs_grad: bool) -> Seen:
     """Call the loss once. Shapes as in `Seen`."""
     x = x.detach().requires_grad_(needs_grad)
     grad = None
     with torch.set_grad_enabled(needs_grad):
-        value = loss(x, rows)
+        told = loss(x, rows)
+        value, worth = told if isinstance(told, Judged) else (told, None)
         if value.shape != x.shape[:1]:
             found = tuple(value.shape)
             raise ValueError(f"the score must be one number a row, shape ({len(x)},), got {found}. Reduce each row.")
@@ -365,7 +372,7 @@ def query(loss: Loss, x: Tensor, rows: Tensor, *, needs_grad: bool) -> Seen:
             if not value.requires_grad:
                 raise ValueError("a white-box attack must have a gradient of the score, got none. Use random-search.")
             grad = _gradient(value, x)
-    return Seen(x.detach(), value.detach(), grad)
+    return Seen(x.detach(), value.detach(), grad, None if worth is None else worth.detach())
 
 
 def _gradient(value: Tensor, x: Tensor) -> Tensor:

@@ -34,9 +34,10 @@ BELOW = {
     "objectives": set(),
     "models": {"faults", "lookup"},
     "threat": {"geometry", "lookup"},
-    "attack": {"faults", "geometry", "threat"},
-    "attacks": {"attack", "faults", "geometry", "lookup", "threat"},
-    "aims": {"attack", "detector"},
+    "loss": set(),
+    "attack": {"faults", "geometry", "loss", "threat"},
+    "attacks": {"attack", "faults", "geometry", "lookup", "loss", "threat"},
+    "aims": {"detector", "loss"},
     "bounds": {"classifier", "detector", "detectors", "geometry", "lookup", "metrics"},
     "adapters": {"classifier", "detector", "detectors", "keep_graph", "lookup"},
     "diagnose": set(),
@@ -45,8 +46,8 @@ BELOW = {
     "certificates": {"bounds", "data", "metrics", "numbers", "report", "threat"},
     "evaluation": {
         "adapters", "aims", "attack", "attacks", "between", "certificates", "classifier", "data", "detector",
-        "detectors", "diagnose", "faults", "full_precision", "geometry", "identity", "keep_graph", "lookup", "metrics",
-        "numbers", "probe", "report", "threat",
+        "detectors", "diagnose", "faults", "full_precision", "geometry", "identity", "keep_graph", "lookup", "loss",
+        "metrics", "numbers", "probe", "report", "threat",
     },
     "train": {"classifier", "identity", "lookup", "models", "objectives", "whole_file"},
     "runs": {
@@ -130,7 +131,7 @@ UPWARD = {
 def test_an_upward_import_is_caught(tmp_path, code):
     (tmp_path / "geometry").mkdir()
     (tmp_path / "geometry" / "balls.py").write_text(code)
-    (tmp_path / "aims.py").write_text("from oodattack import attack\nimport oodattack.detector\nimport torch")
+    (tmp_path / "aims.py").write_text("from oodattack import loss\nimport oodattack.detector\nimport torch")
     found = violations(tmp_path)
     assert len(found) == 1
     assert "geometry/balls.py: `geometry` may not import `oodattack" in found[0]

@@ -18,12 +18,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from oodattack.attack import Found, Loss, Whole
+from oodattack.attack import Found, Whole
 from oodattack.attacks.torchattacks_book import Book, Judge
 from oodattack.attacks.torchattacks_classifier import FourLogits, Spent
 from oodattack.attacks.torchattacks_fit import steps_of_restarts
 from oodattack.attacks.torchattacks_table import ATTACKS, Foreign, find_foreign
 from oodattack.geometry import RowRandom
+from oodattack.loss import Loss
 from oodattack.threat import ThreatModel
 
 THEIRS = {"linf": "Linf", "l2": "L2", "l1": "L1"}

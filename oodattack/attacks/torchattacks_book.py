@@ -5,9 +5,10 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from oodattack.attack import STOPPED, Found, Loss, Seen, milestones, query, unseen
+from oodattack.attack import STOPPED, Found, Seen, milestones, query, unseen
 from oodattack.attacks.torchattacks_table import Foreign
 from oodattack.geometry import DUAL, norm_of
+from oodattack.loss import Loss
 from oodattack.threat import ThreatModel
 
 Judge = Callable[[Tensor, Tensor], Tensor]

@@ -6,7 +6,7 @@ from torch import Tensor
 
 from oodattack.classifier import Classifier
 from oodattack.detector import Latent
-from oodattack.detectors.net import OnNetwork
+from oodattack.detectors.net import OnLogits
 
 
 def energy(logits: Tensor, *, temperature: float = 1.0) -> Tensor:
@@ -33,19 +33,17 @@ class FreeEnergy:
         return energy(self.latent(x))
 
 
-class Energy(OnNetwork):
+class Energy(OnLogits):
     """Scores inputs by the free energy of a classifier's logits."""
 
     name = "energy"
-    of_logits = True
 
     def __init__(self, net: Classifier, *, temperature: float = 1.0) -> None:
-        super().__init__(net, "logits")
+        super().__init__(net)
         if not temperature > 0:
             raise ValueError(f"`temperature` must be > 0, got {temperature}. The paper takes 1.")
         self.temperature = temperature
-        self.latent = net.logits
 
-    def forward(self, x: Tensor) -> Tensor:
-        """OOD scores, shape (B,)."""
-        return energy(self.net.logits(x), temperature=self.temperature)
+    def from_logits(self, logits: Tensor) -> Tensor:
+        """See `energy`."""
+        return energy(logits, temperature=self.temperature)

@@ -2,8 +2,7 @@
 
 from torch import Tensor
 
-from oodattack.classifier import Classifier
-from oodattack.detectors.net import OnNetwork
+from oodattack.detectors.net import OnLogits
 
 
 def max_logit(logits: Tensor) -> Tensor:
@@ -18,16 +17,11 @@ def max_logit(logits: Tensor) -> Tensor:
     return -logits.amax(dim=1)
 
 
-class MaxLogit(OnNetwork):
+class MaxLogit(OnLogits):
     """Scores inputs by the negative of the largest logit."""
 
     name = "max-logit"
-    of_logits = True
 
-    def __init__(self, net: Classifier) -> None:
-        super().__init__(net, "logits")
-        self.latent = net.logits
-
-    def forward(self, x: Tensor) -> Tensor:
-        """OOD scores, shape (B,)."""
-        return max_logit(self.net.logits(x))
+    def from_logits(self, logits: Tensor) -> Tensor:
+        """See `max_logit`."""
+        return max_logit(logits)

@@ -7,7 +7,7 @@ from torch.nn.functional import one_hot
 
 from oodattack.classifier import Classifier
 from oodattack.detector import Latent, Surrogate
-from oodattack.detectors.net import OnNetwork
+from oodattack.detectors.net import OnLogits
 
 
 def log_odds(logits: Tensor) -> Tensor:
@@ -69,17 +69,15 @@ def log_odds_surrogate(latent: Latent, *, temperature: float = 1.0) -> Surrogate
     return Surrogate("log-odds of the largest softmax", LogOdds(latent, temperature), exact=True)
 
 
-class MSP(OnNetwork):
-    """Scores inputs by one minus the largest softmax probability."""
+class MSP(OnLogits):
+    """Scores inputs by one minus the largest softmax probability, in [0, 1]."""
 
     name = "msp"
-    of_logits = True
 
     def __init__(self, net: Classifier) -> None:
-        super().__init__(net, "logits")
-        self.latent = net.logits
+        super().__init__(net)
         self.surrogate = log_odds_surrogate(net.logits)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """OOD scores, shape (B,), in [0, 1]."""
-        return msp(self.net.logits(x))
+    def from_logits(self, logits: Tensor) -> Tensor:
+        """See `msp`."""
+        return msp(logits)

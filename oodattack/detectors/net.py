@@ -1,6 +1,6 @@
 """The network that a detector looks into."""
 
-from torch import nn
+from torch import Tensor, nn
 
 from oodattack.classifier import Classifier
 
@@ -21,6 +21,36 @@ class OnNetwork(nn.Module):
         super().__init__()
         self.net = net
         self.training = net.training  # not `train()`: submodules of the network may differ
+
+
+class OnLogits(OnNetwork):
+    """A detector whose score is a function of the logits alone, which are its latent.
+
+    Attacks that follow the logits in another way than the score does know the score from the same pass.
+
+    Args:
+        net: classifier.
+    """
+
+    of_logits = True
+
+    def __init__(self, net: Classifier) -> None:
+        super().__init__(net, "logits")
+        self.latent = net.logits
+
+    def from_logits(self, logits: Tensor) -> Tensor:
+        """OOD scores, shape (B,), of logits (B, K)."""
+        raise NotImplementedError
+
+    def forward(self, x: Tensor) -> Tensor:
+        """OOD scores, shape (B,)."""
+        return self.from_logits(self.net.logits(x))
+
+    @property
+    def only_that(self) -> bool:
+        """Whether nothing has been put in place of `forward` or behind it, by a subclass or a hook."""
+        plain = type(self).forward is OnLogits.forward and "forward" not in vars(self)
+        return plain and not (self._forward_hooks or self._forward_pre_hooks)
 
 
 def check_net(net: object, *needed: str) -> None:

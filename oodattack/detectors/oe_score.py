@@ -3,9 +3,8 @@
 
 from torch import Tensor
 
-from oodattack.classifier import Classifier
 from oodattack.detectors.msp import check_classes
-from oodattack.detectors.net import OnNetwork
+from oodattack.detectors.net import OnLogits
 
 
 def oe_score(logits: Tensor) -> Tensor:
@@ -23,7 +22,7 @@ def oe_score(logits: Tensor) -> Tensor:
     return logits.log_softmax(dim=1).mean(dim=1)
 
 
-class OEScore(OnNetwork):
+class OEScore(OnLogits):
     """Scores inputs by the mean log-probability of the classes, on a network trained with outliers or without.
 
     Differs from the paper: only the score is here, the training is the network's affair. Differs from the authors'
@@ -31,12 +30,7 @@ class OEScore(OnNetwork):
     """
 
     name = "oe-score"
-    of_logits = True
 
-    def __init__(self, net: Classifier) -> None:
-        super().__init__(net, "logits")
-        self.latent = net.logits
-
-    def forward(self, x: Tensor) -> Tensor:
-        """OOD scores, shape (B,), <= -log K."""
-        return oe_score(self.net.logits(x))
+    def from_logits(self, logits: Tensor) -> Tensor:
+        """See `oe_score`."""
+        return oe_score(logits)

@@ -6,9 +6,8 @@ OpenMix: Zhu et al., CVPR 2023, arXiv:2303.17093.
 
 from torch import Tensor
 
-from oodattack.classifier import Classifier
 from oodattack.detectors.msp import check_classes
-from oodattack.detectors.net import OnNetwork
+from oodattack.detectors.net import OnLogits
 
 
 def outlier_log_odds(logits: Tensor) -> Tensor:
@@ -24,7 +23,7 @@ def outlier_log_odds(logits: Tensor) -> Tensor:
     return logits[:, -1] - logits[:, :-1].logsumexp(dim=1)
 
 
-class OutlierClass(OnNetwork):
+class OutlierClass(OnLogits):
     """Scores inputs by the log-odds of a network's last class, which is that of outliers.
 
     Args:
@@ -34,12 +33,7 @@ class OutlierClass(OnNetwork):
     """
 
     name = "outlier-class"
-    of_logits = True
 
-    def __init__(self, net: Classifier) -> None:
-        super().__init__(net, "logits")
-        self.latent = net.logits
-
-    def forward(self, x: Tensor) -> Tensor:
-        """OOD scores, shape (B,), unbounded."""
-        return outlier_log_odds(self.net.logits(x))
+    def from_logits(self, logits: Tensor) -> Tensor:
+        """See `outlier_log_odds`."""
+        return outlier_log_odds(logits)

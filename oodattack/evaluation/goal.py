@@ -1,6 +1,6 @@
 """What one search is after: losses to maximise, and when a row is finished."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import torch
@@ -8,16 +8,17 @@ from torch import Tensor
 
 from oodattack import aims
 from oodattack.aims import real, rows_of
-from oodattack.attack import Loss
-from oodattack.detector import Score
+from oodattack.detector import Latent, Score
 from oodattack.evaluation.batch import Batch, values
 from oodattack.evaluation.outcome import ID
-from oodattack.evaluation.plan import Guide
+from oodattack.evaluation.plan import Guide, OnePass
+from oodattack.loss import AnyLoss, Judged, Loss, unjudged
 from oodattack.metrics import id_threshold
 from oodattack.numbers import TPR
 from oodattack.threat import ThreatModel
 
 BEYOND = 0.01  # a row is finished this many standard deviations beyond the most extreme score that it can pass
+BEST = 0.1  # share of the other side among which every second target of a row is looked for
 AT_ONCE = 256  # rows at a time whose distances to all candidates are in memory together,
 PAIRS = 1 << 22  # and fewer where there would be more distances than this
 
@@ -30,6 +31,7 @@ class Goal(NamedTuple):
         beaten: scores that the attacked rows want to pass, in the scale of the guide or, where it has one, of its
             judge: ID scores for OOD rows, OOD scores for ID rows.
         targets: shape (N, R, D), for objectives on a latent: what each row is to match, R choices of it.
+        home: for the objective "class-logits", see `home_of`.
         confirm: see `maximise`: whether the detectors themselves let each pass; for guides that are not exact.
         beyond: images of the other side, for decision-only searches, which begin with one that is accepted.
     """
@@ -37,6 +39,7 @@ class Goal(NamedTuple):
     sign: int
     beaten: Tensor | None = None
     targets: Tensor | None = None
+    home: Tensor | None = None
     confirm: Loss | None = None
     beyond: Tensor | None = None
 
@@ -47,17 +50,21 @@ class Objective(NamedTuple):
     Attributes:
         losses: one after the other, each with a share of the queries.
         enough: value at which a row is finished, shape (B,), or None.
-        judge: see `maximise`.
+        judge: see `maximise`; for searches that do not listen to losses that are `Judged`.
         crossing: see `maximise`.
         own: where each row may follow others of the losses than its neighbour does, the likeliest first: of a place in
             `losses` for each row, shape (B,), the loss that follows them.
+        home: place of the loss that follows the class of `Goal.home`, for each row, shape (B,).
+        judged: whether the losses are.
     """
 
-    losses: list[Loss]
+    losses: Sequence[AnyLoss]
     enough: Tensor | None
     judge: Loss | None = None
     crossing: bool = False
-    own: Callable[[Tensor], Loss] | None = None
+    own: Callable[[Tensor], AnyLoss] | None = None
+    home: Tensor | None = None
+    judged: bool = False
 
 
 def objective(guide: Guide, threat: ThreatModel, goal: Goal, x: Tensor, rows: slice) -> Objective:
@@ -94,8 +101,30 @@ def objective(guide: Guide, threat: ThreatModel, goal: Goal, x: Tensor, rows: sl
     furthest = (goal.sign * goal.beaten).max()
     enough = torch.maximum(furthest + BEYOND * spread, furthest.nextafter(furthest.new_tensor(float("inf"))))
     judge = None if guide.judge is None else _extreme(guide.judge, goal)
-    followed = _followed(guide, threat, goal, x, rows)
+    if guide.one_pass is None:
+        followed = _followed(guide, threat, goal, x, rows)
+    else:
+        followed = _in_one_pass(guide.one_pass, guide, threat, goal, x, rows)
     return followed._replace(enough=enough.expand(len(x)), judge=judge)
+
+
+def _in_one_pass(one_pass: OnePass, guide: Guide, threat: ThreatModel, goal: Goal, x: Tensor, rows: slice) -> Objective:
+    """The same losses, which tell what points are worth as well."""
+    with torch.no_grad():
+        logits = one_pass.logits(x)
+    of_logits = _followed(guide._replace(f=one_pass.followed), threat, goal, logits, rows)
+    worth, own = _extreme(one_pass.score, goal), of_logits.own
+
+    def judged(loss: AnyLoss) -> AnyLoss:
+        def both(x: Tensor, rows: Tensor) -> Judged:
+            z = one_pass.logits(x)
+            return Judged(unjudged(loss)(z, rows), worth(z.detach(), rows))
+
+        return both
+
+    losses = [judged(loss) for loss in of_logits.losses]
+    own_judged = None if own is None else lambda which: judged(own(which))
+    return of_logits._replace(losses=losses, own=own_judged, judged=True)
 
 
 def _followed(guide: Guide, threat: ThreatModel, goal: Goal, x: Tensor, rows: slice) -> Objective:
@@ -107,7 +136,7 @@ def _followed(guide: Guide, threat: ThreatModel, goal: Goal, x: Tensor, rows: sl
     if threat.objective == "class-logits" and goal.sign == ID:
         return Objective([aims.less_of_every_class(guide.f)], None)
     if threat.objective == "class-logits":
-        return _class_by_class(guide, x)
+        return _class_by_class(guide, x, goal.home)
     return Objective([_extreme(guide.f, goal)], None)
 
 
@@ -116,7 +145,7 @@ def _extreme(score: Score, goal: Goal) -> Loss:
     return aims.lift(score) if goal.sign == ID else aims.hide(score)
 
 
-def _class_by_class(guide: Guide, x: Tensor) -> Objective:
+def _class_by_class(guide: Guide, x: Tensor, home: Tensor | None) -> Objective:
     """A loss for each class, in each row's own order: the likeliest first."""
     with torch.no_grad():
         likeliest = guide.f(x).nan_to_num(-torch.inf, torch.inf, -torch.inf).argsort(dim=1, descending=True)
@@ -124,7 +153,9 @@ def _class_by_class(guide: Guide, x: Tensor) -> Objective:
     def own(which: Tensor) -> Loss:
         return aims.more_of_a_class(guide.f, likeliest.gather(1, which[:, None]).squeeze(1))
 
-    return Objective([aims.more_of_a_class(guide.f, label) for label in likeliest.unbind(dim=1)], None, own=own)
+    losses = [aims.more_of_a_class(guide.f, label) for label in likeliest.unbind(dim=1)]
+    at_home = None if home is None else (likeliest == home).long().argmax(dim=1)
+    return Objective(losses, None, own=own, home=at_home)
 
 
 def _targets(goal: Goal) -> Tensor:
@@ -140,10 +171,43 @@ def _unit(guide: Guide, x: Tensor, z_in: Tensor) -> Tensor:
     return unit.where(unit > 0, 1)
 
 
-def nearest(f: Callable[[Tensor], Tensor], x: Tensor, others: Tensor, *, count: int, batch: Batch) -> Tensor:
-    """Latents of the `count` images of `others` that are nearest to each row in latent space, (N, count, D)."""
+def home_of(f: Latent, others: Tensor, *, worth: Tensor, batch: Batch) -> Tensor | None:
+    """The class of more than half of those images of `others` that are worth most, a scalar; None where there is none.
+
+    A score that treats each predicted class by itself may reach values in one class that it has in no other, and no
+    gradient leads there. Arguments as `nearest`, f for logits or scores of classes.
+    """
+    best = worth.argsort(descending=True, stable=True)[: max(1, round(BEST * len(others)))]
+    classes = values(f, others, batch)[best].argmax(dim=1)
+    home = classes.mode().values
+    return home if 2 * (classes == home).sum() > len(classes) else None
+
+
+def nearest(
+    f: Callable[[Tensor], Tensor], x: Tensor, others: Tensor, *, worth: Tensor, count: int, batch: Batch
+) -> Tensor:
+    """Latents of `count` images of `others` for each row, (N, count, D).
+
+    In turns the nearest in latent space, and the nearest of those that are worth most: an AUROC falls to 0 only where
+    rows pass these too.
+
+    Args:
+        f: latents.
+        x: N rows.
+        others: M images.
+        worth: of each of them, shape (M,).
+        count: at most M are taken.
+        batch: rows at a time.
+    """
     z, candidates = (rows_of(values(f, images, batch)) for images in (x, others))
     count = min(count, len(others))
-    some = z.split(max(1, min(AT_ONCE, PAIRS // len(candidates))))
-    parts = [torch.cdist(rows, candidates).topk(count, dim=1, largest=False).indices for rows in some]
+    best = worth.argsort(descending=True, stable=True)[: max(count, round(BEST * len(others)))]
+    parts = []
+    for rows in z.split(max(1, min(AT_ONCE, PAIRS // len(candidates)))):
+        distances, chosen = torch.cdist(rows, candidates), []
+        for i in range(count):
+            among_best = best[distances[:, best].argmin(dim=1)]
+            chosen.append(among_best if i % 2 else distances.argmin(dim=1))
+            distances.scatter_(1, chosen[-1][:, None], float("inf"))
+        parts.append(torch.stack(chosen, dim=1))
     return candidates[torch.cat(parts)]

@@ -7,13 +7,14 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from oodattack.attack import COUNTS, Found, Loss, Whole, maximise
+from oodattack.attack import COUNTS, Found, Whole, maximise
 from oodattack.attacks import find_attack, hop_skip_jump
 from oodattack.classifier.copies import searching
 from oodattack.evaluation.goal import Goal, Objective
 from oodattack.evaluation.race import points_of_each, race
 from oodattack.evaluation.setup import Precision
 from oodattack.geometry import RowRandom
+from oodattack.loss import AnyLoss, Judged, unjudged
 from oodattack.threat import ThreatModel
 
 ENOUGH_POINTS = 3  # points of each of several losses: the clean one, a first one and a step from there
@@ -76,7 +77,9 @@ class Part(NamedTuple):
         beyond = self.goal.beyond
         attack = hop_skip_jump(images=beyond) if threat.attack == "hop-skip-jump" else find_attack(threat)
         if isinstance(attack, Whole):
-            return attack.search(fast_loss, x, threat, random, **options)
+            return attack.search(unjudged(fast_loss), x, threat, random, **options)
+        if self.objective.judged:
+            options["judge"] = None
         return maximise(fast_loss, x, threat, attack, random, **options)  # type: ignore[arg-type]
 
     def _raced(self) -> tuple["Part", dict[str, Tensor]]:
@@ -94,6 +97,9 @@ class Part(NamedTuple):
         losses = [fast(averaged(loss, draws), self.precision, search) for loss in asked.losses[:racing]]
         places, counts = race(losses, points, self.x, threat, self.random, self.progress)
         left = threat.model_copy(update={"queries": threat.queries - racing * points * draws})
+        if asked.home is not None and len(places) > 1:  # the last of them is for where the other side is hard to pass
+            known = (places[:-1] == asked.home).any(dim=0)
+            places = torch.cat((places[:-1], places[-1:].where(known, asked.home)))
         chosen = asked._replace(losses=[asked.own(which) for which in places])
         return self._replace(objective=chosen, threat=left), counts
 
@@ -118,7 +124,7 @@ def better(best: Found, found: Found, rows: Tensor) -> Found:
     return best._replace(x_adv=x_adv, value=value, clean_best=clean, stopped=stopped, **counts)
 
 
-def fast(loss: Loss, precision: Precision = "full", search: object | None = None) -> Loss:
+def fast(loss: AnyLoss, precision: Precision = "full", search: object | None = None) -> AnyLoss:
     """The same loss on folded copies of the networks, or in reduced precision as well.
 
     Args:
@@ -128,22 +134,34 @@ def fast(loss: Loss, precision: Precision = "full", search: object | None = None
     """
     search = search or object()
 
-    def folded(x: Tensor, rows: Tensor) -> Tensor:
+    def folded(x: Tensor, rows: Tensor) -> Tensor | Judged:
         with ExitStack() as stack:
             stack.enter_context(searching(search))
             if precision == "bfloat16":
                 stack.enter_context(torch.autocast(x.device.type, dtype=torch.bfloat16))
-            value = loss(x, rows)
-            return value.to(torch.promote_types(value.dtype, x.dtype))  # reduced precision ends here
+            told = loss(x, rows)
+            return Judged(*[whole(t, x) for t in told]) if isinstance(told, Judged) else whole(told, x)
 
     return folded
 
 
-def averaged(loss: Loss, draws: int) -> Loss:
+def whole(value: Tensor, x: Tensor) -> Tensor:
+    """In the precision of the images at least: reduced precision ends here."""
+    return value.to(torch.promote_types(value.dtype, x.dtype))
+
+
+def averaged(loss: AnyLoss, draws: int) -> AnyLoss:
     """Expectation over transformation: the mean of several calls, for detectors that use random numbers.
 
     Athalye et al., "Synthesizing Robust Adversarial Examples", arXiv:1707.07397, section 2.
     """
     if draws == 1:
         return loss
-    return lambda x, rows: torch.stack([loss(x, rows) for _ in range(draws)]).mean(dim=0)
+
+    def mean(x: Tensor, rows: Tensor) -> Tensor | Judged:
+        told = [loss(x, rows) for _ in range(draws)]
+        each = [one if isinstance(one, Judged) else (one,) for one in told]
+        means = [torch.stack(values).mean(dim=0) for values in zip(*each, strict=True)]
+        return Judged(*means) if len(means) > 1 else means[0]
+
+    return mean

@@ -8,10 +8,25 @@ from torch import Tensor
 from oodattack.attack import Attack, Whole
 from oodattack.attacks import find_attack
 from oodattack.detector import Detector, Latent, Surrogate
-from oodattack.detectors.energy import FreeEnergy
-from oodattack.detectors.msp import LogOdds
+from oodattack.detectors.energy import FreeEnergy, energy
+from oodattack.detectors.msp import LogOdds, log_odds
+from oodattack.detectors.net import OnLogits
 from oodattack.keep_graph import reaches
 from oodattack.threat import OUTSIDE, ThreatModel
+
+
+class OnePass(NamedTuple):
+    """What a search follows and the score of the detector, where one pass through the network gives both.
+
+    Attributes:
+        logits: (B, C, H, W) -> (B, K).
+        followed: of logits, what the guide follows: (B,) or (B, K).
+        score: of logits, the detector's own (B,).
+    """
+
+    logits: Latent
+    followed: Callable[[Tensor], Tensor]
+    score: Callable[[Tensor], Tensor]
 
 
 class Guide(NamedTuple):
@@ -25,12 +40,14 @@ class Guide(NamedTuple):
         exact: the order (or the value, for latents) is the detector's own.
         judge: the detector, where `f` is another function than its score: `f` then says where to go, and the judge
             alone which point is best.
+        one_pass: both, where they come of one pass; else the judge costs one of its own.
     """
 
     f: Callable[[Tensor], Tensor]
     surrogate: str | None
     exact: bool
     judge: Detector | None = None
+    one_pass: OnePass | None = None
 
 
 class Group(NamedTuple):
@@ -74,7 +91,7 @@ def guide_of(
     if threat.objective == "latent":
         if followed is None:
             raise Unfit("neither detector nor network gives a latent with a gradient")
-        return Guide(followed, None, exact=False, judge=detector)
+        return _judged(Guide(followed, None, exact=False, judge=detector), followed, _itself)
     if threat.match in (None, "score"):
         if stand_in is None:
             return Guide(detector, None, exact=True)
@@ -103,11 +120,25 @@ def on_logits(detector: Detector, threat: ThreatModel, classes: Latent | None) -
     if threat.objective == "misclassify":
         return Guide(logits, None, exact=True)
     if by_class:
-        return Guide(logits, None, exact=False, judge=detector)
+        return _judged(Guide(logits, None, exact=False, judge=detector), logits, _itself)
     own_surrogate: Surrogate | None = getattr(detector, "surrogate", None)
     if own_surrogate is not None and isinstance(own_surrogate.score, LogOdds):
-        return Guide(FreeEnergy(logits), "energy of the network's logits", exact=False, judge=detector)
-    return Guide(LogOdds(logits, 1.0), "log-odds of the network's logits", exact=False, judge=detector)
+        guide = Guide(FreeEnergy(logits), "energy of the network's logits", exact=False, judge=detector)
+        return _judged(guide, logits, energy)
+    guide = Guide(LogOdds(logits, 1.0), "log-odds of the network's logits", exact=False, judge=detector)
+    return _judged(guide, logits, log_odds)
+
+
+def _judged(guide: Guide, latent: Latent, followed: Callable[[Tensor], Tensor]) -> Guide:
+    """The guide, with `one_pass` where what it follows is a function of the logits, and so is the score."""
+    judge = guide.judge
+    if not (isinstance(judge, OnLogits) and judge.only_that and latent == judge.net.logits):
+        return guide
+    return guide._replace(one_pass=OnePass(latent, followed, judge.from_logits))
+
+
+def _itself(logits: Tensor) -> Tensor:
+    return logits
 
 
 def followed_latent(detector: Detector, stand_in: Surrogate | None, x: Tensor) -> Latent | None:

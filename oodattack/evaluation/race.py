@@ -6,10 +6,11 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from oodattack.attack import COUNTS, Loss, maximise
+from oodattack.attack import COUNTS, maximise
 from oodattack.attacks import ATTACKS
 from oodattack.evaluation.plan import is_blind
 from oodattack.geometry import RowRandom
+from oodattack.loss import AnyLoss
 from oodattack.threat import ThreatModel
 
 RACE_SHARE = 1 / 3  # of the queries, that the race may take
@@ -41,7 +42,7 @@ def points_of_each(threat: ThreatModel, losses: int) -> tuple[int, int]:
 
 
 def race(
-    losses: Sequence[Loss],
+    losses: Sequence[AnyLoss],
     points: int,
     x: Tensor,
     threat: ThreatModel,
@@ -55,7 +56,7 @@ def race(
     queries leave .00033, 30 of them spent so, and .00056 with two classes chosen to first order.
 
     Args:
-        losses: those in the race, on equal terms: their values are compared.
+        losses: those in the race, on equal terms: their values are compared, or what points are worth where they tell.
         points: of each; `draws` queries a point.
         x: clean images, shape (B, C, H, W).
         threat: the limits.

@@ -125,6 +125,8 @@ class _Blocks:
         setup, threat, x = self.setup, self.group.threat, self.attacked.x[rows]
         random = row_random(setup.seed, self.key, self.attacked.numbers[rows], x.device, x.dtype)
         guide = _answering(self.group.guide)
+        if setup.precision != "full":  # in which the score is asked, whatever the search computes in
+            guide = guide._replace(one_pass=None)
         try:
             asked = objective(guide, threat, self.goal, x, rows)
             return Part(asked, threat, self.goal, x, random, setup.precision, self._tell).search()
@@ -138,8 +140,12 @@ class _Blocks:
 
 def _answering(guide: Guide) -> Guide:
     """The same, but for a ValueError in one line where a user's code fails."""
-    judge = None if guide.judge is None else partial(answered, guide.judge)
-    return guide._replace(f=partial(answered, guide.f), judge=judge)
+    judge, one_pass = guide.judge, guide.one_pass
+    return guide._replace(
+        f=partial(answered, guide.f),
+        judge=None if judge is None else partial(answered, judge),
+        one_pass=None if one_pass is None else one_pass._replace(logits=partial(answered, one_pass.logits)),
+    )
 
 
 def followed(guide: Guide, threat: ThreatModel) -> str:

@@ -7,13 +7,14 @@ import torch
 from torch import Tensor
 
 from oodattack.aims import rows_of
-from oodattack.attack import COUNTS, Loss
-from oodattack.evaluation.goal import Goal, nearest
+from oodattack.attack import COUNTS
+from oodattack.evaluation.goal import Goal, home_of, nearest
 from oodattack.evaluation.outcome import ID, OOD, Scored, Side
 from oodattack.evaluation.plan import Group
 from oodattack.evaluation.returned import scored
 from oodattack.evaluation.search import Rows, search
 from oodattack.evaluation.setup import Setup
+from oodattack.loss import Loss
 from oodattack.threat import ON_A_SCORE
 
 FIRST = 64  # ID images that decision-only searches may begin with
@@ -47,7 +48,7 @@ def attack_id(setup: Setup, group: Group, rows: Rows, others: Sequence[Tensor]) 
     start = time.perf_counter()
     targets = None
     if group.threat.objective == "latent":
-        targets = _choices(setup, group, rows, others[0] if len(others) == 1 else torch.cat(list(others)))
+        targets = _choices(setup, group, rows, others[0] if len(others) == 1 else torch.cat(list(others)), ID)
     judge = group.guide.judge or group.guide.f
     beaten = torch.cat([setup.values(judge, other) for other in others])
     highest = {}
@@ -76,16 +77,21 @@ def _ood_goal(setup: Setup, group: Group, rows: Rows) -> Goal:
     beaten = setup.values(guide.judge or guide.f, passed)
     targets = None
     if threat.objective == "latent":
-        targets = _choices(setup, group, rows, setup.id if setup.targets is None else setup.targets)
+        targets = _choices(setup, group, rows, setup.id if setup.targets is None else setup.targets, OOD)
+    home = None
+    if threat.objective == "class-logits" and rows.round:  # others have had these rows, and left them
+        home = home_of(guide.f, passed, worth=-beaten, batch=setup.batch)
     lowest = {n: setup.subjects[n].id_scores.min() for n in group.names}
     confirm = _confirm(setup, group, lowest, OOD)
     beyond = setup.id[:FIRST].clone() if threat.aim == "cross" else None
-    return Goal(OOD, beaten=beaten, targets=targets, confirm=confirm, beyond=beyond)
+    return Goal(OOD, beaten=beaten, targets=targets, home=home, confirm=confirm, beyond=beyond)
 
 
-def _choices(setup: Setup, group: Group, rows: Rows, others: Tensor) -> Tensor:
-    """As many images of the other side as there are restarts, the nearest in latent space first."""
-    return nearest(group.guide.f, rows.x, others, count=group.threat.restarts, batch=setup.batch)
+def _choices(setup: Setup, group: Group, rows: Rows, others: Tensor, sign: int) -> Tensor:
+    """Latents of as many images of the other side as there are restarts; worth most are those that are hard to pass."""
+    assert group.guide.judge is not None
+    worth, batch = sign * setup.values(group.guide.judge, others), setup.batch
+    return nearest(group.guide.f, rows.x, others, worth=worth, count=group.threat.restarts, batch=batch)
 
 
 def _confirm(setup: Setup, group: Group, bounds: dict[str, Tensor], sign: int) -> Loss | None:

@@ -8,9 +8,13 @@ from torch import nn
 
 from oodattack.attack import STOPPED, Found
 from oodattack.classifier import Classifier
-from oodattack.detectors import MSP, Energy, GaiaZ
-from oodattack.evaluation import evaluate
+from oodattack.detectors import MSP, ODIN, Energy, GaiaZ, JemPy, Mahalanobis, MaxLogit, OEScore, OutlierClass
+from oodattack.detectors.mahalanobis import Gaussians
+from oodattack.evaluation import evaluate, part
+from oodattack.evaluation.batch import Batch
+from oodattack.evaluation.goal import nearest
 from oodattack.evaluation.part import better, shares
+from oodattack.loss import Judged
 from oodattack.threat import Suite, ThreatModel
 
 FIELDS = dict(
@@ -50,6 +54,68 @@ def test_every_objective_lowers_the_auroc_and_the_score_judges(objective, aim):
     assert result.attacked.auroc < result.clean.auroc - 0.02
     assert result.direction == aim
     assert result.queries <= 60 + 12  # judging costs one query in five, inside the budget but for the last
+
+
+def at_once(detector, objective: str, monkeypatch, **options) -> set[bool]:
+    """Whether the searches that follow an objective know the score from the pass that they follow."""
+    found, search = [], part.maximise
+
+    def spy(loss, x, threat, *args, judge, **kwargs):
+        told = loss(x, torch.arange(len(x)))
+        found.append(isinstance(told, Judged))
+        assert isinstance(told, Judged) == (judge is None)
+        if judge is None:
+            score = detector(x.detach()).to(told.worth)
+            torch.testing.assert_close(told.worth, -score, rtol=1e-4, atol=1e-5)
+            assert not told.worth.requires_grad
+        return search(loss, x, threat, *args, judge=judge, **kwargs)
+
+    monkeypatch.setattr(part, "maximise", spy)
+    run(detector, threat(objective=objective, restarts=2), **options)
+    return set(found)
+
+
+@pytest.mark.parametrize("build", [MSP, Energy, MaxLogit, OEScore, OutlierClass, JemPy])
+@pytest.mark.parametrize("objective", ["logits", "latent", "class-logits"])
+def test_a_score_of_logits_is_known_from_the_pass_that_is_followed(build, objective, monkeypatch):
+    assert at_once(build(convnet()), objective, monkeypatch) == {True}
+
+
+class Shifted(Energy):
+    """Not what its base makes of the logits."""
+
+    def forward(self, x):
+        return self.from_logits(self.net.logits(x)) + x.mean(dim=(1, 2, 3))
+
+
+def with_a_hook() -> Energy:
+    detector = Energy(convnet())
+    detector.register_forward_hook(lambda _module, _args, score: -score)
+    return detector
+
+
+def with_its_own_forward() -> Energy:
+    detector = Energy(convnet())
+    detector.forward = lambda x: -detector.net.logits(x).amax(dim=1)
+    return detector
+
+
+OTHERS = {
+    "subclass": lambda: Shifted(convnet()),
+    "hook": with_a_hook,
+    "put in its place": with_its_own_forward,
+    "another latent": lambda: Mahalanobis(convnet(), Gaussians(torch.zeros(4, 32), torch.eye(32))),
+    "preprocessing": lambda: ODIN(convnet()),
+}
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_what_is_more_than_a_score_of_logits_is_asked_itself(name, monkeypatch):
+    assert at_once(OTHERS[name](), "logits", monkeypatch) == {False}
+
+
+def test_in_reduced_precision_the_score_is_asked_in_full(monkeypatch):
+    assert at_once(Energy(convnet()), "logits", monkeypatch, precision="bfloat16") == {False}
 
 
 @pytest.mark.parametrize(("objective", "goal"), [("logits", "the logits"), ("misclassify", "a wrong class")])
@@ -287,3 +353,20 @@ def test_what_comes_first_must_attack_the_same_inputs():
             ValueError, match=r"`after` needs aim = hide, and a first one that attacks the same OOD.*\. Change one"
         ):
             threat("then", after=threat("first", **wrong))
+
+
+def test_targets_are_in_turns_the_nearest_and_the_nearest_of_the_best():
+    line = lambda *values: torch.tensor(values)[:, None]
+    others, worth = line(0.0, 0.1, 0.2, 0.3, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0), torch.zeros(10)
+    worth[[1, 8, 9]] = torch.tensor([3.0, 2.0, 1.0])
+    f, batch = (lambda x: x), Batch(10)
+
+    def chosen(count):
+        return nearest(f, line(0.12, 0.84), others, worth=worth, count=count, batch=batch)[:, :, 0].tolist()
+
+    assert chosen(1) == [pytest.approx([0.1]), pytest.approx([0.8])]
+    # of two the best tenth has two: 0.1, which the first row has already, and 0.9
+    assert chosen(2) == [pytest.approx([0.1, 0.9]), pytest.approx([0.8, 0.9])]
+    # of four it has 0.1, 0.9, 1.0 and, as the first of those that are worth nothing, 0.0
+    assert chosen(4) == [pytest.approx([0.1, 0.0, 0.2, 0.9]), pytest.approx([0.8, 0.9, 0.7, 1.0])]
+    assert sorted(chosen(20)[0]) == pytest.approx(others[:, 0].tolist())

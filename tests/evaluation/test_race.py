@@ -8,8 +8,11 @@ from oodattack.attack import maximise
 from oodattack.classifier import Classifier
 from oodattack.detectors import Energy
 from oodattack.evaluation import evaluate, part
+from oodattack.evaluation.batch import Batch
+from oodattack.evaluation.goal import Goal, Objective, home_of
 from oodattack.evaluation.race import FEWEST_POINTS, MOST_POINTS, points_of_each, race
 from oodattack.geometry import row_random
+from oodattack.loss import Judged
 from oodattack.threat import ThreatModel
 
 FIELDS = dict(
@@ -300,6 +303,51 @@ def test_what_a_race_asked_is_counted():
     # left to follow
     expected = {"queries": 15, "gradients": 12, "zero_gradients": 8, "non_finite": 5}
     assert {name: count.unique().tolist() for name, count in counts.items()} == {k: [v] for k, v in expected.items()}
+
+
+def test_the_class_in_which_most_of_the_best_images_are_is_followed_too():
+    x = torch.rand(40, *SHAPE, generator=torch.Generator().manual_seed(0))
+    of_rows = torch.eye(4)[torch.arange(40) % 4]  # classes 0, 1, 2, 3, 0, ...
+    logits = lambda z: torch.stack([of_rows[(row - x).abs().flatten(1).sum(dim=1).argmin()] for row in z])
+    worth = torch.zeros(40)
+    worth[[2, 6, 10]], worth[[3, 5]] = 1.0, 0.5  # the best four: three of class 2, one of class 1 or 3
+    batch = Batch(40)
+    assert home_of(logits, x, worth=worth, batch=batch) == 2
+    worth[[10, 3, 5]] = torch.tensor([0.0, 0.5, 0.5])  # two of class 2, one of 3 and one of 1
+    assert home_of(logits, x, worth=worth, batch=batch) is None
+
+
+@pytest.mark.parametrize(
+    ("restarts", "home", "expected"), [(2, 0, (3, 0)), (2, 3, (3, 2)), (1, 0, (3,)), (2, None, (3, 2))]
+)
+def test_the_last_of_several_classes_is_the_one_where_images_are_hard_to_pass(restarts, home, expected):
+    x, followed = torch.full((5, *SHAPE), 0.5), []
+    losses = [lambda z, _rows, k=k: k * z.flatten(1).mean(dim=1) for k in range(4)]  # the last comes furthest
+
+    def own(which):
+        followed.append(which)
+        return lambda z, rows: which[rows] * z.flatten(1).mean(dim=1)
+
+    limits = threat(restarts=restarts)
+    at_home = None if home is None else torch.full((5,), home)
+    asked = Objective(losses, torch.full((5,), 1e9), own=own, home=at_home)
+    part.Part(asked, limits, Goal(-1), x, row_random(0, "t", range(5), "cpu", x.dtype), "full", lambda _: None).search()
+    assert [which.unique().tolist() for which in followed] == [[k] for k in expected]
+
+
+def test_a_race_is_won_by_what_points_are_worth():
+    x = torch.full((5, *SHAPE), 0.5)
+    losses = [lambda z, _rows, k=k: k * z.flatten(1).mean(dim=1) for k in (1, 2, 3)]
+    random = row_random(0, "t", range(5), "cpu", x.dtype)
+
+    def judged(loss):
+        return lambda z, rows: Judged(loss(z, rows), -loss(z, rows))
+
+    def winners(losses):
+        return race(losses, 3, x, threat(), random, lambda _: None).places[:, 0].tolist()
+
+    assert winners(losses) == [2, 1, 0]
+    assert winners([judged(loss) for loss in losses]) == [0, 1, 2]
 
 
 def test_a_class_without_a_number_is_told():
