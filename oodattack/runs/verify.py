@@ -105,6 +105,8 @@ def of_plan(report: Report, plan: Plan) -> Iterator[Line]:
     yield told("ID set", spec.id.name, asked.get("id"))
     if spec.targets is not None:
         yield told("targets", spec.targets.name, f"{asked.get('id')} (reference)")
+    planned = [place.removeprefix("ood/") for place in plan.data if place.startswith("ood/")]
+    yield told("OOD sets", [source.name for source in spec.ood], planned)
     yield told("kind of device", *(str(device).partition(":")[0] for device in (spec.device, asked.get("device"))))
     fits = 1 <= spec.batch_size <= plan.batch_size  # it falls where memory runs out
     yield Line("batch size, at most", str(spec.batch_size), str(plan.batch_size), fits)
@@ -116,12 +118,13 @@ def of_plan(report: Report, plan: Plan) -> Iterator[Line]:
 def of_inputs(run: Opened, inputs: Inputs) -> Iterator[Line]:
     """The images before any attack are those that the report names, and no others; so are the sets with scores."""
     spec = run.report.spec
-    sources = {"id": spec.id} | ({} if spec.targets is None else {"targets": spec.targets})
-    sources |= {f"ood/{source.name}": source for source in (*spec.ood, *spec.starts)}
-    yield told("sets of images", sorted(sources), sorted(run.evidence.inputs))
+    sources = [("id", spec.id), *([] if spec.targets is None else [("targets", spec.targets)])]
+    sources += [(f"ood/{source.name}", source) for source in (*spec.ood, *spec.starts)]
+    names = {name for name, _ in sources}
+    yield told("sets of images", sorted(names), sorted(run.evidence.inputs))
     for name, of in run.evidence.clean.items():
-        yield told(f"{name}: sets with scores", sorted({*sources} - {"targets"}), sorted(of))
-    for name, source in sources.items():
+        yield told(f"{name}: sets with scores", sorted(names - {"targets"}), sorted(of))
+    for name, source in sources:
         found = "no such set"
         if name in run.evidence.inputs:
             n = inputs.count(name)

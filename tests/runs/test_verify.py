@@ -252,6 +252,11 @@ CLAIMS |= {
     "whole box": of_results(whole_box=True),
     "stopped": of_results(stopped={"target reached": 1.0}),
     "uncertified": of_results(uncertified="no bounds"),
+    "a set twice": lambda report: report["spec"]["ood"].insert(0, report["spec"]["ood"][0] | {"n": 4000}),
+    "a set as what a threat starts from": lambda report: report["spec"].update(starts=report["spec"]["ood"], ood=[]),
+    "a set as both": lambda report: report["spec"].update(
+        starts=report["spec"]["ood"], ood=[report["spec"]["ood"][0] | {"n": 4000}]
+    ),
 }
 
 
