@@ -56,6 +56,7 @@ class Row(NamedTuple):
         tunes: whether it needs OOD validation images.
         several: whether it is made of several networks.
         bare: whether it stands on no network: it looks at the images alone.
+        tuned_from: the detector that `build` tunes, by which what it gives is named, where that is not `name`.
     """
 
     name: str
@@ -68,6 +69,7 @@ class Row(NamedTuple):
     tunes: bool = False
     several: bool = False
     bare: bool = False
+    tuned_from: str = ""
 
     def on(self, nets: Sequence[Any], fit: Fit) -> nn.Module:
         """The detector on these networks, or on the first of them where it stands on one."""
@@ -117,6 +119,7 @@ DETECTORS = {
             fits=True,
             known=True,
             tunes=True,
+            tuned_from="odin",
         ),
         Row(
             "mahalanobis-weighted",
@@ -126,6 +129,7 @@ DETECTORS = {
             fits=True,
             labels=True,
             tunes=True,
+            tuned_from="mahalanobis-layers",
         ),
         Row(
             "knn",

@@ -1,13 +1,14 @@
 """`oodattack verify`: the detectors of a finished run, loaded afresh, and what they say of its evidence."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import torch
 
 from oodattack.data import Images
 from oodattack.detector import Detector
-from oodattack.detectors import DETECTORS, store
+from oodattack.detectors import DETECTORS, Fit, store
+from oodattack.detectors.nodes import Stock, module_node
 from oodattack.job.ask import Job
 from oodattack.job.detectors import split_name, user_detector
 from oodattack.job.networks import load_networks
@@ -31,9 +32,26 @@ def verify(folder: Path) -> Iterator[Line]:
         for name, digest in files_of(job).items():
             yield told(f"{name}, a file of yours outside the directory", run.plan.files.get(name), digest)
         detectors = load_detectors(run, job)
+        yield from of_names(detectors, job)
         yield from of_run(run, detectors, {name: store.fingerprint(d) for name, d in detectors.items()})
     except (LookupError, TypeError, AttributeError, RuntimeError) as error:  # whatever a forged file leads to
         raise ValueError(f"{folder}: evidence must be as it was written, got {summary(error)}. Run again.") from error
+
+
+def of_names(detectors: Mapping[str, Detector], job: Job) -> Iterator[Line]:
+    """Each detector of the table is what the table makes under its name; one that is fitted, of that kind at least."""
+    empty = torch.empty(0)
+    for name, detector in detectors.items():
+        row = DETECTORS.get(split_name(name, job).detector)
+        if row is None:
+            continue
+        if row.fits:
+            yield told(f"{name}: kind of detector", row.tuned_from or row.name, getattr(detector, "name", ""))
+            continue
+        stock = Stock({}, [])
+        module_node(detector, "`detector`", stock)
+        again = row.on(stock.nets, Fit(empty, empty)).to(torch.device(job.device), dtype_of(job.dtype))
+        yield told(f"{name}: built from its network", store.fingerprint(detector), store.fingerprint(again))
 
 
 def load_detectors(run: Opened, job: Job) -> dict[str, Detector]:

@@ -102,6 +102,11 @@ def test_table_of_detectors():
     assert [name for name, row in DETECTORS.items() if row.several] == ["ensemble"]
 
 
+@EVERY
+def test_what_a_row_builds_has_its_name_or_that_of_what_it_tunes(name):
+    assert built(name).name == (DETECTORS[name].tuned_from or name)
+
+
 @pytest.mark.parametrize("name", DETECTORS)
 def test_every_source_says_where_in_the_paper_or_in_whose_code(name):
     places = r"eq\. \(|section \d|sections \d|Alg\. \d|appendix [A-Z]|authors' code|OpenOOD v\d"

@@ -16,12 +16,15 @@ from small_run import CODE, RUN, fill
 from oodattack import diagnose, numbers
 from oodattack.attack import STOPPED
 from oodattack.cli import main
-from oodattack.detectors import store
+from oodattack.detectors import MSP, Energy, store
+from oodattack.job.planned import job_of
+from oodattack.job.verifying import load_detectors, of_names
 from oodattack.metrics import same_scores
 from oodattack.runs import claims
 from oodattack.runs.manifest import write_manifest
 from oodattack.runs.plan import read_plan
 from oodattack.runs.rows import differ
+from oodattack.runs.verify import opened
 from oodattack.threat import ThreatModel, file_hash
 
 SHARDS = Path("shards")
@@ -507,6 +510,19 @@ def test_another_detector_is_caught(run, place, capsys):
     out, err = capsys.readouterr()
     assert "mine:bright" in out.splitlines()[-1]
     assert err == "oodattack: out is not what it claims: mine:bright, a file of yours outside the directory\n"
+
+
+@pytest.mark.parametrize("other", [MSP, lambda net: Energy(net, temperature=2.0)], ids=["kind", "argument"])
+def test_a_detector_under_the_name_of_another_is_caught(run, capsys, other):
+    """Scores, fingerprints and numbers may fit each other: it is not what that name stands for."""
+    job = job_of(read_plan(run))
+    energy = load_detectors(opened(run), job)["energy@model"]
+    store.save(other(energy.net), run / "detectors" / "energy@model")
+    write_manifest(run)
+    assert main(["verify", "out"]) == 1
+    assert "energy@model: built from its network" in capsys.readouterr().out.splitlines()[-1]
+    (line,) = of_names({"mahalanobis@model": energy}, job)
+    assert not line.agree and (line.claimed, line.found) == ("mahalanobis", "energy")
 
 
 def widened(run: Path, entry: str) -> None:
