@@ -11,6 +11,7 @@ from oodattack.detectors import DETECTORS, Fit, store
 from oodattack.detectors.nodes import Stock, module_node
 from oodattack.job.ask import Job
 from oodattack.job.detectors import split_name, user_detector
+from oodattack.job.device import checked_device
 from oodattack.job.networks import load_networks
 from oodattack.job.planned import files_of, job_of
 from oodattack.lookup import summary
@@ -54,9 +55,20 @@ def of_names(detectors: Mapping[str, Detector], job: Job) -> Iterator[Line]:
         yield told(f"{name}: built from its network", store.fingerprint(detector), store.fingerprint(again))
 
 
+def device_of_run(folder: Path, job: Job) -> torch.device:
+    """The device that a run was computed on; ValueError where this machine has none such."""
+    try:
+        return checked_device(job.device)
+    except ValueError:
+        raise ValueError(
+            f"{folder}: the device of the run must be there to compute again, got no {job.device!r}. "
+            "Take a machine that has it."
+        ) from None
+
+
 def load_detectors(run: Opened, job: Job) -> dict[str, Detector]:
     """The detectors that a report names: as they were saved, on their networks, or user code."""
-    device, dtype = torch.device(job.device), dtype_of(job.dtype)
+    device, dtype = device_of_run(run.folder, job), dtype_of(job.dtype)
     inputs = Inputs(run.folder, run.evidence, run.plan.job)
     x = inputs.block("id", 0)
     wanted = {name: split_name(name, job) for name in run.report.spec.detectors}

@@ -14,7 +14,7 @@ from oodattack.report import Metrics, Result
 from oodattack.report.record import in_words
 from oodattack.runs.evidence import Cell
 from oodattack.runs.images import Inputs
-from oodattack.runs.line import Line, told
+from oodattack.runs.line import Line, open_question, told
 from oodattack.threat import Suite, ThreatModel, direction, limits_of, members_of, other_goal, whole_box
 
 Shard = dict[str, Tensor]
@@ -139,6 +139,7 @@ def of_indicators(
         yield told(f"{where}: verdict", (result.verdict, result.reason), tuple(says))
     else:  # an older report: numbers mean the same, what makes one doubt a search may not
         yield told(f"{where}: broken", result.verdict == "broken", says[0] == "broken")
+        yield open_question(f"{where}: verdict", result.verdict, "its indicators are not those of this version")
 
 
 def of_record(where: str, claimed: object, found: object) -> Iterator[Line]:

@@ -9,17 +9,31 @@ MOST_CHARACTERS = 72  # characters of a value
 
 
 class Line(NamedTuple):
-    """What was compared, both values in words, and whether they agree."""
+    """What was compared, both values in words, and whether they agree.
+
+    Attributes:
+        what: in words.
+        claimed: by the report.
+        found: when it is computed again, or why it is not.
+        agree: false where they differ.
+        compared: false where nothing can be said.
+    """
 
     what: str
     claimed: str
     found: str
     agree: bool
+    compared: bool = True
 
 
 def told(what: str, claimed: object, found: object) -> Line:
     """Two values that must be equal, numbers up to rounding."""
     return Line(what, text(claimed), text(found), same(claimed, found))
+
+
+def open_question(what: str, claimed: object, why: str) -> Line:
+    """A value that cannot be computed again, and why."""
+    return Line(what, text(claimed), f"not compared: {why}", agree=True, compared=False)
 
 
 def same(a: object, b: object) -> bool:

@@ -13,7 +13,7 @@ from oodattack.numbers import TPR
 from oodattack.report import Metrics
 from oodattack.runs.evidence import ROWS_A_FILE, Cell, Side
 from oodattack.runs.images import Inputs
-from oodattack.runs.line import Line, told
+from oodattack.runs.line import Line, open_question, told
 from oodattack.threat import Suite, ThreatModel, limits_of
 
 Detector = Callable[[Tensor], Tensor]
@@ -21,11 +21,11 @@ Scores = dict[str, Tensor]
 
 
 class Afresh(NamedTuple):
-    """What detectors say now; of those that use random numbers, what is claimed.
+    """What detectors say now; of those that use random numbers, nothing.
 
     Attributes:
         clean: detector -> set -> scores before any attack.
-        sides: whatever tells a side from others -> "scores" and "scores_8bit".
+        sides: whatever tells a side from others -> "scores" and "scores_8bit", or nothing.
         before: (detector, OOD set) -> the numbers of its saved scores before any attack, the same for every threat.
     """
 
@@ -35,14 +35,15 @@ class Afresh(NamedTuple):
 
 
 def of_scores(inputs: Inputs, name: str, detector: Detector, size: int) -> Generator[Line, None, Scores]:
-    """A detector's scores of every set before any attack; returns what it says now, by set."""
+    """A detector's scores of every set before any attack; returns what it says now, by set, unless that is random."""
     afresh = {}
     for images in inputs.evidence.clean[name]:
         claimed = inputs.clean(name, images)
         found = torch.cat([scores_of(detector, block, size, inputs.device) for block in inputs.blocks(images)])
         random = differ(found[:ROWS_A_FILE], scores_of(detector, inputs.block(images, 0), size, inputs.device), found)
         yield compared(f"{name} on {images}: scores", claimed, found, claimed, random=random)
-        afresh[images] = claimed if random else found
+        if not random:
+            afresh[images] = found
     return afresh
 
 
@@ -59,7 +60,7 @@ def of_side(
 ) -> Generator[Line, None, Scores]:
     """One attacked side: limits of the threat, scores exact and in 8 bits, distances, targets.
 
-    Returns what the detector says now, by field.
+    Returns what the detector says now, by field; nothing where it uses random numbers.
 
     Args:
         where: what lines begin with.
@@ -77,6 +78,7 @@ def of_side(
     yield told(f"{where}: files", -(-inputs.count(side.images) // ROWS_A_FILE), len(side.shards))
     known = torch.cat([clean, inputs.clean(name, "id"), inputs.clean(name, f"ood/{cell.ood}")])
     afresh: dict[str, list[Tensor]] = {"scores": [], "scores_8bit": []}
+    ever_random = False
     accepted = id_threshold(inputs.clean(name, "id"), tpr=TPR) if limits.aim == "cross" else None
     for first, file in zip(range(0, len(clean), ROWS_A_FILE), side.shards, strict=False):
         shard, x = inputs.tensors(file), inputs.block(side.images, first)
@@ -86,15 +88,16 @@ def of_side(
         yield from of_limits(at, shard, x, threat)
         once, again = (scores_of(detector, x, size, inputs.device) for _ in range(2))
         random = differ(once, again, known)
+        ever_random |= random
         for field, images in (("scores", shard["x_adv"]), ("scores_8bit", shard["x_8bit"].to(x.dtype) / 255)):
             again = scores_of(detector, images, size, inputs.device)
             yield compared(f"{at}: {field}", shard[field], again, known, random=random)
-            afresh[field].append(shard[field] if random else again)
+            afresh[field].append(again)
         if accepted is not None:
             yield of_crossing(at, shard, accepted, exact=not isinstance(threat, Suite))
         if limits.aim == "match":
             yield from of_targets(at, inputs, shard, limits, detector, cell.ood, first, seed=seed, size=size)
-    return {field: torch.cat(parts) for field, parts in afresh.items()}
+    return {} if ever_random else {field: torch.cat(parts) for field, parts in afresh.items()}
 
 
 def of_limits(at: str, shard: dict[str, Tensor], x: Tensor, threat: ThreatModel | Suite) -> Iterator[Line]:
@@ -193,7 +196,7 @@ def device_of(f: Detector) -> torch.device | None:
 def compared(what: str, claimed: Tensor, found: Tensor, known: Tensor, *, random: bool) -> Line:
     """Scores row by row, up to what another composition of batches may do; those of a random detector are not."""
     if random:
-        return Line(what, "random", "random: not compared", True)
+        return open_question(what, f"{len(claimed)} rows", "the detector uses random numbers")
     if claimed.shape != found.shape:
         return Line(what, f"{len(claimed)} rows", f"{len(found)} rows", False)
     agree = same_scores(claimed, found, known)

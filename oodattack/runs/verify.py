@@ -18,7 +18,7 @@ from oodattack.report.record import in_words
 from oodattack.runs.claims import of_bounds, of_cell, of_order
 from oodattack.runs.evidence import Cell, Evidence, inside, read_evidence
 from oodattack.runs.images import Inputs
-from oodattack.runs.line import Line, told
+from oodattack.runs.line import Line, open_question, told
 from oodattack.runs.manifest import MANIFEST, files_in, read_manifest
 from oodattack.runs.plan import Plan, read_plan
 from oodattack.runs.rows import Afresh, of_scores, of_side
@@ -203,4 +203,7 @@ def of_one(
         sides[side.images] = afresh.sides[key]
     yield from of_cell(where, inputs, result, cell, threat, afresh.before)
     clean, ood = afresh.clean[name], f"ood/{cell.ood}"
-    yield from of_order(where, result, (clean["id"], clean[ood]), sides.get("id"), sides.get(ood))
+    if {"id", ood} <= clean.keys() and all(sides.values()):
+        yield from of_order(where, result, (clean["id"], clean[ood]), sides.get("id"), sides.get(ood))
+    else:
+        yield open_question(f"{where}: auroc afresh", result.attacked.auroc, "the detector uses random numbers")

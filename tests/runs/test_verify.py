@@ -17,6 +17,7 @@ from oodattack import diagnose, numbers
 from oodattack.attack import STOPPED
 from oodattack.cli import main
 from oodattack.detectors import MSP, Energy, store
+from oodattack.job import verifying
 from oodattack.job.planned import job_of
 from oodattack.job.verifying import load_detectors, of_names
 from oodattack.metrics import same_scores
@@ -363,6 +364,19 @@ def test_scores_that_are_all_a_little_off_in_one_direction_are_caught(place, bun
     assert "auroc afresh" in capsys.readouterr().out.splitlines()[-1]
 
 
+def test_scores_that_use_random_numbers_are_not_said_to_be_the_same(place, capsys):
+    (place / "mine.py").write_text(CODE + "\ndef noisy(x):\n    return bright(x) + torch.rand(len(x))\n")
+    words = ["run", "--detector", "mine:noisy", "--id", "npz:id.npz", "--ood", "npz:ood.npz", "--threat", "quick.toml"]
+    assert main([*words, "--out", "out"]) == 0
+    capsys.readouterr()
+    assert main(["verify", "out", "--quiet"]) == 0
+    *unknown, last = capsys.readouterr().out.splitlines()
+    assert re.fullmatch(r"out: \d+ claims, all the same .*; 7 more could not be compared", last)
+    assert len(unknown) == 2 + 2 * 2 + 1  # sets, sides exact and in 8 bits, AUROC
+    assert all(line.startswith("unknown    mine:noisy") for line in unknown)
+    assert all(line.endswith("not compared: the detector uses random numbers") for line in unknown)
+
+
 @pytest.fixture(scope="module")
 def wanted(tmp_path_factory):
     """A finished run of threats that want something else than the lowest score."""
@@ -415,7 +429,8 @@ def test_a_report_with_the_indicators_of_an_older_version_is_verified(run, capsy
     of_report(run, older)
     write_manifest(run)
     assert main(["verify", "out"]) == 0
-    assert ": broken" in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert ": broken" in out and out.endswith("; 8 more could not be compared\n")
 
     def turned(report):
         for result in report["results"]:
@@ -523,6 +538,19 @@ def test_a_detector_under_the_name_of_another_is_caught(run, capsys, other):
     assert "energy@model: built from its network" in capsys.readouterr().out.splitlines()[-1]
     (line,) = of_names({"mahalanobis@model": energy}, job)
     assert not line.agree and (line.claimed, line.found) == ("mahalanobis", "energy")
+
+
+def test_a_device_that_is_not_here_is_no_forgery(run, capsys, monkeypatch):
+    def gone(name):
+        raise ValueError("`--device` must be there, got 'cpu'. Try another.")
+
+    monkeypatch.setattr(verifying, "checked_device", gone)
+    assert main(["verify", "out"]) == 1
+    err = capsys.readouterr().err
+    assert err == (
+        "oodattack: out: the device of the run must be there to compute again, got no 'cpu'. "
+        "Take a machine that has it.\n"
+    )
 
 
 def widened(run: Path, entry: str) -> None:
