@@ -1,6 +1,6 @@
 """The numbers of a report, computed again from the saved scores."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import torch
@@ -11,11 +11,11 @@ from oodattack.diagnose import Indicators, verdict
 from oodattack.metrics import auroc
 from oodattack.numbers import accepted, crossing, deployed, matched, numbers
 from oodattack.report import Metrics, Result
-from oodattack.report.record import in_words
+from oodattack.report.record import Key, in_words
 from oodattack.runs.evidence import Cell
 from oodattack.runs.images import Inputs
 from oodattack.runs.line import Line, open_question, told
-from oodattack.threat import Suite, ThreatModel, direction, limits_of, members_of, other_goal, whole_box
+from oodattack.threat import Suite, ThreatModel, covers, direction, limits_of, members_of, other_goal, whole_box
 
 Shard = dict[str, Tensor]
 
@@ -92,6 +92,42 @@ def of_order(
         again = auroc(*scores)
         agree = abs(claimed.auroc - again) <= OFF
         yield Line(f"{where}: {what} auroc afresh", f"{claimed.auroc:.6g}", f"{again:.6g}", agree)
+
+
+def of_box(
+    inputs: Inputs,
+    result: Result,
+    cell: Cell,
+    threats: Mapping[str, ThreatModel | Suite],
+    known: dict[Key, Shard],
+) -> Line:
+    """What the whole box left is what the run's own cells say, of the sides that this one attacks.
+
+    Args:
+        inputs: images and scores before any attack.
+        result: what is claimed.
+        cell: of the result.
+        threats: of the run, by name.
+        known: scores of cells with the whole box; those that are read are added.
+    """
+    what, claimed = f"{result.where}: full_box_auroc", result.indicators["full_box_auroc"]
+    threat, ood = threats[result.threat], f"ood/{cell.ood}"
+    start = limits_of(threat).start  # an OOD set and start images may have one name: they are sets apart
+    beside = {name: t for name, t in threats.items() if limits_of(t).start == start and covers(t, threat)}
+    boxes = {name for name, other in beside.items() if whole_box(other)}
+    parts = (member for name, other in beside.items() if name not in boxes for member in members_of(other))
+    if any(map(whole_box, parts)):
+        return open_question(what, claimed, "a member of a suite has the whole box")
+    limits, left = limits_of(threat), []
+    clean = inputs.clean(cell.detector, "id"), inputs.clean(cell.detector, ood)
+    for box in (
+        c for c in inputs.evidence.cells if c.threat in boxes and (c.detector, c.ood) == (cell.detector, cell.ood)
+    ):
+        if box.key not in known:
+            known[box.key] = {side.images: whole(inputs, side.shards)["scores"] for side in box.sides}
+        on_id = known[box.key]["id"] if limits.attacks_id else clean[0]
+        left.append(auroc(on_id, known[box.key][ood] if limits.attacks_ood else clean[1]))
+    return told(what, claimed, min(left, default=None))
 
 
 def of_bounds(

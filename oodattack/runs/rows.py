@@ -11,6 +11,7 @@ from oodattack.geometry import row_random
 from oodattack.metrics import id_threshold, same_scores
 from oodattack.numbers import TPR
 from oodattack.report import Metrics
+from oodattack.report.record import Key
 from oodattack.runs.evidence import ROWS_A_FILE, Cell, Side
 from oodattack.runs.images import Inputs
 from oodattack.runs.line import Line, open_question, told
@@ -27,11 +28,13 @@ class Afresh(NamedTuple):
         clean: detector -> set -> scores before any attack.
         sides: whatever tells a side from others -> "scores" and "scores_8bit", or nothing.
         before: (detector, OOD set) -> the numbers of its saved scores before any attack, the same for every threat.
+        boxes: (detector, threat with the whole box, OOD set) -> attacked side -> saved scores.
     """
 
     clean: dict[str, Scores]
     sides: dict[tuple[str, ...], Scores]
     before: dict[tuple[str, str], Metrics]
+    boxes: dict[Key, Scores]
 
 
 def of_scores(inputs: Inputs, name: str, detector: Detector, size: int) -> Generator[Line, None, Scores]:

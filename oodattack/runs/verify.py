@@ -15,7 +15,7 @@ from oodattack.identity import sha256_of_file, sha256_of_images, sha256_of_netwo
 from oodattack.numbers import eps_curves
 from oodattack.report import Report, Result, read_report
 from oodattack.report.record import in_words
-from oodattack.runs.claims import of_bounds, of_cell, of_order
+from oodattack.runs.claims import of_bounds, of_box, of_cell, of_order
 from oodattack.runs.evidence import Cell, Evidence, inside, read_evidence
 from oodattack.runs.images import Inputs
 from oodattack.runs.line import Line, open_question, told
@@ -81,7 +81,7 @@ def of_run(run: Opened, detectors: Detectors, fingerprints: Mapping[str, str | N
     inputs = Inputs(run.folder, run.evidence, plan.job)
     yield from of_inputs(run, inputs)
     yield of_overlaps(run, inputs)
-    afresh = Afresh({}, {}, {})
+    afresh = Afresh({}, {}, {}, {})
     for name, detector in detectors.items():
         afresh.clean[name] = yield from of_scores(inputs, name, detector, plan.batch_size)
     yield from of_curves(run.report, [t for t in threats.values() if isinstance(t, Sweep)])
@@ -202,6 +202,8 @@ def of_one(
             )
         sides[side.images] = afresh.sides[key]
     yield from of_cell(where, inputs, result, cell, threat, afresh.before)
+    if "whole_box" in result.model_fields_set:  # older reports know the shipped whole boxes alone
+        yield of_box(inputs, result, cell, threats, afresh.boxes)
     clean, ood = afresh.clean[name], f"ood/{cell.ood}"
     if {"id", ood} <= clean.keys() and all(sides.values()):
         yield from of_order(where, result, (clean["id"], clean[ood]), sides.get("id"), sides.get(ood))

@@ -441,6 +441,62 @@ def test_a_report_with_the_indicators_of_an_older_version_is_verified(run, capsy
     assert main(["verify", "out"]) == 1
 
 
+@pytest.fixture(scope="module")
+def boxed(tmp_path_factory):
+    """A finished run with the whole box on one of two sides and on both, and a set that is one to start from, too."""
+    folder = tmp_path_factory.mktemp("boxed")
+    fill(folder)
+    box = (folder / "quick.toml").read_text().replace('"8/255"', "1.0")
+    (folder / "box.toml").write_text(box.replace('"both"', '"hide"'))
+    (folder / "box-both.toml").write_text(box)
+    (folder / "begun.toml").write_text((folder / "quick-hide.toml").read_text().replace('"ood"', '"noise"'))
+    threats = ["quick", "quick-hide", "match", "worst", "box", "box-both", "begun"]
+    words = ["--ood", "noise", *(word for threat in threats for word in ("--threat", f"{threat}.toml"))]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        patch.setattr(sys, "path", [entry for entry in sys.path if entry])
+        start = ["run", "--detector", "energy", "--model", "mine:net", "--id", "npz:id.npz", "--ood", "npz:ood.npz"]
+        assert main([*start, *words, "--out", "out"]) == 0
+    sys.modules.pop("mine", None)
+    return folder
+
+
+@pytest.mark.parametrize("value", [0.51, None])
+def test_another_auroc_that_the_whole_box_left_is_caught(place, boxed, capsys, value):
+    """It decides between `holds` and `inconclusive`."""
+    shutil.copytree(boxed / "out", place / "out")
+    assert main(["verify", "out"]) == 0
+    threats = [result["threat"] for result in json.loads((place / "out" / "report.json").read_text())["results"]]
+    assert capsys.readouterr().out.count("full_box_auroc") == len(threats) == 6 * 2 + 1
+
+    def change(report):
+        result = report["results"][threats.index("quick-hide")]
+        assert result["indicators"]["full_box_auroc"] not in (value, None)
+        result["indicators"]["full_box_auroc"] = value
+        found = diagnose.Indicators(**result["indicators"])
+        says = diagnose.verdict(result["clean"]["auroc"], result["attacked"]["auroc"], found)
+        result["verdict"], result["reason"] = says
+
+    of_report(place / "out", change)
+    write_manifest(place / "out")
+    assert main(["verify", "out"]) == 1
+    assert "quick-hide on npz:ood.npz: full_box_auroc" in capsys.readouterr().out.splitlines()[-1]
+
+
+def test_a_whole_box_that_was_not_run_is_caught(run, capsys):
+    def change(report):
+        for result in report["results"]:
+            result["indicators"]["full_box_auroc"] = 0.0
+            found = diagnose.Indicators(**result["indicators"])
+            says = diagnose.verdict(result["clean"]["auroc"], result["attacked"]["auroc"], found)
+            result["verdict"], result["reason"] = says
+
+    of_report(run, change)
+    write_manifest(run)
+    assert main(["verify", "out"]) == 1
+    assert "full_box_auroc: 0 | None" in capsys.readouterr().out.splitlines()[-1]
+
+
 def test_a_file_that_was_swapped_with_another_is_caught(run, capsys):
     one, two = shard(run, "quick"), shard(run, "shared")
     a, b = one.read_bytes(), two.read_bytes()
