@@ -86,6 +86,18 @@ def test_an_attack_that_is_no_evidence_any_more_is_a_failure_everywhere(made, dr
     assert "reason" not in found.new.model_dump()["cells"][0]  # the format of a baseline is what it was
 
 
+def test_a_whole_box_that_is_no_evidence_any_more_has_a_case_of_its_own(made, drawn):
+    id_, clean, attacked = drawn
+    old = made(id_, clean, {"linf": attacked, "sanity-full-box": attacked})
+    verdicts = [c.model_copy(update={"verdict": "inconclusive"}) if c.whole_box else c for c in old.cells]
+    found = compare(old.model_copy(update={"cells": verdicts}), old, max_drop=0.02, alpha=0.01)
+    root = Xml.fromstring(junit(found))
+    assert found.failed and [root.get(k) for k in ("tests", "failures")] == ["3", "1"] == [
+        str(len(root.findall(f".//{tag}"))) for tag in ("testcase", "failure")
+    ]
+    assert root.find(".//testcase[@name='sanity-full-box on svhn']/failure").get("type") == "inconclusive"
+
+
 def test_any_name_makes_valid_xml(made, drawn, tmp_path):
     id_, clean, attacked = drawn
     old = made(id_, clean, {'<&">\x00\x1b ü \ud800': attacked})
