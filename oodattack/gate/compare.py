@@ -132,6 +132,8 @@ def compare(
         raise ValueError(f"`max_drop` must be in [0, 1), got {max_drop}. Take 0.02.")
     if not 0 < alpha <= 0.5:
         raise ValueError(f"`alpha` must be in (0, 0.5], got {alpha}. Take 0.01.")
+    if not old.cells:
+        raise ValueError("`baseline` must have results to compare with, got none. Write it anew with --update.")
     check_spec(new, old)
     pairs = dict(paired_areas(new, old))
     drops = np.array([was.auroc - now.auroc for was, now in pairs.values()])

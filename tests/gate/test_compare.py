@@ -204,6 +204,14 @@ def test_arguments_in_range(made, drawn, wrong):
         compare(old, old, **(AT | wrong))
 
 
+def test_a_baseline_of_nothing_passes_nothing(made, drawn):
+    id_, clean, attacked = drawn
+    new = made(id_, clean, {"x": attacked})
+    nothing = new.model_copy(update={"cells": [], "threats": {}, "detectors": [], "ood": []})
+    with pytest.raises(ValueError, match=r"^`baseline` must have results to compare with, got none\."):
+        compare(new, nothing, **AT)
+
+
 def test_a_baseline_comes_back_as_it_was_written(made, drawn, tmp_path):
     id_, clean, attacked = drawn
     old = made(id_, clean, {"x": attacked})
