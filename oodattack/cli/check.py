@@ -69,14 +69,21 @@ def check(
 
     if junit is not None and update:
         raise ValueError("`--junit` must go with a comparison, got it with --update. Drop one of them.")
+    if realpath(baseline) in map(realpath, (report, report / "report.json")):
+        raise ValueError(
+            f"`--baseline` must be another file than REPORT, got {str(baseline)!r} twice. Name an earlier one."
+        )
     others = (baseline, report, report / "report.json")
     if junit is not None and realpath(junit) in map(realpath, others):
         raise ValueError(f"`--junit` must be a file of its own, got {str(junit)!r} twice. Choose another.")
     if update:
         found = gate.measured(report)
+        before = gate.replaced(baseline)
         found.save(baseline)
         kept = "with the scores of their images" if found.scores else "without scores: comparisons will be unpaired"
         click.echo(f"{baseline}: {len(found.cells)} cells {kept}")
+        for line in gate.left_out(found, before):
+            click.echo(f"note: {line}")
         return
     try:
         compared = gate.compare(

@@ -4,8 +4,9 @@ from oodattack.gate.baseline import Baseline
 from oodattack.gate.compare import Check, Comparison, compare
 from oodattack.gate.formats import FORMATS
 from oodattack.gate.junit import save_junit
-from oodattack.gate.measured import from_report, measured, read_baseline
+from oodattack.gate.measured import from_report, measured, read_baseline, replaced
 from oodattack.gate.scores import Scores
+from oodattack.gate.wording import left_out
 
 __all__ = [
     "FORMATS",
@@ -15,7 +16,9 @@ __all__ = [
     "Scores",
     "compare",
     "from_report",
+    "left_out",
     "measured",
     "read_baseline",
+    "replaced",
     "save_junit",
 ]

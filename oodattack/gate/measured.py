@@ -55,6 +55,14 @@ def read_baseline(path: Path) -> Baseline:
     return measured(path)
 
 
+def replaced(path: Path) -> Baseline | None:
+    """The baseline that an update takes the place of, or None where there is none that can be read."""
+    try:
+        return measured(path) if path.is_file() else None
+    except ValueError:
+        return None  # writing it anew is what is done about that
+
+
 def from_report(report: Report, scores: Scores | None = None) -> Baseline:
     """What of a report decides whether another one is worse.
 

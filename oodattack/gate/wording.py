@@ -4,10 +4,11 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from oodattack.gate.baseline import Cell
+from oodattack.gate.baseline import Baseline, Cell
 from oodattack.gate.compare import CLEAN, POWER, Check, Comparison
 from oodattack.gate.family import hurdle, power
 
+SOME = 3  # names in a line
 FEW = 30  # images a side below which standard errors are rough themselves
 
 
@@ -64,6 +65,18 @@ def notes(found: Comparison) -> Iterator[str]:
             yield f"{name} {was} -> {now}: a difference may be its own"
 
 
+def left_out(new: Baseline, old: Baseline | None) -> Iterator[str]:
+    """What a baseline does not have that the one had whose place it takes."""
+    now = {cell.key for cell in new.cells}
+    if gone := [cell.where for cell in (old.cells if old else []) if cell.key not in now]:
+        yield f"not in it any more, and not compared from now on: {len(gone)} cells ({some(gone)})"
+
+
+def some(names: list[str]) -> str:
+    """The first of many."""
+    return ", ".join(names[:SOME]) + (", ..." if names[SOME:] else "")
+
+
 def warnings(found: Comparison) -> Iterator[str]:
     """What makes the answer weaker than it looks."""
     if any(not c.paired for c in found.checks):
@@ -75,7 +88,7 @@ def warnings(found: Comparison) -> Iterator[str]:
             "a higher AUROC may be a search that fails"
         )
     if still := [c for c in found.new.cells if c.verdict == "inconclusive" and c not in doubtful]:
-        names = ", ".join(c.where for c in still[:3]) + (", ..." if still[3:] else "")
+        names = some([c.where for c in still])
         yield (
             f"the attack is inconclusive in {len(still)} of {len(found.new.cells)} cells, as it was in the baseline or "
             f"new to it ({names}): what is compared there is no evidence of robustness"

@@ -119,6 +119,26 @@ def test_update_accepts_it(workplace, capsys):
     assert main(["check", "old", "--baseline", str(workplace)]) == 0  # better than that
 
 
+def test_update_says_what_is_not_compared_any_more(workplace, capsys):
+    fields = json.loads(workplace.read_text())
+    more = [{**fields["cells"][0], "detector": "gone"}]
+    fields["scores"]["gone"] = fields["scores"]["mine:score"]
+    workplace.write_text(json.dumps(fields | {"cells": [*fields["cells"], *more]}))
+    assert main(["check", "old", "--baseline", str(workplace), "--update"]) == 0
+    says = "note: not in it any more, and not compared from now on: 1 cells (gone, quick on npz:ood.npz)"
+    assert says in capsys.readouterr().out.splitlines()
+    workplace.write_text('{"baseline": 0}')  # what cannot be read is written anew
+    assert main(["check", "old", "--baseline", str(workplace), "--update"]) == 0
+
+
+def test_a_report_is_not_compared_with_itself(workplace, capsys):
+    for report, baseline in (("old", "old"), ("old", "old/report.json"), (str(workplace), str(workplace))):
+        assert main(["check", report, "--baseline", baseline]) == 2
+        assert capsys.readouterr().err == (
+            f"oodattack: `--baseline` must be another file than REPORT, got {baseline!r} twice. Name an earlier one.\n"
+        )
+
+
 @pytest.mark.parametrize("name", ["old/report.json", "id.npz"])
 def test_update_takes_the_place_of_no_report(workplace, capsys, runs, name):
     before = (runs / name).read_bytes()
