@@ -62,7 +62,8 @@ class AssertRobust:
             min_auroc: least AUROC under attack.
             baseline: a file as `oodattack check --update` and `pytest --oodattack-update` write it, from the folder of
                 the test, a file of its own for each call. No AUROC, clean or under attack, may be lower than there by
-                more than noise and `max_drop`.
+                more than noise and `max_drop`. A threat that does not apply to a detector is a warning, and a failure
+                where none of them applies to any.
             max_drop: see `baseline`.
             alpha: how often noise alone may fail the test.
             accept_inconclusive: also pass where the attack looks as if it had failed; with `baseline`, where it did
@@ -95,9 +96,9 @@ class AssertRobust:
                     "Name another, or give several detectors, threats and sets in one call."
                 )
             margins: dict[str, Any] = {"max_drop": max_drop, "alpha": alpha, "accept_inconclusive": accept_inconclusive}
-            judge = (lambda *_: []) if self.update else robust.no_worse(path, **margins)
+            judge = robust.nothing_attacked if self.update else robust.no_worse(path, **margins)
         found = robust.judged(detector, threat=threat, id=id, ood=ood, seed=seed, judge=judge, **options)
-        if baseline is not None and self.update:
+        if baseline is not None and self.update and not found.failures:
             from_report(found.report, found.scores).save(path)
             self.written.add(path)
         if found.failures:

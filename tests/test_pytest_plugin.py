@@ -96,6 +96,17 @@ def test_a_threat_that_does_not_apply_is_no_pass(robust):
         robust(threat=[QUICK, "liang-logit"], min_auroc=0.0, accept_inconclusive=True)
 
 
+@pytest.mark.parametrize("update", [True, False])
+def test_a_baseline_of_nothing_but_threats_that_do_not_apply_is_no_pass(robust, tmp_path, update):
+    robust({"mine": brightness}, threat=[QUICK, "liang-logit"], baseline="b.json", update=True)
+    before = (tmp_path / "b.json").read_bytes()
+    with pytest.raises(AssertionError, match="mine, liang-logit: nothing was attacked: the detector gives no logits"):
+        robust({"mine": brightness}, threat="liang-logit", baseline="b.json", update=update)
+    assert (tmp_path / "b.json").read_bytes() == before
+    with pytest.warns(UserWarning, match="mine, liang-logit: nothing was attacked: the detector gives no logits"):
+        robust({"mine": brightness}, threat=[QUICK, "liang-logit"], baseline="b.json")
+
+
 SWEEP = Sweep(name="radii", members=tuple(
     QUICK.model_copy(update={"name": f"radii@{eps:g}", "eps": eps, "objective": "logits"}) for eps in (0.05, 0.1)
 ), source="test")  # fmt: skip

@@ -143,16 +143,24 @@ def not_attacked(report: Report, threats: list[Threat]) -> list[str]:
     return lines
 
 
+def nothing_attacked(report: Report, _scores: Scores, threats: list[Threat]) -> list[str]:
+    """Why no detector was attacked by any of the threats; nothing where one was: a baseline of the others is of use."""
+    lines = not_attacked(report, threats)
+    return lines if len(lines) == len(report.spec.detectors) * len(threats) else []
+
+
 def no_worse(
     path: Path, *, max_drop: float, alpha: float, accept_inconclusive: bool = False
 ) -> Callable[[Report, Scores, list[Threat]], list[str]]:
     """No AUROC may be lower than in a baseline by more than the margin and noise, see `compare`.
 
-    Nor may an attack that was evidence there look now as if it had failed.
+    Nor may an attack that was evidence there look now as if it had failed, and something must have been attacked.
     """
     old = read_baseline(path)
 
-    def judge(report: Report, scores: Scores, _threats: list[Threat]) -> list[str]:
+    def judge(report: Report, scores: Scores, threats: list[Threat]) -> list[str]:
+        if failures := nothing_attacked(report, scores, threats):
+            return failures
         found = compare(
             from_report(report, scores),
             old,
@@ -162,7 +170,7 @@ def no_worse(
         )
         if found.failed:
             return list(text(found))
-        for warning in wording.warnings(found):
+        for warning in [*not_attacked(report, threats), *wording.warnings(found)]:
             warnings.warn(warning, stacklevel=4)  # in the test: judge, judged, the fixture
         return []
 
