@@ -135,18 +135,16 @@ def compare(
     if not old.cells:
         raise ValueError("`baseline` must have results to compare with, got none. Write it anew with --update.")
     check_spec(new, old)
-    pairs = dict(paired_areas(new, old))
-    drops = np.array([was.auroc - now.auroc for was, now in pairs.values()])
-    found = [error_of(new, old, key[0], was, now) for key, (was, now) in pairs.items()]
+    pairs = list(dict.fromkeys(paired_areas(new, old)))
+    drops = np.array([was.auroc - now.auroc for _, (was, now) in pairs])
+    found = [error_of(new, old, key[0], was, now) for key, (was, now) in pairs]
     errors = np.array([error for error, _ in found])
     ps = adjusted(drops, errors, max_drop)
     powers = power(2 * max_drop, errors, max_drop, hurdle(errors, max_drop, alpha))
     fails = (drops > max_drop + ROUNDING) & (ps <= alpha)
     checks = [
         Check(*key, was.auroc, now.auroc, error, paired, float(p), float(caught), bool(failed))
-        for (key, (was, now)), (error, paired), p, caught, failed in zip(
-            pairs.items(), found, ps, powers, fails, strict=True
-        )
+        for (key, (was, now)), (error, paired), p, caught, failed in zip(pairs, found, ps, powers, fails, strict=True)
     ]
     known = {c.key for c in old.cells}
     added = [c for c in new.cells if c.key not in known]
@@ -154,7 +152,7 @@ def compare(
 
 
 def paired_areas(new: Baseline, old: Baseline) -> Iterator[tuple[Key, tuple[Area, Area]]]:
-    """(detector, threat, OOD set) -> AUROC then and now; a detector's clean one on a set comes once for all threats.
+    """(detector, threat, OOD set) and AUROC then and now; a detector's clean one on a set comes again for each threat.
 
     What the whole box left is not among them: it tells of the search, and less is better.
     """

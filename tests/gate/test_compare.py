@@ -46,6 +46,18 @@ def test_a_fall_of_the_clean_auroc_fails_once_whatever_the_number_of_threats(mad
     assert len(found.checks) == 3
 
 
+def test_a_threat_called_clean_hides_nothing(made, drawn):
+    id_, clean, attacked = drawn
+    scores = [(clean, attacked), (clean - 1, attacked), (clean, attacked - 1)]
+    old, *others = (
+        one.model_copy(update={"cells": [c.model_copy(update={"threat": CLEAN}) for c in one.cells]})
+        for one in (made(id_, before, {"x": after}) for before, after in scores)
+    )
+    for new in others:
+        found = compare(new, old, **AT)
+        assert len(found.checks) == 2 and [c.threat for c in found.regressions] == [CLEAN]
+
+
 @pytest.mark.parametrize(("was", "now", "margin"), [(0, 20, 0.02), (100, 120, 0.02), (0, 50, 0.05), (200, 230, 0.03)])
 def test_a_fall_of_exactly_the_margin_passes(made, was, now, margin):
     id_ = np.arange(1000.0)
