@@ -68,6 +68,7 @@ def of_run(run: Opened, detectors: Detectors, fingerprints: Mapping[str, str | N
         fingerprints: of these, see `detectors.store`.
     """
     spec, plan = run.report.spec, run.plan
+    yield of_index(run)
     yield from of_plan(run.report, plan)
     for name in detectors:
         yield told(f"{name}: fitted to", spec.fingerprints.get(name), fingerprints[name])
@@ -95,6 +96,15 @@ def of_run(run: Opened, detectors: Detectors, fingerprints: Mapping[str, str | N
         else:
             claimed = (result.certified_auroc, result.certified, result.uncertified)
             yield told(f"{result.where}: certified", claimed, (None, None, None))
+
+
+def of_index(run: Opened) -> Line:
+    """Whatever the index names has a hash: a link to elsewhere, or a folder that the manifest leaves out, has none."""
+    index = run.evidence
+    named = {file for files in index.inputs.values() for file in files}
+    named |= {file for files in index.clean.values() for file in files.values()}
+    named |= {file for cell in index.cells for side in cell.sides for file in side.shards}
+    return told("files of evidence without a hash", [], sorted(named - {*read_manifest(run.folder)}))
 
 
 def of_plan(report: Report, plan: Plan) -> Iterator[Line]:

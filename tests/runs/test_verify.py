@@ -575,6 +575,14 @@ def test_files_beside_or_missing_are_caught(run, capsys):
     assert "no such file" in capsys.readouterr().out
 
 
+def test_evidence_that_has_no_hash_is_caught(run, place, capsys):
+    (run / "shards").rename(place / "elsewhere")
+    (run / "shards").symlink_to(place / "elsewhere")
+    write_manifest(run)
+    assert main(["verify", "out"]) == 1
+    assert "files of evidence without a hash: [] | ['shards/" in capsys.readouterr().out.splitlines()[-1]
+
+
 def test_another_detector_is_caught(run, place, capsys):
     (place / "mine.py").write_text(CODE.replace("mean(1)", "amax(1)"))
     assert main(["verify", "out"]) == 1
