@@ -160,6 +160,17 @@ def test_inference_mode_hears_again_in_whatever_order_threads_leave():
         assert torch.is_inference_mode_enabled()
 
 
+def test_inference_mode_of_another_thread_is_left_whatever_is_deaf_meanwhile():
+    enter, leave = lambda context: context.__enter__(), lambda context: context.__exit__(None, None, None)
+    before, deaf, inside = torch.inference_mode(), deaf_inference_mode(), torch.inference_mode()
+    for step, context in ((enter, before), (enter, deaf), (leave, before)):
+        step(context)
+    assert not torch.is_inference_mode_enabled()
+    for step, context in ((enter, inside), (leave, deaf), (leave, inside)):
+        step(context)
+        assert not torch.is_inference_mode_enabled()
+
+
 def test_without_a_gradient_nothing_is_changed():
     seen = []
     Kept(lambda x: seen.append((x, torch.is_grad_enabled())) or score(x))(X)

@@ -1,7 +1,7 @@
 """Within it, nothing cuts the graph of a tensor: what does is undone as it is called, and every value stays."""
 
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from threading import Lock
 from typing import Any
 
@@ -148,20 +148,27 @@ CASTS: dict[Any, Callable[..., Any]] = {
 
 
 _LOCK = Lock()
-_WITHIN: list[tuple[Any, Any]] = []  # for each thread or level in `deaf_inference_mode`, what the mode does outside it
+_HEARING = torch._C._InferenceMode
+_within = 0  # levels of `deaf_inference_mode`, of all threads together
 
 
 @contextmanager
 def deaf_inference_mode() -> Iterator[None]:
-    """`torch.inference_mode` does nothing within, in any thread: tensors made in it can never have a gradient."""
-    kind = torch.inference_mode
-    with _LOCK:
-        _WITHIN.append(_WITHIN[0] if _WITHIN else (kind.__enter__, kind.__exit__))
-        kind.__enter__, kind.__exit__ = (lambda self: None), (lambda self, *_: None)  # type: ignore[method-assign]
+    """`torch.inference_mode` that is entered within does nothing, in any thread: its tensors could have no gradient.
+
+    One that was entered before is left as ever, and one that does nothing may be left after.
+    """
+    _count(1)
     try:
         yield
     finally:
-        with _LOCK:
-            hearing = _WITHIN.pop()
-            if not _WITHIN:
-                kind.__enter__, kind.__exit__ = hearing  # type: ignore[method-assign]
+        _count(-1)
+
+
+def _count(step: int) -> None:
+    """One level more or less; without any, `torch.inference_mode` hears again."""
+    global _within
+    with _LOCK:
+        _within += step
+        kind: Any = (lambda _: nullcontext()) if _within else _HEARING
+        torch._C._InferenceMode = kind  # type: ignore[misc]
