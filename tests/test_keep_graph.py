@@ -277,6 +277,7 @@ ROUNDED = {
     "score": lambda x: (8 * score(x)).round() / 8,
     "floor, without a graph": torch.no_grad()(lambda x: (8 * score(x)).floor() / 8),
     "images of 8 bits": lambda x: score((255 * x).to(torch.uint8).to(x.dtype) / 255),
+    "images of 8 bits with a sign": lambda x: score((255 * x - 128).char().to(x.dtype) / 255),
     "images of 4 bits": lambda x: score(torch.round(15 * x) / 15),
     "integers": lambda x: (100 * score(x)).long(),
 }

@@ -143,7 +143,7 @@ ROUNDS: dict[Any, Callable[..., Any]] = {
 }
 
 CASTS: dict[Any, Callable[..., Any]] = {
-    **dict.fromkeys((Tensor.byte, Tensor.short, Tensor.int, Tensor.long, Tensor.to, Tensor.type), cast),
+    **dict.fromkeys((Tensor.byte, Tensor.char, Tensor.short, Tensor.int, Tensor.long, Tensor.to, Tensor.type), cast),
 }
 
 
