@@ -125,6 +125,8 @@ def slope(score, x=X):
 
 
 BANK = pictures(5, seed=1)
+with torch.inference_mode():
+    STORED = pictures(5, seed=1)
 MASK = torch.rand(X.shape, generator=torch.Generator().manual_seed(0))
 EXACT = {
     "NumPy": (lambda x: energy(torch.from_numpy(x.numpy())), energy),
@@ -151,6 +153,10 @@ EXACT = {
     ),
     "beside stored images": (
         lambda x: torch.cdist(BODY(torch.from_numpy(x.numpy())), BODY(BANK)).amin(1),
+        lambda x: torch.cdist(BODY(x), BODY(BANK)).amin(1),
+    ),
+    "beside images stored in inference mode": (
+        lambda x: torch.cdist(BODY(torch.from_numpy(x.numpy())), BODY(STORED)).amin(1),
         lambda x: torch.cdist(BODY(x), BODY(BANK)).amin(1),
     ),
     "beside a mask": (lambda x: energy(torch.from_numpy(x.numpy()) * MASK), lambda x: energy(x * MASK)),

@@ -59,9 +59,9 @@ class Returned:
             return type(y)(map(self.attached, y))
         if not (isinstance(y, Tensor) and may_show(y, self.x)):
             return y
-        before = self.seen.get(id(y))
-        if before is None or before.version != y._version:
-            before = self.seen[id(y)] = _Seen(y, y._version, self._attached(y.detach()))
+        before, version = self.seen.get(id(y)), version_of(y)
+        if before is None or before.version != version:
+            before = self.seen[id(y)] = _Seen(y, version, self._attached(y.detach()))
         return y if before.attached is None else before.attached
 
     def made(self, y: Any) -> Any:
@@ -113,6 +113,11 @@ class _Seen(NamedTuple):
     y: Tensor
     version: int
     attached: Tensor | None
+
+
+def version_of(y: Tensor) -> int:
+    """How often a tensor was changed; never where it was made in inference mode, out of which it cannot be."""
+    return 0 if y.is_inference() else y._version
 
 
 def may_show(y: Tensor, x: Tensor) -> bool:
