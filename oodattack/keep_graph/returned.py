@@ -7,7 +7,7 @@ arXiv:1802.00420, section 4.1; theirs is the identity, for y of the shape of x).
 best what comes back of a few images; see `View`.
 """
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
 import torch
@@ -57,7 +57,7 @@ class Returned:
         """`y` itself, or, if it shows the images, the same numbers with their gradient; so for each of a list."""
         if type(y) in (list, tuple):
             return type(y)(map(self.attached, y))
-        if not (isinstance(y, Tensor) and may_show(y, self.x)):
+        if not may_show(y, self.x):
             return y
         before, version = self.seen.get(id(y)), version_of(y)
         if before is None or before.version != version:
@@ -68,43 +68,45 @@ class Returned:
         """As `attached` of a tensor that a function returned, which scripted code may take; but what shows nothing yet
         may be there to be written to.
         """
-        if not (isinstance(y, Tensor) and may_show(y, self.x)):
-            return y
-        attached = self._attached(y.detach(), sure=True)
+        attached = self._attached(y.detach(), sure=True) if may_show(y, self.x) else None
         return y if attached is None else attached
 
     @torch.enable_grad()
     def _attached(self, y: Tensor, *, sure: bool = False) -> Tensor | None:
-        """None where it shows something else; if `sure`, also where it shows too little."""
+        """y with the gradient of what it shows; None where `_shown` says that it shows nothing."""
         if len(y) > len(self.x):
             pieces = [(rows, self._attached(rows, sure=sure)) for rows in y.split(len(self.x))]
             found = any(attached is not None for _, attached in pieces)
             return torch.cat([rows if attached is None else attached for rows, attached in pieces]) if found else None
-        shape, before = tuple(y.shape[1:]), self.x.detach().to(y)
-        if shape not in self.views and not self.learns:
+        if (showing := self._shown(y, sure=sure)) is None:
             return None
-        known = self.views.get(shape)
-        fits = [(rows, self._view(before[rows], y)) for rows in self._orders(before, y)]
-        rows, view = max(fits, key=lambda fit: fit[1].explained)
-        if view.explained < EXPLAINED * (1.0 if known is None else known.explained):
-            rows = fits[0][0]
-            if sure or known is None or not (faint(before[rows]) or row_by_row(before[rows], y, known.side)):
-                return None
-            view = known
-        self.views.setdefault(shape, view)
+        rows, view = showing
+        self.views.setdefault(tuple(y.shape[1:]), view)
         self.turn = (self.turn + len(y)) % len(self.x)
         shown = torch.einsum("kc,bchw->bkhw", view.colours.to(y), part(self.x.to(y)[rows], view.side, y.shape[2:]))
         return y + (shown - shown.detach())
 
-    def _view(self, x: Tensor, y: Tensor) -> View:
-        """What y shows of x; the part is the same in all calls, the colours may be another network's."""
+    def _shown(self, y: Tensor, *, sure: bool) -> tuple[Tensor, View] | None:
+        """Which images each row of y shows, and what of them: the part is the same in all calls, the colours may be
+        another network's. None where it shows something else; if `sure`, also where it shows too little.
+        """
         known = self.views.get(tuple(y.shape[1:]))
-        return best_view(x, y) if known is None else view_of(x, y, known.side)
+        if known is None and not self.learns:
+            return None
+        x = self.x.detach().to(y)
+        turn, alike = self._orders(x, y)
+        fits = [(r, best_view(x[r], y) if known is None else view_of(x[r], y, known.side)) for r in (turn, alike)]
+        rows, view = max(fits, key=lambda fit: fit[1].explained)
+        if view.explained >= EXPLAINED * (1.0 if known is None else known.explained):
+            return rows, view
+        if sure or known is None or not (faint(x[turn]) or row_by_row(x[turn], y, known.side)):
+            return None
+        return turn, known
 
-    def _orders(self, x: Tensor, y: Tensor) -> Iterator[Tensor]:
+    def _orders(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
         """Which of x each row of y may show: those whose turn it is, and those that are most like it."""
-        yield (self.turn + torch.arange(len(y), device=x.device)) % len(x)
-        yield (grey(y) @ grey(x).mT).abs().argmax(dim=1)
+        turn = (self.turn + torch.arange(len(y), device=x.device)) % len(x)
+        return turn, (grey(y) @ grey(x).mT).abs().argmax(dim=1)
 
 
 class _Seen(NamedTuple):
@@ -120,9 +122,11 @@ def version_of(y: Tensor) -> int:
     return 0 if y.is_inference() else y._version
 
 
-def may_show(y: Tensor, x: Tensor) -> bool:
-    """Whether a tensor has no gradient, and the shape of images: at most `TIMES` as many."""
-    if not y.is_floating_point() or y.requires_grad or isinstance(y, torch.nn.Parameter) or y.ndim != 4:
+def may_show(y: Any, x: Tensor) -> bool:
+    """Whether it is a tensor without a gradient, and of the shape of images: at most `TIMES` as many."""
+    if not isinstance(y, Tensor) or y.ndim != 4 or not y.is_floating_point():
+        return False
+    if y.requires_grad or isinstance(y, torch.nn.Parameter):
         return False
     return 0 < len(y) <= TIMES * len(x) and y.shape[1] in (*CHANNELS, x.shape[1]) and min(y.shape[2:]) >= SMALLEST
 
