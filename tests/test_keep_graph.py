@@ -231,6 +231,15 @@ def test_a_gradient_that_is_not_that_of_the_score_is_refused(cut):
     assert keeping_graph(cut, X, seed=0) is None
 
 
+@pytest.mark.parametrize("error", [MemoryError, torch.OutOfMemoryError])
+def test_want_of_memory_says_nothing_of_a_gradient(error):
+    def large(x):
+        raise error
+
+    with pytest.raises(error):
+        reaches(large, X)
+
+
 @torch.no_grad()
 def noisy(x):
     return score(x) + torch.randn(len(x), dtype=x.dtype)
