@@ -1,5 +1,6 @@
 """Data sets by name: the table of all of them, and `load`, which also reads files and user code."""
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from oodattack.data import idx, lsun, published, shipped
@@ -84,6 +85,14 @@ def kind_of(name: str, argument: str = "name") -> str:
         raise unknown(argument, name, [*DATASETS])
     word = name.partition(":")[0]
     return next((kind for kind in FILES if kind.partition(":")[0] == word), "pkg.mod:callable")
+
+
+def check_names(given: Mapping[str, Sequence[str | None]]) -> None:
+    """Raise ValueError for a name of no data set; `given` are names, or None, by the arguments that they came from."""
+    for argument, names in given.items():
+        for name in names:
+            if name is not None:
+                kind_of(name, argument)
 
 
 def part_to_fit(name: str) -> str:

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 from oodattack.data.disk import room_on_disk
 from oodattack.data.overlap import digests
-from oodattack.data.registry import kind_of
+from oodattack.data.registry import check_names
 from oodattack.job.device import checked_device
 from oodattack.job.normalisation import normalisation
 from oodattack.job.seen import Seen, read_seen, write_seen
@@ -120,9 +120,7 @@ def train(asked: Training, *, progress: Progress | None = None) -> Done:
     """
     beside = check_out(asked.out)
     recipe = chosen_recipe(asked)
-    for option, name in {"--id": asked.id, "--aux": asked.aux}.items():
-        if name is not None:
-            kind_of(name, option)
+    check_names({"--id": [asked.id], "--aux": [asked.aux]})
     checked_device(asked.device)
     weights = None if asked.weights is None else read_weights(asked.weights)
     record = None if asked.weights is None else checked_record(asked.weights)

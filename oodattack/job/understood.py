@@ -5,7 +5,8 @@ from typing import NamedTuple
 import torch
 
 from oodattack.classifier.normalisation import normalisation as mean_and_std
-from oodattack.data.registry import kind_of
+from oodattack.data.groups import expand
+from oodattack.data.registry import check_names
 from oodattack.job.ask import DEFAULT_DETECTORS, DEFAULT_THREATS, ON_A_MODEL, Job
 from oodattack.job.detectors import Wanted, split_name
 from oodattack.job.device import checked_device
@@ -37,11 +38,9 @@ def understood(job: Job) -> Asked:
     Raises:
         ValueError: a threat, data set, detector, network, option or device that is not to be had; one line.
     """
-    given = {"--id": [job.id], "--ood": job.ood, "--fit": [job.fit]}
-    given |= {"--id-validation": [job.id_validation], "--ood-validation": [job.ood_validation]}
-    for option, sets in given.items():
-        for name in filter(None, sets):
-            kind_of(name, option)
+    check_names({"--id": [job.id]})
+    check_names({"--ood": expand(job.ood, id_name=job.id), "--fit": [job.fit]})
+    check_names({"--id-validation": [job.id_validation], "--ood-validation": [job.ood_validation]})
     threats = [own_name(read_threat(t)) for t in job.threats or DEFAULT_THREATS]
     if job.model is None and (job.weights or job.mean or job.std):
         raise ValueError("`--weights`, `--mean`, `--std` must come with --model, got no model. Add it, or drop them.")

@@ -163,6 +163,9 @@ BAD = {
     ),
     "data set": (given(ood="spiral"), ["`--ood` must be one of", "got 'spiral'", "Did you mean 'spirals'?"]),
     "id set": (given(id="digit"), ["`--id` must be one of", "got 'digit'", "Did you mean 'digits'?"]),
+    "id set without a name": (given(id=""), ["`--id` must be one of digits,", "got ''", "Pick one"]),
+    "set to fit on without a name": (given(fit=""), ["`--fit` must be one of digits,", "got ''", "Pick one"]),
+    "group": (given(ood="near"), ["`near` must go with one of the ID sets digits,", "got 'npz:id.npz'", "near:digits"]),
     "objective": (
         ["train", "--objective", "gregg", "--out", "x.safetensors"],
         ["`--objective` must be one of", "got 'gregg'", "Did you mean 'greg'?"],

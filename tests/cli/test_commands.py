@@ -193,6 +193,12 @@ def test_run_takes_samples_seed_and_several_detectors(workplace, capsys):
     assert (report.spec.id.name, report.spec.id.n) == ("npz:id.npz", 3)
 
 
+def test_a_group_stands_for_its_sets(workplace, capsys):
+    words = ["--detector", "mine:fine", "--threat", "quick.toml", "--ood", "near", "--samples", "4", "--out", "out"]
+    assert main(["run", *words]) == 0, capsys.readouterr().err
+    assert [r.ood for r in read_report(Path("out") / "report.json").results] == ["digits-6-9"]
+
+
 def test_the_same_command_gives_the_same_numbers(workplace, capsys):
     results = []
     for folder in ("one", "two"):
