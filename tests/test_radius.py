@@ -5,7 +5,7 @@ import torch
 
 from oodattack.evaluation import evaluate
 from oodattack.evaluation.members import short_name
-from oodattack.threat import Suite, Sweep, members_of, read_threat
+from oodattack.threat import Suite, Sweep, in_short, members_of, read_threat
 
 
 def brightness(x):
@@ -103,3 +103,8 @@ def test_who_gives_a_suite_a_radius_is_told_how():
     x = torch.rand(4, 1, 4, 4)
     with pytest.raises(ValueError, match=r"`eps` must be a known field .* Read NAME@EPS for another radius\."):
         evaluate(brightness, id=x[:2], ood={"near": x[2:]}, threats=changed, seed=0)
+
+
+@pytest.mark.parametrize("eps", ["2/255", "0.01", "1", "1e-13"])
+def test_a_radius_is_told_as_a_fraction_where_it_is_one_and_never_as_nothing(eps):
+    assert in_short(read_threat(f"linf-8-255@{eps}"))["limits"] == f"linf {eps}"

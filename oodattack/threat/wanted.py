@@ -33,7 +33,7 @@ def in_short(threat: Threat) -> dict[str, str]:
 def in_255ths(eps: float) -> str:
     """8/255 where that is what a number is, else the number."""
     steps = round(255 * eps)
-    return f"{steps}/255" if steps < 255 and abs(255 * eps - steps) < 1e-9 else f"{eps:g}"
+    return f"{steps}/255" if 0 < steps < 255 and abs(255 * eps - steps) < 1e-9 else f"{eps:g}"
 
 
 def whole_box(threat: Threat) -> bool:
