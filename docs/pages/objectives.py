@@ -8,7 +8,7 @@ from docs.pages.entry import entries, facts
 from docs.pages.markdown import Anchors, link, page, prose, table
 from docs.pages.source import paper_of
 from oodattack import objectives as room
-from oodattack.job.training import recipes
+from oodattack.job.recipe import recipes
 from oodattack.objectives import OBJECTIVES, SAMPLERS, Row
 from oodattack.train import Recipe
 

@@ -54,7 +54,7 @@ def rows_of(what: str) -> list[dict[str, str]]:
             for t in read
         ]
     if what == "recipes":
-        from oodattack.job.training import recipes
+        from oodattack.job.recipe import recipes
 
         return recipes()
     if what == "protocols":

@@ -98,11 +98,11 @@ def train(id_: str, out: Path, **options: Any) -> None:
     hard, the same command goes on from the last checkpoint and ends with the same weights.
     """
     from oodattack import job
-    from oodattack.job.training import FLAGS, Training
+    from oodattack.job.recipe import FLAGS
 
     numbers = {name: options.pop(name) for name in FLAGS}
     with bars_on_stderr() as progress:
-        done = job.train(Training(id=id_, out=out, numbers=numbers, **options), progress=progress)
+        done = job.train(job.Training(id=id_, out=out, numbers=numbers, **options), progress=progress)
     click.echo(f"{out}: {done.objective}, accuracy {done.accuracy:.4f} on held-out {done.held_out}")
     for note in done.notes:
         click.echo(note)

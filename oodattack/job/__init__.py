@@ -6,7 +6,7 @@ Nothing is imported before it is used: `verify` must do without the code of the 
 from importlib import import_module
 from typing import TYPE_CHECKING
 
-from oodattack.job.ask import Job
+from oodattack.job.ask import Job, Training
 
 if TYPE_CHECKING:
     from oodattack.job.running import resume, run
@@ -22,7 +22,7 @@ _HOMES = {
     "verify": "oodattack.job.verifying",
 }
 
-__all__ = ["Job", "gallery", "resume", "run", "train", "verify"]
+__all__ = ["Job", "Training", "gallery", "resume", "run", "train", "verify"]
 
 
 def __getattr__(name: str) -> object:

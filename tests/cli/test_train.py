@@ -11,7 +11,7 @@ from safetensors.torch import load_file
 
 from oodattack import models
 from oodattack.cli import main
-from oodattack.job.training import Training, chosen_recipe
+from oodattack.job.recipe import with_numbers
 from oodattack.objectives import OBJECTIVES
 from oodattack.train import RECIPES, adversaries, read_record
 
@@ -135,8 +135,8 @@ def test_options_reach_the_recipe(workplace, capsys):
     assert (found["seed"], found["precision"], found["mean"], found["std"]) == (4, "bfloat16", [0.5], [0.25])
     assert "gradient" in found["curve"][0]
     for objective, name, value in (("gq", "quotient", "paper"), ("ibp-oe", "eps", 0.1)):
-        asked = Training(objective=objective, numbers={name: value}, seed=0, out=Path("net.safetensors"))
-        assert getattr(chosen_recipe(asked), name) == value != getattr(RECIPES[objective], name)
+        assert getattr(with_numbers(RECIPES[objective], {name: value}), name) == value
+        assert getattr(RECIPES[objective], name) != value
 
 
 def test_each_option_changes_the_weights(workplace, capsys):
