@@ -11,7 +11,7 @@ from oodattack.classifier import Classifier, inner
 from oodattack.data import Images
 from oodattack.job.ask import Job
 from oodattack.job.id_classes import id_classes
-from oodattack.job.normalisation import normalisation
+from oodattack.job.normalisation import mean_and_std
 from oodattack.job.seen import read_seen
 from oodattack.job.training import cache_folder, labelled_training
 from oodattack.job.training_data import default_data
@@ -133,5 +133,5 @@ def classifier(network: torch.nn.Module, job: Job, weights: Path | None, record:
                 "`--mean` and `--std` must be left out for a model that is a Classifier, got them. Drop them."
             )
         return network
-    mean, std = normalisation(job.mean, job.std, weights=weights, record=record)
+    mean, std = mean_and_std(job.mean, job.std, weights=weights, record=record)
     return Classifier(network, mean=mean, std=std)

@@ -4,10 +4,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from oodattack.classifier.normalisation import normalisation
+
 Scale = tuple[float, ...] | None  # one number a channel
 
 
-def normalisation(
+def mean_and_std(
     mean: Scale, std: Scale, *, weights: Path | None, record: Mapping[str, Any] | None
 ) -> tuple[Scale, Scale]:
     """Mean and std of --mean and --std, or those that the weights were trained with.
@@ -19,8 +21,9 @@ def normalisation(
         record: beside it, see `checked_record`; None where there is none.
 
     Raises:
-        ValueError: they are given, and differ from those of the training.
+        ValueError: they are given, and cannot be meant or differ from those of the training.
     """
+    normalisation(mean, std)
     if record is None:
         return mean, std
     was_mean, was_std = (None if part is None else tuple(part) for part in (record.get("mean"), record.get("std")))

@@ -10,7 +10,7 @@ from oodattack.data.registry import check_names
 from oodattack.job.ask import Training
 from oodattack.job.device import checked_device
 from oodattack.job.network_files import check_out, write
-from oodattack.job.normalisation import normalisation
+from oodattack.job.normalisation import mean_and_std
 from oodattack.job.recipe import chosen_recipe, with_numbers
 from oodattack.job.seen import Seen, read_seen
 from oodattack.job.training_data import Fed, training_data
@@ -42,7 +42,7 @@ def train(asked: Training, *, progress: Progress | None = None) -> Done:
     checked_device(asked.device)
     weights = None if asked.weights is None else read_weights(asked.weights)
     record = None if asked.weights is None else checked_record(asked.weights)
-    mean, std = normalisation(asked.mean, asked.std, weights=asked.weights, record=record)
+    mean, std = mean_and_std(asked.mean, asked.std, weights=asked.weights, record=record)
     before = {} if asked.weights is None else read_seen(asked.weights, record)
     fed = training_data(
         asked.id,

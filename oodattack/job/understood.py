@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 import torch
 
-from oodattack.classifier.normalisation import normalisation as mean_and_std
+from oodattack.classifier.normalisation import normalisation
 from oodattack.data.groups import expand
 from oodattack.data.registry import check_names
 from oodattack.job.ask import DEFAULT_DETECTORS, DEFAULT_THREATS, ON_A_MODEL, Job
@@ -44,7 +44,7 @@ def understood(job: Job) -> Asked:
     threats = [own_name(read_threat(t)) for t in job.threats or DEFAULT_THREATS]
     if job.model is None and (job.weights or job.mean or job.std):
         raise ValueError("`--weights`, `--mean`, `--std` must come with --model, got no model. Add it, or drop them.")
-    mean_and_std(job.mean, job.std)
+    normalisation(job.mean, job.std)
     names = job.detectors or (ON_A_MODEL if job.model else DEFAULT_DETECTORS)
     wanted = list(dict.fromkeys(split_name(name, job) for name in names))
     ranks = join()

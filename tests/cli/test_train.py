@@ -270,6 +270,10 @@ BAD = {
         given("--objective", "ce", "--mean", "0.5,0.5,0.5", "--std", "0.2,0.2,0.2"),
         ["`x` must have 3 channels as `mean` has, got 1"],
     ),
+    "mean that is no number, before images are read": (
+        given("--objective", "ce", "--id", "npz:gone.npz", "--mean", "nan", "--std", "1"),
+        ["`mean` must be finite, got (nan,)"],
+    ),
     "std of zero": (given("--objective", "ce", "--mean", "0.5", "--std", "0"), ["`std` must be > 0", "(0.0,)"]),
     "epochs": (given("--objective", "ce", "--epochs", "0"), ["`--epochs` must be in [1, 1e9], got 0", "Raise it"]),
     "batch size": (given("--objective", "ce", "--batch-size", "0"), ["`--batch-size` must be in [1, 1e9], got 0"]),
