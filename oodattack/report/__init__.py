@@ -1,5 +1,6 @@
 """What came out, as data, and its renderings."""
 
+from oodattack.report.file import read_report
 from oodattack.report.record import (
     Certified,
     Crossing,
@@ -14,7 +15,6 @@ from oodattack.report.record import (
     Skipped,
     Source,
     Spec,
-    read_report,
 )
 
 __all__ = [
