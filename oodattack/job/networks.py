@@ -112,7 +112,7 @@ def user_network(job: Job, weights: Path | None, id_images: Images, device: torc
     if weights is not None and state is not None:
         load_weights(inner(network), state, where=weights)
         network.eval()
-    elif ":" not in job.model or job.model.startswith(("torchvision:", "timm:")):
+    elif not models.by_user_code(job.model):
         raise ValueError(
             f"`--weights` must be given for {job.model!r}, got none. A network without weights knows nothing."
         )

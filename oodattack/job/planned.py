@@ -18,6 +18,7 @@ from oodattack.identity import sha256_of_each, sha256_of_file, sha256_of_images,
 from oodattack.job.ask import Job
 from oodattack.job.images import Loaded
 from oodattack.lookup import summary
+from oodattack.models import by_user_code
 from oodattack.runs.plan import Plan, dump
 from oodattack.threat import Threat, members_of
 
@@ -81,7 +82,8 @@ def attack_files(threats: Sequence[Threat]) -> dict[str, str]:
 
 def files_of(job: Job) -> dict[str, str]:
     """Weights and the modules of user code, but for attacks -> SHA-256 of the file."""
-    words: list[Any] = [*job.detectors, job.model, job.id, *job.ood, job.fit, job.id_validation, job.ood_validation]
+    model = job.model if job.model and by_user_code(job.model) else None
+    words: list[Any] = [*job.detectors, model, job.id, *job.ood, job.fit, job.id_validation, job.ood_validation]
     code = {word: path for word in words if (path := module_file(word)) is not None}
     files = {str(path): path for path in job.weights} | code
     return {name: sha256_of_file(path) for name, path in files.items()}

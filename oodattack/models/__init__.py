@@ -11,7 +11,7 @@ from oodattack.models.table import MODELS, Model
 from oodattack.models.timm_models import from_timm, timm_preprocessing
 from oodattack.models.torchvision_models import from_torchvision, torchvision_preprocessing
 
-__all__ = ["MODELS", "Model", "Preprocessing", "build", "from_user", "preprocessing"]
+__all__ = ["MODELS", "Model", "Preprocessing", "build", "by_user_code", "from_user", "preprocessing"]
 
 LIBRARIES = {
     "torchvision": (from_torchvision, torchvision_preprocessing),
@@ -67,6 +67,11 @@ def preprocessing(name: str) -> Preprocessing | None:
     if name in MODELS or ":" in name:
         return None
     raise unknown("name", name, FORMS)
+
+
+def by_user_code(name: str) -> bool:
+    """Whether a network is neither of this package nor of torchvision or timm."""
+    return ":" in name and name.partition(":")[0] not in LIBRARIES
 
 
 def from_user(source: str, channels: int, classes: int) -> nn.Module:

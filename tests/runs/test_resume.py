@@ -13,7 +13,9 @@ from small_run import RUN, result
 
 from oodattack.cli import main
 from oodattack.data.disk import room_on_disk
+from oodattack.job import Job
 from oodattack.job.folder import tidy
+from oodattack.job.planned import files_of
 from oodattack.runs.journal import Journal
 from oodattack.runs.manifest import write_manifest
 
@@ -303,3 +305,8 @@ def test_another_batch_size_changes_rounding_alone(place, finished):
         for kind in ("clean", "attacked"):
             aurocs = [cell[kind]["auroc"] for cell in cells]
             assert max(aurocs) - min(aurocs) <= 0.002, (cells[0]["threat"], kind, aurocs)
+
+
+@pytest.mark.parametrize("model", ["torchvision:resnet18", "timm:resnet18", "small"])
+def test_networks_of_libraries_are_no_files_of_the_user(model):
+    assert files_of(Job(model=model)) == {}
