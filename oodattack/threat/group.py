@@ -44,24 +44,29 @@ class Suite(Strict):
             )
         if len({m.name for m in self.members}) < len(self.members):
             raise ValueError(f"`members` must differ in name, got {[m.name for m in self.members]}. Rename one.")
-        if self.queries is not None:
-            if self.members[0].after is not None:
+        return self
+
+    @model_validator(mode="after")
+    def _queries_can_be_shared(self) -> Self:
+        if self.queries is None:
+            return self
+        if self.members[0].after is not None:
+            raise ValueError(
+                f"`members` that share `queries` must start from the images of the set, got `after` in "
+                f"{self.members[0].name}. Drop `after`, or `queries`."
+            )
+        for m in self.members:
+            if m.aim not in (*ON_A_SCORE, "cross") or m.iterate != "best":
+                got = f"aim {m.aim!r} and iterate {m.iterate!r} in {m.name}"
                 raise ValueError(
-                    f"`members` that share `queries` must start from the images of the set, got `after` in "
-                    f"{self.members[0].name}. Drop `after`, or `queries`."
+                    f"`members` that share `queries` must hide, raise or cross and keep the best, got {got}. "
+                    "Drop that member, or `queries`."
                 )
-            for m in self.members:
-                if m.aim not in (*ON_A_SCORE, "cross") or m.iterate != "best":
-                    got = f"aim {m.aim!r} and iterate {m.iterate!r} in {m.name}"
-                    raise ValueError(
-                        f"`members` that share `queries` must hide, raise or cross and keep the best, got {got}. "
-                        "Drop that member, or `queries`."
-                    )
-                if m.queries > self.queries:
-                    raise ValueError(
-                        f"`queries` must be >= those of each member, got {self.queries} and {m.queries} in {m.name}. "
-                        "Raise the former, or lower the latter."
-                    )
+            if m.queries > self.queries:
+                raise ValueError(
+                    f"`queries` must be >= those of each member, got {self.queries} and {m.queries} in {m.name}. "
+                    "Raise the former, or lower the latter."
+                )
         return self
 
 
