@@ -10,7 +10,7 @@ from PIL import Image
 from torch import nn
 from torchvision import transforms
 
-from oodattack.keep_graph import PREPROCESSING, Kept, straight_through, views_of
+from oodattack.keep_graph import PREPROCESSING, Kept, mode, straight_through, views_of
 from oodattack.keep_graph.returned import Returned, best_view, colour_map, part
 
 SIZE = 24
@@ -199,6 +199,21 @@ def test_a_tensor_that_changes_is_looked_at_again():
     assert returned.attached(buffer) is buffer
     buffer.copy_(X)
     assert returned.attached(buffer).requires_grad and returned.attached(buffer) is returned.attached(buffer)
+
+
+def test_memory_is_not_looked_at_before_something_is_written_to_it(monkeypatch):
+    """What an allocator gives may hold the images of the call before."""
+    monkeypatch.setattr(mode, "UNDONE", mode.UNDONE | {torch.empty_like: lambda _, like: like.detach().clone()})
+
+    def filled(x):
+        buffer = torch.empty_like(x)
+        assert len(buffer) == len(x)
+        for row, image in enumerate(x.numpy()):
+            buffer[row] = torch.from_numpy(image)
+        return energy(buffer)
+
+    kept = Kept(lambda x: filled(x.detach()), views=views_of(lambda x: filled(x.detach()), X))
+    torch.testing.assert_close(slope(kept), slope(energy), rtol=1e-3, atol=1e-5)
 
 
 def test_the_colour_map_of_least_squares():

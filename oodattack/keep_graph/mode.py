@@ -40,7 +40,9 @@ class KeepGraph(TorchFunctionMode):
             args = tuple(map(returned.attached, args))
             named = {name: returned.attached(value) for name, value in named.items()}
         value = func(*args, **named) if instead is None else instead(func, *args, **named)
-        return value if returned is None else returned.made(value)
+        if returned is None:
+            return value
+        return returned.unwritten(value) if func in UNWRITTEN else returned.made(value)
 
 
 def writes(func: Any, named: Mapping[str, Any]) -> bool:
@@ -144,6 +146,11 @@ ROUNDS: dict[Any, Callable[..., Any]] = {
 
 CASTS: dict[Any, Callable[..., Any]] = {
     **dict.fromkeys((Tensor.byte, Tensor.char, Tensor.short, Tensor.int, Tensor.long, Tensor.to, Tensor.type), cast),
+}
+
+UNWRITTEN = {  # what returns memory as it is
+    *(torch.empty, torch.empty_like, torch.empty_strided, torch.empty_permuted),
+    *(Tensor.new, Tensor.new_empty, Tensor.new_empty_strided),
 }
 
 

@@ -71,6 +71,12 @@ class Returned:
         attached = self._attached(y.detach(), sure=True) if may_show(y, self.x) else None
         return y if attached is None else attached
 
+    def unwritten(self, y: Any) -> Any:
+        """`y` itself, and not looked at before something is written to it: memory may hold images of a call before."""
+        if may_show(y, self.x):
+            self.seen[id(y)] = _Seen(y, version_of(y), None)
+        return y
+
     @torch.enable_grad()
     def _attached(self, y: Tensor, *, sure: bool = False) -> Tensor | None:
         """y with the gradient of what it shows; None where `_shown` says that it shows nothing."""
