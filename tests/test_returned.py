@@ -60,6 +60,15 @@ def from_a_buffer(x):
     return energy(buffer)
 
 
+def copied_into_a_buffer(x):
+    """Row by row, through parts of it, while it shows more and more of the images."""
+    buffer = torch.zeros(len(x), 3, SIZE, SIZE)
+    for row, image in enumerate(x.numpy()):
+        buffer[row].copy_(torch.from_numpy(image))
+        buffer[row].sub_(MEAN).div_(STD)
+    return energy(buffer)
+
+
 def blue_first(x):
     levels = (255 * x.numpy()).round().transpose(0, 2, 3, 1)[..., ::-1] - [104.0, 117.0, 123.0]
     return energy(torch.tensor(levels.transpose(0, 3, 1, 2).copy()).float() / 128)
@@ -143,6 +152,7 @@ EXACT = {
         lambda x: energy(x.mean(1, keepdim=True).expand(-1, 3, -1, -1)),
     ),
     "another order": (in_order_of_brightness, energy),
+    "copied into a buffer": (copied_into_a_buffer, lambda x: energy((x - MEAN) / STD)),
     "in a larger batch": (
         lambda x: energy(torch.from_numpy(np.concatenate([x.numpy(), np.zeros((5, 3, SIZE, SIZE), "float32")])))[:8],
         energy,

@@ -59,9 +59,11 @@ class Returned:
             return type(y)(map(self.attached, y))
         if not may_show(y, self.x):
             return y
-        before, version = self.seen.get(id(y)), version_of(y)
-        if before is None or before.version != version:
-            before = self.seen[id(y)] = _Seen(y, version, self._attached(y.detach()))
+        before = self.seen.get(id(y))
+        if before is not None:
+            before.take_over()
+        if before is None or before.version != version_of(y):
+            before = self.seen[id(y)] = _Seen(y, version_of(y), self._attached(y.detach()))
         return y if before.attached is None else before.attached
 
     def made(self, y: Any) -> Any:
@@ -121,6 +123,12 @@ class _Seen(NamedTuple):
     y: Tensor
     version: int
     attached: Tensor | None
+
+    def take_over(self) -> None:
+        """Write to the argument what was written to a part of what stands for it, as by `y[0].copy_(...)`."""
+        if self.attached is not None and self.attached._version:
+            with torch.no_grad():
+                self.y.copy_(self.attached)
 
 
 def version_of(y: Tensor) -> int:
