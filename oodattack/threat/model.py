@@ -70,8 +70,9 @@ class ThreatModel(Strict):
             OOD inputs onto a target ID image in `match`; "quantile" brings their score onto a quantile of ID scores;
             "cross" looks for the smallest perturbation that the threshold set on clean ID scores accepts.
         objective: what "hide", "raise" and "both" follow: the detector's own "score" (or its surrogate), the log-odds
-            of the network's "logits" (or, where those are the score, their energy), the "latent" of an image of the
-            other side, the logits of as many classes as there are `restarts`, or the `class_scores` of a detector that
+            of the network's "logits" (or, where those are the score, their energy), the "latent" of as many images of
+            the other side as there are `restarts` (in turns the nearest, and the nearest of the tenth that is hardest
+            to pass), the logits of as many classes as there are `restarts`, or the `class_scores` of a detector that
             has them ("class-logits": those that come furthest in a few steps, or where no steps can be afforded the
             likeliest; of ID inputs all of them fall), or the classifier's mistake ("misclassify"). The score judges all
             but the last.
