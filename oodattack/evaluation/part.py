@@ -94,7 +94,7 @@ class Part(NamedTuple):
         if not racing:
             return self._replace(objective=asked._replace(losses=asked.losses[: threat.restarts])), {}
         draws, search = threat.draws or 1, object()
-        losses = [fast(averaged(loss, draws), self.precision, search) for loss in asked.losses[:racing]]
+        losses = [unjudged(fast(averaged(loss, draws), self.precision, search)) for loss in asked.losses[:racing]]
         places, counts = race(losses, points, self.x, threat, self.random, self.progress)
         left = threat.model_copy(update={"queries": threat.queries - racing * points * draws})
         if asked.home is not None and len(places) > 1:  # the last of them is for where the other side is hard to pass

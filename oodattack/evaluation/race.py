@@ -10,7 +10,7 @@ from oodattack.attack import COUNTS, maximise
 from oodattack.attacks import ATTACKS
 from oodattack.evaluation.plan import is_blind
 from oodattack.geometry import RowRandom
-from oodattack.loss import AnyLoss
+from oodattack.loss import Loss
 from oodattack.threat import ThreatModel
 
 RACE_SHARE = 1 / 3  # of the queries, that the race may take
@@ -42,7 +42,7 @@ def points_of_each(threat: ThreatModel, losses: int) -> tuple[int, int]:
 
 
 def race(
-    losses: Sequence[AnyLoss],
+    losses: Sequence[Loss],
     points: int,
     x: Tensor,
     threat: ThreatModel,
@@ -56,7 +56,8 @@ def race(
     queries leave .00033, 30 of them spent so, and .00056 with two classes chosen to first order.
 
     Args:
-        losses: those in the race, on equal terms: their values are compared, or what points are worth where they tell.
+        losses: those in the race, on equal terms: their values are compared, not what the score says of the points,
+            which depends on classes that were likely before.
         points: of each; `draws` queries a point.
         x: clean images, shape (B, C, H, W).
         threat: the limits.

@@ -335,19 +335,20 @@ def test_the_last_of_several_classes_is_the_one_where_images_are_hard_to_pass(re
     assert [which.unique().tolist() for which in followed] == [[k] for k in expected]
 
 
-def test_a_race_is_won_by_what_points_are_worth():
-    x = torch.full((5, *SHAPE), 0.5)
-    losses = [lambda z, _rows, k=k: k * z.flatten(1).mean(dim=1) for k in (1, 2, 3)]
+def test_a_race_is_won_by_what_is_followed_whatever_points_are_worth():
+    x, followed = torch.full((5, *SHAPE), 0.5), []
+
+    def judged(k):
+        return lambda z, _rows: Judged(k * z.flatten(1).mean(dim=1), -k * z.flatten(1).mean(dim=1))
+
+    def own(which):
+        followed.append(which.unique().tolist())
+        return judged(3)
+
+    asked = Objective([judged(k) for k in range(4)], torch.full((5,), 1e9), own=own, judged=True)
     random = row_random(0, "t", range(5), "cpu", x.dtype)
-
-    def judged(loss):
-        return lambda z, rows: Judged(loss(z, rows), -loss(z, rows))
-
-    def winners(losses):
-        return race(losses, 3, x, threat(), random, lambda _: None).places[:, 0].tolist()
-
-    assert winners(losses) == [2, 1, 0]
-    assert winners([judged(loss) for loss in losses]) == [0, 1, 2]
+    part.Part(asked, threat(restarts=1), Goal(-1), x, random, "full", lambda _: None).search()
+    assert followed == [[3]]
 
 
 def test_a_class_without_a_number_is_told():
