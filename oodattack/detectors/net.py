@@ -47,7 +47,7 @@ class OnLogits(OnNetwork):
         return self.from_logits(self.net.logits(x))
 
     @property
-    def only_that(self) -> bool:
+    def is_unaltered(self) -> bool:
         """Whether nothing has been put in place of `forward` or behind it, by a subclass or a hook."""
         plain = type(self).forward is OnLogits.forward and "forward" not in vars(self)
         return plain and not (self._forward_hooks or self._forward_pre_hooks)

@@ -132,7 +132,7 @@ def on_logits(detector: Detector, threat: ThreatModel, classes: Latent | None) -
 def _judged(guide: Guide, latent: Latent, followed: Callable[[Tensor], Tensor]) -> Guide:
     """The guide, with `one_pass` where what it follows is a function of the logits, and so is the score."""
     judge = guide.judge
-    if not (isinstance(judge, OnLogits) and judge.only_that and latent == judge.net.logits):
+    if not (isinstance(judge, OnLogits) and judge.is_unaltered and latent == judge.net.logits):
         return guide
     return guide._replace(one_pass=OnePass(latent, followed, judge.from_logits))
 
