@@ -8,7 +8,7 @@ from torch import Tensor
 
 from oodattack import aims
 from oodattack.aims import real, rows_of
-from oodattack.detector import Latent, Score
+from oodattack.detector import Score
 from oodattack.evaluation.batch import Batch, values
 from oodattack.evaluation.outcome import ID
 from oodattack.evaluation.plan import Guide, OnePass
@@ -171,14 +171,22 @@ def _unit(guide: Guide, x: Tensor, z_in: Tensor) -> Tensor:
     return unit.where(unit > 0, 1)
 
 
-def home_of(f: Latent, others: Tensor, *, worth: Tensor, batch: Batch) -> Tensor | None:
-    """The class of more than half of those images of `others` that are worth most, a scalar; None where there is none.
+def best_of(worth: Tensor, *, at_least: int = 1) -> Tensor:
+    """Numbers of the tenth of images that is worth most, the first first; of `at_least` so many."""
+    return worth.argsort(descending=True, stable=True)[: max(at_least, round(BEST * len(worth)))]
+
+
+def home_of(logits: Tensor, *, worth: Tensor) -> Tensor | None:
+    """The class of more than half of the images that are worth most, a scalar; None where there is none.
 
     A score that treats each predicted class by itself may reach values in one class that it has in no other, and no
-    gradient leads there. Arguments as `nearest`, f for logits or scores of classes.
+    gradient leads there.
+
+    Args:
+        logits: of images of the other side, or their scores of classes, shape (M, K).
+        worth: of each of them, shape (M,).
     """
-    best = worth.argsort(descending=True, stable=True)[: max(1, round(BEST * len(others)))]
-    classes = values(f, others, batch)[best].argmax(dim=1)
+    classes = logits[best_of(worth)].argmax(dim=1)
     home = classes.mode().values
     return home if 2 * (classes == home).sum() > len(classes) else None
 
@@ -201,7 +209,7 @@ def nearest(
     """
     z, candidates = (rows_of(values(f, images, batch)) for images in (x, others))
     count = min(count, len(others))
-    best = worth.argsort(descending=True, stable=True)[: max(count, round(BEST * len(others)))]
+    best = best_of(worth, at_least=count)
     parts = []
     for rows in z.split(max(1, min(AT_ONCE, PAIRS // len(candidates)))):
         distances, chosen = torch.cdist(rows, candidates), []

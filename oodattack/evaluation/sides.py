@@ -80,7 +80,7 @@ def _ood_goal(setup: Setup, group: Group, rows: Rows) -> Goal:
         targets = _choices(setup, group, rows, setup.id if setup.targets is None else setup.targets, OOD)
     home = None
     if threat.objective == "class-logits" and rows.round:  # others have had these rows, and left them
-        home = home_of(guide.f, passed, worth=-beaten, batch=setup.batch)
+        home = home_of(setup.values(guide.f, passed), worth=-beaten)
     lowest = {n: setup.subjects[n].id_scores.min() for n in group.names}
     confirm = _confirm(setup, group, lowest, OOD)
     beyond = setup.id[:FIRST].clone() if threat.aim == "cross" else None

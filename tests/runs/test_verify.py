@@ -52,6 +52,13 @@ def edit(path: Path, change) -> None:
     save_file({key: t.contiguous() for key, t in tensors.items()}, path)
 
 
+def judge_again(result):
+    """What a forger writes, too: the verdict that goes with the indicators."""
+    found = diagnose.Indicators(**result["indicators"])
+    says = diagnose.verdict(result["clean"]["auroc"], result["attacked"]["auroc"], found)
+    result["verdict"], result["reason"] = says
+
+
 def of_report(run: Path, change) -> None:
     path = run / "report.json"
     report = json.loads(path.read_text())
@@ -352,9 +359,7 @@ def test_scores_that_are_all_a_little_off_in_one_direction_are_caught(place, bun
         for name, of in (("clean", "clean"), ("attacked", "scores"), ("attacked_8bit", "scores_8bit")):
             result[name] = numbers.numbers(on_id[of], on_ood[of]).model_dump()
         result["deployed"] = numbers.deployed(on_id["clean"], on_id["scores"], on_ood["scores"]).model_dump()
-        found = diagnose.Indicators(**result["indicators"])
-        says = diagnose.verdict(result["clean"]["auroc"], result["attacked"]["auroc"], found)
-        result["verdict"], result["reason"] = says
+        judge_again(result)
         assert abs(before - result[kind]["auroc"]) > 0.1
 
     of_report(run, fits)
@@ -410,9 +415,7 @@ def test_a_verdict_by_another_goal_is_caught(place, wanted, capsys, name, value)
         for result in report["results"]:
             if result["indicators"][name] not in (None, False):
                 result["indicators"][name] = value
-                found = diagnose.Indicators(**result["indicators"])
-                says = diagnose.verdict(result["clean"]["auroc"], result["attacked"]["auroc"], found)
-                result["verdict"], result["reason"] = says
+                judge_again(result)
 
     of_report(place / "out", change)
     write_manifest(place / "out")
@@ -473,9 +476,7 @@ def test_another_auroc_that_the_whole_box_left_is_caught(place, boxed, capsys, v
         result = report["results"][threats.index("quick-hide")]
         assert result["indicators"]["full_box_auroc"] not in (value, None)
         result["indicators"]["full_box_auroc"] = value
-        found = diagnose.Indicators(**result["indicators"])
-        says = diagnose.verdict(result["clean"]["auroc"], result["attacked"]["auroc"], found)
-        result["verdict"], result["reason"] = says
+        judge_again(result)
 
     of_report(place / "out", change)
     write_manifest(place / "out")
@@ -487,9 +488,7 @@ def test_a_whole_box_that_was_not_run_is_caught(run, capsys):
     def change(report):
         for result in report["results"]:
             result["indicators"]["full_box_auroc"] = 0.0
-            found = diagnose.Indicators(**result["indicators"])
-            says = diagnose.verdict(result["clean"]["auroc"], result["attacked"]["auroc"], found)
-            result["verdict"], result["reason"] = says
+            judge_again(result)
 
     of_report(run, change)
     write_manifest(run)
